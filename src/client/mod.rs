@@ -1,0 +1,1 @@
+//! The library's own client of the etcd v3 API.

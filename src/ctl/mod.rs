@@ -1,0 +1,1 @@
+//! `kvctl`: commands, flags and output.

@@ -1,0 +1,1 @@
+//! Who is a member: identity on disk, formation, joining.

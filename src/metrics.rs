@@ -1,0 +1,1 @@
+//! What a member counts and measures, under etcd's names where etcd has one, else `ordinal_…`.

@@ -1,0 +1,1 @@
+//! The network between members: the only tonic peer server and client.

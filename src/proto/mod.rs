@@ -1,0 +1,1 @@
+//! The wire: generated protobuf types and services, and the one place that converts them.

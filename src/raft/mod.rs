@@ -1,0 +1,1 @@
+//! Consensus: the only importer of openraft.

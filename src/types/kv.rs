@@ -1,0 +1,252 @@
+//! The commands of the store and what they answer: etcd's KV model in domain types.
+//!
+//! `proto::convert` is the only place that maps them from and to protobuf.
+
+use bytes::Bytes;
+
+use super::{LeaseId, MemberId, Ordinal, Revision};
+
+/// One version of one key.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeyValue {
+    pub key: Bytes,
+    pub value: Bytes,
+    /// When the key was created (the first put after it did not exist).
+    pub create_revision: Revision,
+    /// When this version was written.
+    pub mod_revision: Revision,
+    /// 1 for the version that created the key, one more with each put.
+    pub version: i64,
+    pub lease: LeaseId,
+}
+
+/// Keys from `start` up to, and without, `end`.
+///
+/// etcd's wire form: an empty `range_end` is one key; `\0` alone is "all keys from `start` on".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyRange {
+    One(Bytes),
+    /// May be empty (`end <= start`): then it holds no key, which is no error.
+    Span {
+        start: Bytes,
+        end: Bytes,
+    },
+    From(Bytes),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SortOrder {
+    /// By key, ascending; etcd also sorts ascending when a target other than the key is named.
+    #[default]
+    None,
+    Ascend,
+    Descend,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SortTarget {
+    #[default]
+    Key,
+    Version,
+    Create,
+    Mod,
+    Value,
+}
+
+/// A read. Every bound of zero means "no bound".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Range {
+    pub keys: KeyRange,
+    /// At most so many; zero or less: all.
+    pub limit: i64,
+    /// Read the store as it was then; zero or less: as it is.
+    pub revision: Revision,
+    pub sort_order: SortOrder,
+    pub sort_target: SortTarget,
+    pub keys_only: bool,
+    pub count_only: bool,
+    pub min_mod_revision: Revision,
+    pub max_mod_revision: Revision,
+    pub min_create_revision: Revision,
+    pub max_create_revision: Revision,
+}
+
+impl Range {
+    /// A plain read of these keys as they are now.
+    pub fn of(keys: KeyRange) -> Range {
+        Range {
+            keys,
+            limit: 0,
+            revision: Revision::ZERO,
+            sort_order: SortOrder::None,
+            sort_target: SortTarget::Key,
+            keys_only: false,
+            count_only: false,
+            min_mod_revision: Revision::ZERO,
+            max_mod_revision: Revision::ZERO,
+            min_create_revision: Revision::ZERO,
+            max_create_revision: Revision::ZERO,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RangeReply {
+    pub kvs: Vec<KeyValue>,
+    /// Whether `limit` cut the answer short.
+    pub more: bool,
+    /// How many keys are in the range, whatever the limit (and, as in etcd, whatever the
+    /// min/max revision filters).
+    pub count: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Put {
+    pub key: Bytes,
+    pub value: Bytes,
+    pub lease: LeaseId,
+    pub prev_kv: bool,
+    /// Keep the value the key has; `value` must be empty. An error if the key does not exist.
+    pub ignore_value: bool,
+    /// Keep the lease the key has; `lease` must be zero. An error if the key does not exist.
+    pub ignore_lease: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PutReply {
+    pub prev_kv: Option<KeyValue>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeleteRange {
+    pub keys: KeyRange,
+    pub prev_kv: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DeleteRangeReply {
+    pub deleted: i64,
+    /// In key order; filled only when asked for.
+    pub prev_kvs: Vec<KeyValue>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompareOp {
+    Equal,
+    Greater,
+    Less,
+    NotEqual,
+}
+
+/// What is compared, and with what. A key that does not exist has version, create, mod and lease 0
+/// and no value: a comparison of values with it is false, whatever the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CompareTarget {
+    Version(i64),
+    Create(Revision),
+    Mod(Revision),
+    Value(Bytes),
+    Lease(LeaseId),
+}
+
+/// True when it holds for every key of the range. An empty range of more than one possible key is
+/// compared as one key that does not exist, as etcd does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compare {
+    pub keys: KeyRange,
+    pub op: CompareOp,
+    pub target: CompareTarget,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TxnOp {
+    Range(Range),
+    Put(Put),
+    DeleteRange(DeleteRange),
+    Txn(Box<Txn>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Txn {
+    pub compare: Vec<Compare>,
+    pub success: Vec<TxnOp>,
+    pub failure: Vec<TxnOp>,
+}
+
+/// The answer of one operation, with the revision its header carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpReply {
+    Range(RangeReply),
+    Put(PutReply),
+    DeleteRange(DeleteRangeReply),
+    Txn(TxnReply),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TxnReply {
+    pub succeeded: bool,
+    pub responses: Vec<OpReply>,
+    /// The revision in the headers of the responses of a nested transaction.
+    pub revision: Revision,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AlarmKind {
+    NoSpace,
+    Corrupt,
+}
+
+/// What a member says of itself to all others; replicated state, not Raft metadata.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MemberAttributes {
+    pub member: MemberId,
+    pub ordinal: Ordinal,
+    pub name: String,
+    pub peer_urls: Vec<String>,
+    pub client_urls: Vec<String>,
+}
+
+/// What the log replicates. Applying one is deterministic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    Put(Put),
+    DeleteRange(DeleteRange),
+    Txn(Txn),
+    /// Forget what only revisions before this one can see.
+    Compact(Revision),
+    /// A member says (again) who it is.
+    Describe(MemberAttributes),
+    /// Hands out a member id that was never used: the one answered. `ordinal` is where it will live;
+    /// asked again with the same `nonce` it answers the same id.
+    AssignMember {
+        ordinal: Ordinal,
+        nonce: u64,
+    },
+}
+
+/// The answer to one command. `revision` is the store's revision after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    Put { revision: Revision, reply: PutReply },
+    DeleteRange { revision: Revision, reply: DeleteRangeReply },
+    Txn { revision: Revision, reply: TxnReply },
+    Compact { revision: Revision },
+    Described,
+    Assigned(MemberId),
+}
+
+/// Why a command or read was refused. Deterministic: every member answers the same.
+/// The texts are etcd's; clients match on them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    #[error("etcdserver: mvcc: required revision has been compacted")]
+    Compacted,
+    #[error("etcdserver: mvcc: required revision is a future revision")]
+    FutureRevision,
+    #[error("etcdserver: key not found")]
+    KeyNotFound,
+    #[error("etcdserver: requested lease not found")]
+    LeaseNotFound,
+    #[error("etcdserver: mvcc: database space exceeded")]
+    NoSpace,
+}
