@@ -1,0 +1,28 @@
+//! Compiles `proto/` without protoc: messages, services, and the descriptors that gRPC reflection
+//! serves.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message as _;
+
+const FILES: [&str; 6] =
+    ["kv.proto", "auth.proto", "rpc.proto", "v3lock.proto", "v3election.proto", "peer.proto"];
+
+// A build script is no part of the store: it may use the file system as it is.
+#[expect(clippy::disallowed_methods)]
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+
+    let descriptors = protox::compile(FILES, ["proto"])?;
+
+    // Reflection has no use for comments and source positions, which are most of the bytes.
+    let mut reflected = descriptors.clone();
+    for file in &mut reflected.file {
+        file.source_code_info = None;
+    }
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), reflected.encode_to_vec())?;
+
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}
