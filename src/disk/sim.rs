@@ -36,6 +36,7 @@ mod rng;
 mod tests;
 
 use std::{
+    collections::BTreeSet,
     fmt, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
@@ -46,7 +47,7 @@ use self::{
     names::{Names, NodeId},
     rng::SimRng,
 };
-use super::{Disk, File, Open};
+use super::{Disk, File, FileLock, Open};
 
 /// What a power failure does with what was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +98,8 @@ struct World {
     names: Names,
     rng: SimRng,
     mount: u64,
+    /// Locks that are held, with the mount they were taken under: a crash lets go of them.
+    locks: BTreeSet<(u64, PathBuf)>,
     budget_bytes: u64,
     used_bytes: u64,
     /// Changes made so far.
@@ -119,6 +122,7 @@ impl SimDisk {
             names: Names::new(),
             rng: SimRng::new(seed),
             mount: 0,
+            locks: BTreeSet::new(),
             budget_bytes: u64::MAX,
             used_bytes: 0,
             ops: 0,
@@ -131,7 +135,7 @@ impl SimDisk {
 
     /// The machine loses power and comes back.
     pub fn crash(&self, how: Crash) -> SimDisk {
-        let mut world = self.lock();
+        let mut world = self.world();
         let World { names, rng, .. } = &mut *world;
         names.crash(how, rng);
         world.used_bytes = world.names.used_bytes();
@@ -141,7 +145,7 @@ impl SimDisk {
 
     /// The process is killed and the machine stays up: nothing is lost, nothing becomes durable.
     pub fn kill(&self) -> SimDisk {
-        let mut world = self.lock();
+        let mut world = self.world();
         world.mount += 1;
         world.ops_max = u64::MAX;
         SimDisk { world: self.world.clone(), mount: world.mount }
@@ -149,49 +153,49 @@ impl SimDisk {
 
     /// The present mount, for who holds an older one.
     pub fn remount(&self) -> SimDisk {
-        SimDisk { world: self.world.clone(), mount: self.lock().mount }
+        SimDisk { world: self.world.clone(), mount: self.world().mount }
     }
 
     /// Another disk with the same content, synced and not, and the same future.
     pub fn fork(&self) -> SimDisk {
-        SimDisk { world: Arc::new(Mutex::new(self.lock().clone())), mount: self.mount }
+        SimDisk { world: Arc::new(Mutex::new(self.world().clone())), mount: self.mount }
     }
 
     /// Starts another course of chance from here: forks with other seeds crash in other ways.
     pub fn reseed(&self, seed: u64) {
-        self.lock().rng = SimRng::new(seed);
+        self.world().rng = SimRng::new(seed);
     }
 
     /// The power fails after this many more changes: everything from then on is an error, until
     /// [`SimDisk::crash`] or [`SimDisk::kill`].
     pub fn power_off_after(&self, changes: u64) {
-        let mut world = self.lock();
+        let mut world = self.world();
         world.ops_max = world.ops.saturating_add(changes);
     }
 
     /// How many changes were made so far.
     pub fn changes(&self) -> u64 {
-        self.lock().ops
+        self.world().ops
     }
 
     /// All files together may be this long; what goes beyond fails with `StorageFull`. Removing a
     /// file gives its space back at once.
     pub fn set_budget_bytes(&self, bytes: u64) {
-        self.lock().budget_bytes = bytes;
+        self.world().budget_bytes = bytes;
     }
 
     pub fn used_bytes(&self) -> u64 {
-        self.lock().used_bytes
+        self.world().used_bytes
     }
 
     /// Lets `hook` decide the fate of each change from now on. It must not call this disk.
     pub fn on_op(&self, hook: impl Fn(&DiskOp) -> Fate + Send + Sync + 'static) {
-        self.lock().hook = Some(Arc::new(hook));
+        self.world().hook = Some(Arc::new(hook));
     }
 
     /// From now on all operations do what they should.
     pub fn obey(&self) {
-        self.lock().hook = None;
+        self.world().hook = None;
     }
 
     /// Forgets syncs for which `matches` holds: they answer `Ok` and make nothing durable. What
@@ -205,7 +209,7 @@ impl SimDisk {
 
     /// A bit of a file rots.
     pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) -> io::Result<()> {
-        let mut world = self.lock();
+        let mut world = self.world();
         let node = world.names.find(path)?;
         let content = world.names.file(node)?;
         if offset >= content.len() as u64 {
@@ -217,21 +221,21 @@ impl SimDisk {
 
     /// Begins to record changes, dropping what was recorded before.
     pub fn record(&self) {
-        self.lock().trace = Some(Vec::new());
+        self.world().trace = Some(Vec::new());
     }
 
     /// The changes since [`SimDisk::record`].
     pub fn trace(&self) -> Vec<DiskOp> {
-        self.lock().trace.clone().unwrap_or_default()
+        self.world().trace.clone().unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, World> {
+    fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().expect("nothing panics while it holds the simulated disk")
     }
 
     /// The disk as this mount may use it.
     fn mounted(&self) -> io::Result<MutexGuard<'_, World>> {
-        let world = self.lock();
+        let world = self.world();
         if world.mount != self.mount {
             return Err(io::Error::other("this mount ended with its process"));
         }
@@ -386,6 +390,14 @@ impl Disk for SimDisk {
     fn exists(&self, path: &Path) -> io::Result<bool> {
         Ok(self.mounted()?.names.find(path).is_ok())
     }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>> {
+        let mut world = self.mounted()?;
+        match world.locks.insert((self.mount, path.into())) {
+            true => Ok(Box::new(SimLock { disk: self.clone(), path: path.into() })),
+            false => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
 }
 
 impl SimFile {
@@ -394,6 +406,22 @@ impl SimFile {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         self.disk.mounted()
+    }
+}
+
+/// A held lock of a simulated disk.
+#[derive(Debug)]
+struct SimLock {
+    disk: SimDisk,
+    path: PathBuf,
+}
+
+impl FileLock for SimLock {}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        let held = (self.disk.mount, std::mem::take(&mut self.path));
+        self.disk.world().locks.remove(&held);
     }
 }
 
