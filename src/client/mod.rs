@@ -16,6 +16,10 @@
 
 mod endpoint;
 mod error;
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;
 
 use std::{io, time::Duration};
 

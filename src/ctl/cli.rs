@@ -26,6 +26,7 @@ pub(crate) struct Cli {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Members to ask, in this order; KVCTL_ENDPOINTS, then ETCDCTL_ENDPOINTS, where not given
     /// [default: 127.0.0.1:2379]
@@ -41,11 +42,11 @@ pub(crate) struct Global {
     pub(crate) hex: bool,
 
     /// How long to wait for a connection
-    #[arg(long, global = true, default_value = "2s", value_parser = gotext::parse_duration)]
+    #[arg(long, global = true, default_value = "2s", value_parser = gotext::parse_duration, value_name = "TIME")]
     pub(crate) dial_timeout: Duration,
 
     /// How long to wait for the answer once connected
-    #[arg(long, global = true, default_value = "5s", value_parser = gotext::parse_duration)]
+    #[arg(long, global = true, default_value = "5s", value_parser = gotext::parse_duration, value_name = "TIME")]
     pub(crate) command_timeout: Duration,
 }
 

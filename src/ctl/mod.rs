@@ -19,6 +19,8 @@ mod member;
 mod print;
 mod put;
 mod request;
+#[cfg(test)]
+mod tests;
 mod txn;
 mod txn_grammar;
 

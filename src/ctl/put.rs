@@ -51,10 +51,11 @@ impl PutArgs {
 
 /// All of standard input. Nothing is no value: more likely a pipe that broke.
 fn read_value(stdin: Option<&mut dyn Read>) -> Result<Bytes, CtlError> {
+    let Some(stdin) = stdin else {
+        return Err(CtlError::BadArguments("a put in a transaction needs its value".into()));
+    };
     let mut value = Vec::new();
-    if let Some(stdin) = stdin {
-        stdin.read_to_end(&mut value)?;
-    }
+    stdin.read_to_end(&mut value)?;
     if value.is_empty() {
         return Err(CtlError::BadArguments(
             "put needs a value: kvctl put KEY VALUE, or the value on standard input \

@@ -106,7 +106,7 @@ pub(crate) fn operation(line: &str) -> Result<RequestOp, String> {
 
 /// Splits at white space; a word may be in single quotes (taken as it is) or in double quotes (with
 /// Go's escapes). Quotes within a word are part of it.
-fn words(line: &str) -> Result<Vec<OsString>, String> {
+pub(crate) fn words(line: &str) -> Result<Vec<OsString>, String> {
     let mut words = Vec::new();
     let mut rest = line.trim_start();
     while let Some(first) = rest.chars().next() {

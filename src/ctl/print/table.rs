@@ -121,10 +121,7 @@ impl Table {
         for row in &self.rows {
             out += &line(row.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}")));
         }
-        if !self.rows.is_empty() {
-            out += &rule;
-        }
-        out
+        out + &rule
     }
 }
 
