@@ -1,1 +1,20 @@
-fn main() {}
+//! The command line of a store with the etcd v3 API.
+
+use std::{
+    env,
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+};
+
+use ordinal::ctl::{self, Surroundings};
+
+fn main() -> ExitCode {
+    let mut around = Surroundings {
+        stdin: &mut io::stdin().lock(),
+        stdout: &mut io::stdout().lock(),
+        stderr: &mut io::stderr().lock(),
+        env: &|name| env::var(name).ok(),
+        interactive: io::stderr().is_terminal(),
+    };
+    ExitCode::from(ctl::run(env::args_os(), &mut around))
+}

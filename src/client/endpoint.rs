@@ -1,0 +1,123 @@
+//! Where a member listens for clients.
+
+use std::{fmt, str::FromStr};
+
+use tonic::transport::Uri;
+
+/// The port that etcd, and so `kvd`, listens on by custom.
+const CUSTOMARY_PORT: u16 = 2379;
+
+/// An address as people write it, `host:port` or `http://host:port`, known to be well formed.
+///
+/// ```
+/// let endpoint: ordinal::client::Endpoint = "localhost:2379".parse().unwrap();
+/// assert_eq!(endpoint.to_string(), "localhost:2379");
+/// assert!("localhost".parse::<ordinal::client::Endpoint>().is_err());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    text: String,
+    uri: Uri,
+}
+
+/// Why an address cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    #[error("the endpoint is empty; write host:port, as in 127.0.0.1:{CUSTOMARY_PORT}")]
+    Empty,
+    #[error(
+        "endpoint {0}: only plain text (http://) is spoken here, not {1}://; TLS is not built in yet"
+    )]
+    Scheme(String, String),
+    #[error("endpoint {0} has no port; did you mean {1}:{CUSTOMARY_PORT}?")]
+    NoPort(String, String),
+    #[error("endpoint {0} is not an address; write host:port, as in 127.0.0.1:{CUSTOMARY_PORT}")]
+    Malformed(String),
+}
+
+impl Endpoint {
+    /// What to dial.
+    pub(super) fn uri(&self) -> Uri {
+        self.uri.clone()
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        let text = text.trim();
+        let (scheme, address) = text.split_once("://").unwrap_or(("http", text));
+        if scheme != "http" {
+            return Err(EndpointError::Scheme(text.into(), scheme.into()));
+        }
+        let address = address.trim_end_matches('/');
+        if address.is_empty() {
+            return Err(EndpointError::Empty);
+        }
+        let malformed = || EndpointError::Malformed(text.into());
+        let uri: Uri = format!("http://{address}").parse().map_err(|_| malformed())?;
+        let authority = uri.authority().ok_or_else(malformed)?;
+        if authority.host().is_empty() || uri.path() != "/" {
+            return Err(malformed());
+        }
+        match authority.port() {
+            // A colon with nothing, or no number, after it has no `port` either.
+            None if authority.as_str() == authority.host() => {
+                Err(EndpointError::NoPort(text.into(), authority.host().into()))
+            }
+            Some(port) if port.as_str().parse::<u16>().is_ok() => {
+                Ok(Endpoint { text: text.into(), uri })
+            }
+            _ => Err(malformed()),
+        }
+    }
+}
+
+/// As it was written.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_kept_as_written_and_dialled_as_http() {
+        for (text, uri) in [
+            ("127.0.0.1:2379", "http://127.0.0.1:2379/"),
+            ("http://kv-0.kv-peers:2379/", "http://kv-0.kv-peers:2379/"),
+            ("[::1]:2379", "http://[::1]:2379/"),
+        ] {
+            let endpoint: Endpoint = text.parse().unwrap();
+            assert_eq!(
+                (endpoint.to_string().as_str(), endpoint.uri().to_string()),
+                (text, uri.into())
+            );
+        }
+    }
+
+    #[test]
+    fn a_bad_address_says_what_to_write_instead() {
+        for (text, error) in [
+            ("", "the endpoint is empty; write host:port, as in 127.0.0.1:2379"),
+            ("localhost", "endpoint localhost has no port; did you mean localhost:2379?"),
+            (
+                "a:99999",
+                "endpoint a:99999 is not an address; write host:port, as in 127.0.0.1:2379",
+            ),
+            ("a:1/b", "endpoint a:1/b is not an address; write host:port, as in 127.0.0.1:2379"),
+            (":2379", "endpoint :2379 is not an address; write host:port, as in 127.0.0.1:2379"),
+            (
+                "https://a:1",
+                "endpoint https://a:1: only plain text (http://) is spoken here, not https://; \
+                 TLS is not built in yet",
+            ),
+        ] {
+            assert_eq!(text.parse::<Endpoint>().unwrap_err().to_string(), error);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Answers as text: pure functions, one file for each format. Byte for byte what etcdctl prints.
+
+mod fields;
+mod json;
+mod simple;
+mod table;
+
+use super::{
+    CtlError,
+    cli::Format,
+    endpoint::{EndpointHash, EndpointHealth, EndpointStatus},
+};
+use crate::proto::etcdserverpb::{
+    DeleteRangeResponse, MemberListResponse, PutResponse, RangeResponse, TxnResponse,
+};
+
+/// What the cluster answered.
+#[derive(Debug, Clone)]
+pub(crate) enum Answer {
+    Get(RangeResponse),
+    Put(PutResponse),
+    Del(DeleteRangeResponse),
+    Txn(TxnResponse),
+    /// The revision that was asked for.
+    Compacted(i64),
+    Members(MemberListResponse),
+    Status(Vec<EndpointStatus>),
+    Health(Vec<EndpointHealth>),
+    Hash(Vec<EndpointHash>),
+}
+
+/// How values look.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Style {
+    /// Bytes, and where etcdctl does so ids, in hexadecimal.
+    pub(crate) hex: bool,
+    /// Values without their keys.
+    pub(crate) value_only: bool,
+}
+
+/// What goes where. Bytes, not text: keys and values are printed as they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Printed {
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+}
+
+pub(crate) fn render(answer: &Answer, format: Format, style: Style) -> Result<Printed, CtlError> {
+    // etcdctl says this in every format.
+    if let Answer::Compacted(revision) = answer {
+        return Ok(out(format!("compacted revision {revision}\n")));
+    }
+    Ok(match format {
+        Format::Simple => simple::render(answer, style),
+        Format::Fields => out(fields::render(answer, style)),
+        Format::Json => out(json::render(answer, style)),
+        Format::Table => {
+            let table = table::of(answer).ok_or_else(no_table)?;
+            out(table.render())
+        }
+    })
+}
+
+/// Fails for the verbs that have no table.
+pub(crate) fn refuse_table(format: Format) -> Result<(), CtlError> {
+    if format == Format::Table { Err(no_table()) } else { Ok(()) }
+}
+
+fn no_table() -> CtlError {
+    CtlError::BadFeature(
+        "table not supported as output format here; use -w simple, json or fields".into(),
+    )
+}
+
+fn out(text: impl Into<Vec<u8>>) -> Printed {
+    Printed { stdout: text.into(), stderr: vec![] }
+}

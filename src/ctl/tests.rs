@@ -1,0 +1,238 @@
+//! kvctl as people use it, against a small server: `tests/scripts/ctl/`. What is expected there was
+//! compared with what etcdctl 3.5 prints for the same answers.
+
+use std::{error::Error, ffi::OsString, fmt::Write as _, io, path::Path, time::Duration};
+
+use goldenscript::{Argument, Command, Context, Runner};
+use tokio::runtime::Runtime;
+
+use super::{
+    Surroundings,
+    cli::Format,
+    endpoint::{EndpointHash, EndpointHealth, EndpointStatus},
+    print::{self, Answer, Style},
+    run, txn_grammar,
+};
+use crate::{
+    client::fake::{FakeServer, Mood},
+    proto::etcdserverpb::{
+        DowngradeInfo, HashKvResponse, Member, MemberListResponse, ResponseHeader, StatusResponse,
+    },
+};
+
+struct Kvctl {
+    server: FakeServer,
+    stdin: String,
+    /// The server runs as long as this.
+    _runtime: Runtime,
+}
+
+impl Kvctl {
+    fn new() -> Kvctl {
+        let runtime = Runtime::new().unwrap();
+        let server = runtime.block_on(FakeServer::start(Mood::Answer));
+        Kvctl { server, stdin: String::new(), _runtime: runtime }
+    }
+
+    /// Standard output as it is, each line of standard error after `! `, and the exit code.
+    fn kvctl(&mut self, args: Vec<OsString>) -> String {
+        let address = self.server.address.to_string();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = run(
+            [OsString::from("kvctl")].into_iter().chain(args),
+            &mut Surroundings {
+                stdin: &mut std::mem::take(&mut self.stdin).as_bytes(),
+                stdout: &mut out,
+                stderr: &mut err,
+                env: &|name| (name == "KVCTL_ENDPOINTS").then(|| address.clone()),
+                interactive: false,
+            },
+        );
+        let mut text = String::from_utf8_lossy(&out).into_owned();
+        for line in String::from_utf8_lossy(&err).lines() {
+            writeln!(text, "! {}", line.replace(&address, "SERVER")).unwrap();
+        }
+        if code != 0 {
+            writeln!(text, "exit {code}").unwrap();
+        }
+        text
+    }
+}
+
+impl Runner for Kvctl {
+    type Command = Command;
+
+    fn run(&mut self, command: &Command, _: &Context) -> Result<String, Box<dyn Error>> {
+        let args = command.args.iter().map(ToString::to_string);
+        let text = || match &command.args[..] {
+            [Argument::Positional(text)] => text.as_str(),
+            _ => panic!("{} takes one quoted text", command.name),
+        };
+        match command.name.as_str() {
+            "kvctl" => Ok(self.kvctl(txn_grammar::words(text())?)),
+            // What the next kvctl reads.
+            "stdin" => {
+                self.stdin = text().to_owned();
+                Ok(String::new())
+            }
+            // print members|status|health|hash FORMAT [hex]
+            "print" => {
+                let args: Vec<_> = args.collect();
+                let style = Style { hex: args.len() > 2, value_only: false };
+                let format = <Format as clap::ValueEnum>::from_str(&args[1], false)?;
+                let printed = print::render(&fixture(&args[0])?, format, style)?;
+                let stderr = String::from_utf8(printed.stderr)?;
+                Ok(String::from_utf8(printed.stdout)?
+                    + &stderr.lines().map(|line| format!("! {line}\n")).collect::<String>())
+            }
+            name => Err(format!("unknown command {name}").into()),
+        }
+    }
+}
+
+fn header() -> Option<ResponseHeader> {
+    Some(ResponseHeader { cluster_id: 0xc1, member_id: 0xa1, revision: 13, raft_term: 2 })
+}
+
+fn fixture(name: &str) -> Result<Answer, String> {
+    let (a, b) = ("127.0.0.1:2379".to_owned(), "kv-1:2379".to_owned());
+    Ok(match name {
+        "members" => Answer::Members(MemberListResponse {
+            header: header().map(|h| ResponseHeader { revision: 0, ..h }),
+            members: vec![
+                Member {
+                    id: 0xa1,
+                    name: "kv-0".into(),
+                    peer_ur_ls: vec!["http://kv-0:2380".into()],
+                    client_ur_ls: vec!["http://kv-0:2379".into(), "http://10.0.0.1:2379".into()],
+                    is_learner: false,
+                },
+                Member { id: 0xb2, is_learner: true, ..Member::default() },
+            ],
+        }),
+        "status" => Answer::Status(vec![
+            EndpointStatus {
+                endpoint: a,
+                status: StatusResponse {
+                    header: header(),
+                    version: "3.6.0".into(),
+                    db_size: 28_672,
+                    leader: 0xa1,
+                    raft_index: 23,
+                    raft_term: 2,
+                    raft_applied_index: 23,
+                    db_size_in_use: 16_384,
+                    ..StatusResponse::default()
+                },
+            },
+            EndpointStatus {
+                endpoint: b,
+                status: StatusResponse {
+                    header: header().map(|h| ResponseHeader { member_id: 0xb2, ..h }),
+                    leader: 0xa1,
+                    errors: vec!["NOSPACE <full>".into(), "no leader".into()],
+                    is_learner: true,
+                    db_size_quota: 2_147_483_648,
+                    downgrade_info: Some(DowngradeInfo::default()),
+                    ..StatusResponse::default()
+                },
+            },
+        ]),
+        "health" => Answer::Health(vec![
+            EndpointHealth { endpoint: a, took: Duration::from_nanos(7_990_801), error: None },
+            EndpointHealth {
+                endpoint: b,
+                took: Duration::from_secs(5),
+                error: Some("etcdserver: no leader".into()),
+            },
+        ]),
+        "hash" => Answer::Hash(vec![EndpointHash {
+            endpoint: a,
+            hash: HashKvResponse {
+                header: header(),
+                hash: 1_161_713_671,
+                compact_revision: 5,
+                hash_revision: 13,
+            },
+        }]),
+        "nobody" => Answer::Status(vec![]),
+        name => return Err(format!("no fixture {name}")),
+    })
+}
+
+fn script(name: &str) {
+    let path = Path::new("tests/scripts/ctl").join(name);
+    goldenscript::run(&mut Kvctl::new(), path).unwrap();
+}
+
+#[test]
+fn keys_are_read_as_etcdctl_reads_them() {
+    script("get");
+}
+
+#[test]
+fn keys_are_written_and_deleted_as_etcdctl_does() {
+    script("put_del");
+}
+
+#[test]
+fn transactions_are_read_and_printed_as_etcdctl_does() {
+    script("txn");
+}
+
+#[test]
+fn members_and_endpoints_are_printed_as_etcdctl_prints_them() {
+    script("print");
+}
+
+#[test]
+fn wrong_arguments_teach_and_exit_as_etcdctl() {
+    script("arguments");
+}
+
+/// A reader that has seen enough, as `head` is.
+struct ClosedPipe;
+
+impl io::Write for ClosedPipe {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn output_into_a_closed_pipe_ends_quietly() {
+    let kvctl = Kvctl::new();
+    for args in [["get", "--prefix", ""], ["put", "k", "v"], ["completion", "bash", "--hex"]] {
+        let mut err = Vec::new();
+        let mut around = Surroundings {
+            stdin: &mut io::empty(),
+            stdout: &mut ClosedPipe,
+            stderr: &mut err,
+            env: &|_| Some(kvctl.server.address.to_string()),
+            interactive: false,
+        };
+        let args = ["kvctl"].into_iter().chain(args).map(OsString::from);
+        assert_eq!(run(args, &mut around), 0);
+        assert_eq!(String::from_utf8_lossy(&err), "");
+    }
+}
+
+#[test]
+fn endpoints_come_from_the_flag_then_our_variable_then_etcdctls() {
+    let endpoints = |line: &str, env: &dyn Fn(&str) -> Option<String>| {
+        let cli = super::cli::parse(line.split(' ').map(OsString::from)).unwrap();
+        let connection = super::connection(&cli.global, env).unwrap();
+        connection.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let both = |name: &str| Some(format!("{}:1", name.to_lowercase().replace('_', "-")));
+    let theirs = |name: &str| both(name).filter(|_| name.starts_with("ETCD"));
+    assert_eq!(endpoints("kvctl get k --endpoints a:1,b:2", &both), ["a:1", "b:2"]);
+    assert_eq!(endpoints("kvctl --endpoints a:1 --endpoints b:2 get k", &both), ["a:1", "b:2"]);
+    assert_eq!(endpoints("kvctl get k", &both), ["kvctl-endpoints:1"]);
+    assert_eq!(endpoints("kvctl get k", &theirs), ["etcdctl-endpoints:1"]);
+    assert_eq!(endpoints("kvctl get k", &|_| None), ["127.0.0.1:2379"]);
+}

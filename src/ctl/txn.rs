@@ -1,0 +1,70 @@
+//! `kvctl txn`: several requests as one, read from standard input.
+
+use std::io::{self, BufRead, Write};
+
+use super::{CtlError, txn_grammar};
+use crate::proto::etcdserverpb::TxnRequest;
+
+/// Does several requests as one, if conditions hold, or else others.
+///
+/// Standard input has three blocks, each ended by an empty line: comparisons; the requests to do if
+/// all of them hold; the requests to do if not.
+///
+/// A comparison is TARGET("key") OPERATOR "value": the target is value, version, create, mod or
+/// lease, the operator =, !=, > or <. A request is a get, put or del with its flags.
+#[derive(Debug, Clone, clap::Args)]
+#[command(
+    after_help = "Example:\n  printf 'version(\"lock\") = \"0\"\\n\\nput lock me\\n\\nget lock\\n\\n' | kvctl txn"
+)]
+pub(crate) struct TxnArgs {
+    /// Say which block comes next
+    #[arg(short, long)]
+    interactive: bool,
+}
+
+impl TxnArgs {
+    pub(crate) fn request(
+        &self,
+        stdin: &mut dyn BufRead,
+        prompts: &mut dyn Write,
+    ) -> Result<TxnRequest, CtlError> {
+        let mut ask = |what: &str| -> io::Result<()> {
+            if self.interactive {
+                writeln!(prompts, "{what}:")?;
+                prompts.flush()?;
+            }
+            Ok(())
+        };
+        ask("compares")?;
+        let compare = block(stdin, txn_grammar::compare)?;
+        ask("success requests (get, put, del)")?;
+        let success = block(stdin, txn_grammar::operation)?;
+        ask("failure requests (get, put, del)")?;
+        let failure = block(stdin, txn_grammar::operation)?;
+        Ok(TxnRequest { compare, success, failure })
+    }
+}
+
+/// The lines up to an empty one. Input that ends before is refused: half a transaction is another
+/// transaction.
+fn block<T>(
+    stdin: &mut dyn BufRead,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, CtlError> {
+    let mut parsed = Vec::new();
+    loop {
+        let mut line = String::new();
+        stdin.read_line(&mut line)?;
+        if !line.ends_with('\n') {
+            return Err(CtlError::InvalidInput(
+                "the input ends within the transaction: it has three blocks (compares, success \
+                 requests, failure requests), and an empty line ends each, also the last"
+                    .into(),
+            ));
+        }
+        match line.trim() {
+            "" => return Ok(parsed),
+            line => parsed.push(parse(line).map_err(CtlError::InvalidInput)?),
+        }
+    }
+}
