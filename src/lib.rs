@@ -7,6 +7,7 @@
 pub mod api;
 pub mod client;
 pub mod clock;
+pub mod config;
 pub mod ctl;
 pub mod disk;
 pub mod fault;
@@ -17,8 +18,10 @@ pub mod node;
 pub mod peer;
 pub mod proto;
 pub mod raft;
+pub mod rng;
 pub mod server;
 pub mod state;
+pub mod stop;
 pub mod storage;
 pub mod types;
 pub mod wal;

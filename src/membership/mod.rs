@@ -1,1 +1,30 @@
-//! Who is a member: identity on disk, formation, joining.
+//! Who is a member: the identity on disk, how a cluster forms, how a member joins.
+//!
+//! The ordinal is a place; the *incarnation* (one life of one volume) is the member. An id is never
+//! used again by an empty disk: Raft could not tell that it forgot its vote.
+//!
+//! ```text
+//!            promise, fsynced                 all promised: the founder initializes
+//! pristine ───────────────────▶ promised ───────────────────────────────────▶ member
+//!    │                                                                          ▲
+//!    ╰── join: an id, fsynced ──▶ assigned ── added as a learner, contacted ────╯
+//! ```
+//!
+//! Invariants:
+//! - `identity` is fsynced before anything else is written, and says `member` only once a log
+//!   exists: from then on a missing log is a lost log, and the member refuses to start.
+//! - A cluster forms only when *every* founder has promised itself to it: a founder that lost its
+//!   disk cannot form a second one while any of the others is a member.
+//! - A member joins as a learner, always; it votes once it has caught up.
+
+mod datadir;
+mod form;
+mod identity;
+mod join;
+mod promote;
+
+pub use datadir::{DataDir, DataDirError};
+pub use form::{Formation, FormationConfig, FormationError, Formed, Peers};
+pub use identity::{Identity, IdentityError, Stage};
+pub use join::handle_join;
+pub use promote::promote_learners;

@@ -1,1 +1,20 @@
 //! The composition root: wires everything together, and knows the order of start and stop.
+//!
+//! ```text
+//! start: listeners → data directory → formation → wal → storage → raft → node → client API
+//! stop:  not ready → hand over leadership → client API drains → node → raft → storage → wal
+//! ```
+
+mod adapters;
+mod admin;
+mod dev;
+mod listen;
+mod member;
+mod serve;
+mod signals;
+mod telemetry;
+
+pub use dev::dev;
+pub use member::{MemberConfig, Ports};
+pub use serve::serve;
+pub use telemetry::init as init_telemetry;

@@ -45,6 +45,6 @@ mod view;
 pub use hash::KvHash;
 pub use machine::{Machine, Pruning, StateError};
 pub use memory::{Contents, MemoryStorage};
-pub use schema::SchemaError;
+pub use schema::{MEMBERSHIP_KEY, SchemaError};
 pub use storage::{Changes, Record, RecordMeta, Storage, StorageError, StorageSize, TableChange};
 pub use view::{Attempt, RangeRead, ReadError, View, reads_only};

@@ -20,6 +20,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use super::storage::TableChange;
 use crate::types::{MemberAttributes, MemberId, Ordinal, Revision};
 
+/// Where the membership is kept, for who reads it out of a snapshot.
+pub const MEMBERSHIP_KEY: &[u8] = &[MEMBERSHIP];
+
 const META: u8 = 0x10;
 const MEMBERSHIP: u8 = 0x11;
 const MEMBER: u8 = 0x12;
@@ -87,7 +90,7 @@ impl TableEntry {
                 value.put_u64(meta.last_assigned.0);
                 (Bytes::from_static(&[META]), value.freeze())
             }
-            TableEntry::Membership(bytes) => (Bytes::from_static(&[MEMBERSHIP]), bytes.clone()),
+            TableEntry::Membership(bytes) => (Bytes::from_static(MEMBERSHIP_KEY), bytes.clone()),
             TableEntry::Member(attributes) => {
                 let mut value = BytesMut::new();
                 value.put_u32(attributes.ordinal.0);

@@ -95,6 +95,17 @@ impl SnapshotRef {
         &self.0.files
     }
 
+    /// What the state machine kept under this key as of the snapshot. May block.
+    pub fn state_entry(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let whole = usize::try_from(self.0.files[0].bytes).unwrap_or(usize::MAX);
+        let entries = decode(&self.read(0, 0, whole)?);
+        let entries = entries.ok_or_else(|| {
+            StoreError::damaged(&self.0.path, 0, "the snapshot's checksum is wrong")
+        })?;
+        let found = entries.binary_search_by(|(k, _)| k.as_ref().cmp(key));
+        Ok(found.ok().map(|at| Bytes::copy_from_slice(&entries[at].1)))
+    }
+
     pub(super) fn blocks(&self) -> &[Arc<Block>] {
         &self.0.blocks
     }

@@ -60,8 +60,6 @@ mod tail;
 mod upkeep;
 mod writer;
 
-#[cfg(test)]
-//mod tests;
 pub use error::WalError;
 pub use log::Log;
 pub use upkeep::Space;

@@ -1,0 +1,117 @@
+//! The data directory: who may use it, and what is in it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::identity::{Identity, IdentityError, Stage};
+use crate::disk::{Disk, FileLock};
+
+/// A data directory, locked by this process for as long as this lives.
+#[derive(Debug)]
+pub struct DataDir {
+    disk: Arc<dyn Disk>,
+    root: PathBuf,
+    _lock: Box<dyn FileLock>,
+}
+
+/// Why a data directory was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    #[error("{dir}: {source}")]
+    Io { dir: String, source: io::Error },
+    #[error("{0}: in use by another kvd; stop it, or choose another --data-dir")]
+    InUse(String),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(
+        "{dir}: has {found} but no identity: not a whole data directory; restore `identity`, or \
+         move the directory away to start empty"
+    )]
+    NoIdentity { dir: String, found: &'static str },
+    #[error(
+        "{dir}: is member {member} of a cluster but its log is gone; it must not vote again \
+         under this id. Move the directory away to start empty"
+    )]
+    NoLog { dir: String, member: crate::types::MemberId },
+    #[error("{dir}: belongs to ordinal {found}, this is ordinal {expected}")]
+    OtherOrdinal {
+        dir: String,
+        found: crate::types::Ordinal,
+        expected: crate::types::Ordinal,
+    },
+    #[error("{dir}: belongs to {found:?}, this is {expected:?}")]
+    OtherHome { dir: String, found: String, expected: String },
+}
+
+impl DataDir {
+    /// Creates the directory if it is missing, and locks it.
+    pub fn open(disk: Arc<dyn Disk>, root: &Path) -> Result<DataDir, DataDirError> {
+        let dir = root.display().to_string();
+        let failed = |source| DataDirError::Io { dir: dir.clone(), source };
+        disk.create_dir_all(root).map_err(failed)?;
+        let lock = disk.lock(&root.join("lock")).map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => DataDirError::InUse(dir.clone()),
+            _ => failed(e),
+        })?;
+        Ok(DataDir { disk, root: root.to_owned(), _lock: lock })
+    }
+
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn wal(&self) -> PathBuf {
+        self.root.join("wal")
+    }
+
+    /// The identity, or `None` for a pristine directory: no identity, no log, no snapshots.
+    /// (A new volume's `lost+found` is no matter.)
+    pub fn identity(&self) -> Result<Option<Identity>, DataDirError> {
+        let identity = Identity::load(self.disk.as_ref(), &self.identity_path())?;
+        let dir = || self.root.display().to_string();
+        match &identity {
+            None => {
+                for found in ["wal", "snapshots", "blocks", "tables"] {
+                    if self.holds(found)? {
+                        return Err(DataDirError::NoIdentity { dir: dir(), found });
+                    }
+                }
+            }
+            Some(identity) if identity.stage == Stage::Member && !self.holds("wal")? => {
+                return Err(DataDirError::NoLog { dir: dir(), member: identity.member });
+            }
+            Some(_) => {}
+        }
+        Ok(identity)
+    }
+
+    pub fn store_identity(&self, identity: &Identity) -> Result<(), DataDirError> {
+        Ok(identity.store(self.disk.as_ref(), &self.identity_path())?)
+    }
+
+    /// Whether this member has begun a log.
+    pub fn has_log(&self) -> Result<bool, DataDirError> {
+        self.holds("wal")
+    }
+
+    fn identity_path(&self) -> PathBuf {
+        self.root.join("identity")
+    }
+
+    fn holds(&self, name: &str) -> Result<bool, DataDirError> {
+        match self.disk.list(&self.root.join(name)) {
+            Ok(names) => Ok(!names.is_empty()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => {
+                Err(DataDirError::Io { dir: self.root.join(name).display().to_string(), source })
+            }
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! From a pristine volume to a member: formation without Kubernetes, and joining.
+//!
+//! The lowest ordinal mints the cluster and asks every founder to promise itself to it. It
+//! initializes only after *all* have: a majority would do for Raft, but not for a founder that
+//! lost its disk in between and begins anew.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    datadir::{DataDir, DataDirError},
+    identity::{Identity, Stage, place_from_wire, place_to_wire},
+};
+use crate::{
+    proto::peer::{self, join_reply, promise_reply},
+    rng::Rng,
+    types::{ClusterId, MemberId, Ordinal, PeerPlace},
+};
+
+/// Between two rounds of asking.
+const ROUND: Duration = Duration::from_millis(200);
+/// So many rounds pass quietly before a waiting member says in its log for whom it waits.
+const QUIET_ROUNDS: u32 = 25;
+
+/// How a member asks others before it has a Raft to ask with. `peer` implements it.
+pub trait Peers: Send + Sync {
+    fn promise(
+        &self,
+        to: Ordinal,
+        request: peer::PromiseRequest,
+    ) -> impl Future<Output = Result<peer::PromiseReply, String>> + Send;
+
+    fn join(
+        &self,
+        to: Ordinal,
+        request: peer::JoinRequest,
+    ) -> impl Future<Output = Result<peer::JoinReply, String>> + Send;
+}
+
+/// What a volume found out about itself.
+#[derive(Debug, Clone)]
+pub struct Formed {
+    pub identity: Identity,
+    /// This member initializes Raft with these voters, unless its log is initialized already.
+    pub initialize: bool,
+}
+
+/// Why a volume cannot become a member.
+#[derive(Debug, thiserror::Error)]
+pub enum FormationError {
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error(
+        "ordinal {ordinal} is member {member} of cluster {cluster}, whose volume this is not. \
+         Replacing a lost volume is not built yet: bring the old volume back"
+    )]
+    Occupied { ordinal: Ordinal, member: MemberId, cluster: ClusterId },
+    #[error("a peer refused this member: {0}")]
+    Refused(String),
+}
+
+/// What formation needs to know.
+#[derive(Debug, Clone)]
+pub struct FormationConfig {
+    pub ordinal: Ordinal,
+    pub home: String,
+    /// How many ordinals, from 0, found the cluster.
+    pub founders: u32,
+    /// Ordinals that may be asked (to join).
+    pub known: Vec<Ordinal>,
+}
+
+/// A volume on its way to be a member. Shared with the peer server, which answers for it.
+#[derive(Debug)]
+pub struct Formation {
+    config: FormationConfig,
+    dir: Arc<DataDir>,
+    rng: Arc<dyn Rng>,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    identity: Option<Identity>,
+    /// A peer that knows us as a member of our cluster has called.
+    contacted: bool,
+}
+
+impl Formation {
+    /// Reads who this volume is, and counts this start.
+    pub fn open(
+        config: FormationConfig,
+        dir: Arc<DataDir>,
+        rng: Arc<dyn Rng>,
+    ) -> Result<Formation, FormationError> {
+        let mut identity = dir.identity()?;
+        if let Some(identity) = &mut identity {
+            check_place(identity, &config, &dir)?;
+            identity.boot += 1;
+            dir.store_identity(identity)?;
+        }
+        let state = Mutex::new(State { identity, contacted: false });
+        Ok(Formation { config, dir, rng, state, changed: Notify::new() })
+    }
+
+    pub fn data_dir(&self) -> &Arc<DataDir> {
+        &self.dir
+    }
+
+    pub fn identity(&self) -> Option<Identity> {
+        self.state().identity.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn store(&self, identity: Identity) -> Result<(), DataDirError> {
+        self.dir.store_identity(&identity)?;
+        self.state().identity = Some(identity);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// It has a log now: from here on a missing log is a lost log. Blocks on the disk.
+    pub fn became_member(&self) -> Result<Identity, DataDirError> {
+        let Some(mut identity) = self.identity() else {
+            unreachable!("only a volume with an identity opens a log")
+        };
+        if identity.stage != Stage::Member {
+            identity.stage = Stage::Member;
+            identity.founders.clear();
+            self.store(identity.clone())?;
+        }
+        Ok(identity)
+    }
+
+    /// A message of Raft's arrived, meant for this member of its cluster.
+    pub fn note_contact(&self) {
+        self.state().contacted = true;
+        self.changed.notify_waiters();
+    }
+
+    /// Answers a founder. Blocks on the disk: a promise is fsynced before it is given.
+    pub fn handle_promise(
+        &self,
+        request: peer::PromiseRequest,
+    ) -> Result<peer::PromiseReply, DataDirError> {
+        let reply = |result| Ok(peer::PromiseReply { result: Some(result) });
+        let refuse = |why: String| reply(promise_reply::Result::Refused(why));
+        if request.home != self.config.home {
+            return refuse(format!("this is {:?}, not {:?}", self.config.home, request.home));
+        }
+        let founders: Vec<PeerPlace> =
+            request.founders.into_iter().map(place_from_wire).collect();
+        let Some(me) = founders.iter().find(|p| p.ordinal == self.config.ordinal) else {
+            return refuse(format!("ordinal {} is no founder", self.config.ordinal));
+        };
+        let cluster = ClusterId(request.cluster_id);
+        let has_log = self.dir.has_log()?;
+        let mut replaced_boot = 0;
+        if let Some(own) = self.identity() {
+            if has_log || own.stage != Stage::Promised {
+                return reply(promise_reply::Result::Taken(peer::Taken {
+                    cluster_id: own.cluster.0,
+                    member_id: own.member.0,
+                }));
+            }
+            if own.cluster == cluster && own.member == me.member {
+                return reply(promise_reply::Result::Promised(peer::Promised {}));
+            }
+            if !request.replace {
+                let cluster_id = own.cluster.0;
+                return reply(promise_reply::Result::Engaged(peer::Engaged { cluster_id }));
+            }
+            replaced_boot = own.boot;
+        }
+        self.store(Identity {
+            cluster,
+            member: me.member,
+            ordinal: me.ordinal,
+            home: self.config.home.clone(),
+            boot: replaced_boot + 1,
+            stage: Stage::Promised,
+            founders,
+        })?;
+        reply(promise_reply::Result::Promised(peer::Promised {}))
+    }
+
+    /// Waits until this volume is a member of a cluster.
+    pub async fn run(&self, peers: &impl Peers) -> Result<Formed, FormationError> {
+        let mut rounds = 0;
+        loop {
+            let changed = self.changed.notified();
+            if let Some(formed) = self.round(peers).await? {
+                return Ok(formed);
+            }
+            rounds += 1;
+            if rounds % QUIET_ROUNDS == 0 {
+                tracing::info!(ordinal = %self.config.ordinal, "waiting for the other members");
+            }
+            // Either way the next round looks at everything anew.
+            let _ = tokio::time::timeout(ROUND, changed).await;
+        }
+    }
+
+    async fn round(&self, peers: &impl Peers) -> Result<Option<Formed>, FormationError> {
+        let Some(identity) = self.identity() else {
+            return self.pristine(peers).await.map(|()| None);
+        };
+        let contacted = self.state().contacted;
+        match identity.stage {
+            Stage::Member => Ok(Some(Formed { identity, initialize: false })),
+            Stage::Promised if self.leads_formation(&identity) => {
+                self.collect_promises(peers, identity).await
+            }
+            Stage::Promised | Stage::Assigned if contacted => {
+                Ok(Some(Formed { identity, initialize: false }))
+            }
+            Stage::Promised => Ok(None),
+            Stage::Assigned => self.ask_to_be_added(peers, &identity).await.map(|()| None),
+        }
+    }
+
+    fn leads_formation(&self, identity: &Identity) -> bool {
+        identity.founders.iter().map(|p| p.ordinal).min() == Some(identity.ordinal)
+    }
+
+    /// Looks for a cluster to join; where there is none, the lowest ordinal begins one.
+    async fn pristine(&self, peers: &impl Peers) -> Result<(), FormationError> {
+        if self.join_existing(peers).await? {
+            return Ok(());
+        }
+        if self.config.ordinal != Ordinal(0) || self.identity().is_some() {
+            return Ok(());
+        }
+        let place = |i: u32| PeerPlace { member: MemberId(u64::from(i) + 1), ordinal: Ordinal(i) };
+        let cluster = ClusterId(self.rng.next_id());
+        tracing::info!(%cluster, founders = self.config.founders, "founding a cluster");
+        Ok(self.store(Identity {
+            cluster,
+            member: place(0).member,
+            ordinal: Ordinal(0),
+            home: self.config.home.clone(),
+            boot: 1,
+            stage: Stage::Promised,
+            founders: (0..self.config.founders).map(place).collect(),
+        })?)
+    }
+
+    /// Founder: asks all; formed once every one of them has promised (or is a member already).
+    async fn collect_promises(
+        &self,
+        peers: &impl Peers,
+        identity: Identity,
+    ) -> Result<Option<Formed>, FormationError> {
+        let others: Vec<PeerPlace> =
+            identity.founders.iter().copied().filter(|p| p.ordinal != identity.ordinal).collect();
+        let mut answers = self.ask_promises(peers, &identity, &others, false).await;
+        let answered = answers.values().filter(|a| **a != Answer::Silent).count();
+        let engaged = answers.values().any(|a| *a == Answer::Engaged);
+        // Everybody answers, nobody has a log: the promise they gave was to a founder that is lost.
+        if engaged && answered == others.len() && !answers.values().any(|a| *a == Answer::Other) {
+            answers = self.ask_promises(peers, &identity, &others, true).await;
+        }
+        if answers.values().any(|a| *a == Answer::Other) {
+            // There is a cluster without us: this volume was wiped. Ask to join it.
+            tracing::warn!("the other members have a cluster already: asking to join it");
+            return self.join_existing(peers).await.map(|_| None);
+        }
+        let all = answers.values().all(|a| *a == Answer::Ours);
+        Ok(all.then_some(Formed { identity, initialize: true }))
+    }
+
+    async fn ask_promises(
+        &self,
+        peers: &impl Peers,
+        identity: &Identity,
+        others: &[PeerPlace],
+        replace: bool,
+    ) -> BTreeMap<Ordinal, Answer> {
+        let request = peer::PromiseRequest {
+            cluster_id: identity.cluster.0,
+            home: identity.home.clone(),
+            founders: identity.founders.iter().copied().map(place_to_wire).collect(),
+            replace,
+        };
+        let ask = |place: PeerPlace| {
+            let request = request.clone();
+            async move {
+                let reply = peers.promise(place.ordinal, request).await;
+                (place.ordinal, answer(identity, place, reply))
+            }
+        };
+        futures_util::future::join_all(others.iter().copied().map(ask)).await.into_iter().collect()
+    }
+
+    /// Asks for an id in a cluster that exists, and keeps it. False: none answers.
+    async fn join_existing(&self, peers: &impl Peers) -> Result<bool, FormationError> {
+        let request = peer::JoinRequest {
+            home: self.config.home.clone(),
+            ordinal: self.config.ordinal.0,
+            nonce: self.rng.next_id(),
+            member_id: 0,
+            cluster_id: 0,
+        };
+        let Some(joined) = self.ask_join(peers, request).await? else { return Ok(false) };
+        tracing::info!(member = %joined.member_id, "joining as a new member");
+        self.store(Identity {
+            cluster: ClusterId(joined.cluster_id),
+            member: MemberId(joined.member_id),
+            ordinal: self.config.ordinal,
+            home: self.config.home.clone(),
+            boot: 1,
+            stage: Stage::Assigned,
+            founders: Vec::new(),
+        })?;
+        Ok(true)
+    }
+
+    async fn ask_to_be_added(
+        &self,
+        peers: &impl Peers,
+        identity: &Identity,
+    ) -> Result<(), FormationError> {
+        let request = peer::JoinRequest {
+            home: identity.home.clone(),
+            ordinal: identity.ordinal.0,
+            nonce: 0,
+            member_id: identity.member.0,
+            cluster_id: identity.cluster.0,
+        };
+        self.ask_join(peers, request).await.map(|_| ())
+    }
+
+    /// Asks everybody known, and the leader they name. `None`: no cluster answers yet.
+    async fn ask_join(
+        &self,
+        peers: &impl Peers,
+        request: peer::JoinRequest,
+    ) -> Result<Option<peer::Joined>, FormationError> {
+        let mut ask: Vec<Ordinal> = self.config.known.clone();
+        ask.retain(|&o| o != self.config.ordinal);
+        let mut hops = 0;
+        while let Some(to) = ask.pop() {
+            let Ok(reply) = peers.join(to, request.clone()).await else { continue };
+            match reply.result {
+                Some(join_reply::Result::Joined(joined)) => return Ok(Some(joined)),
+                Some(join_reply::Result::LeaderAt(at)) if hops < 3 => {
+                    hops += 1;
+                    ask.push(Ordinal(at.ordinal));
+                }
+                Some(join_reply::Result::Refused(why)) => return Err(FormationError::Refused(why)),
+                Some(join_reply::Result::OccupiedBy(by)) => {
+                    return Err(FormationError::Occupied {
+                        ordinal: self.config.ordinal,
+                        member: MemberId(by.member_id),
+                        cluster: ClusterId(by.cluster_id),
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// Promised to us, or a member of our cluster.
+    Ours,
+    /// Promised to another cluster, and has no log.
+    Engaged,
+    /// A member of another cluster.
+    Other,
+    Silent,
+}
+
+fn answer(
+    identity: &Identity,
+    place: PeerPlace,
+    reply: Result<peer::PromiseReply, String>,
+) -> Answer {
+    match reply.ok().and_then(|r| r.result) {
+        Some(promise_reply::Result::Promised(_)) => Answer::Ours,
+        Some(promise_reply::Result::Taken(taken))
+            if taken.cluster_id == identity.cluster.0 && taken.member_id == place.member.0 =>
+        {
+            Answer::Ours
+        }
+        Some(promise_reply::Result::Taken(_)) => Answer::Other,
+        Some(promise_reply::Result::Engaged(_)) => Answer::Engaged,
+        Some(promise_reply::Result::Refused(why)) => {
+            tracing::warn!(ordinal = %place.ordinal, why, "a founder refuses");
+            Answer::Silent
+        }
+        None => Answer::Silent,
+    }
+}
+
+fn check_place(
+    identity: &Identity,
+    config: &FormationConfig,
+    dir: &DataDir,
+) -> Result<(), DataDirError> {
+    let root = || dir.root().display().to_string();
+    if identity.ordinal != config.ordinal {
+        return Err(DataDirError::OtherOrdinal {
+            dir: root(),
+            found: identity.ordinal,
+            expected: config.ordinal,
+        });
+    }
+    if identity.home != config.home {
+        return Err(DataDirError::OtherHome {
+            dir: root(),
+            found: identity.home.clone(),
+            expected: config.home.clone(),
+        });
+    }
+    Ok(())
+}

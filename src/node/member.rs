@@ -1,0 +1,365 @@
+//! A running member: owns the tasks that bring requests to the leader, and answers its services.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    task::JoinHandle,
+    time::Instant,
+};
+
+use super::{
+    forward::{self, LeaderLink},
+    port::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status},
+    proposals::{self, Proposal, Ways},
+    reads::{self, Confirm, Read},
+};
+use crate::{
+    fault::Fault,
+    lane::{Lane, Lanes},
+    proto::convert,
+    raft::Raft,
+    stop::Stop,
+    state::{Attempt, ReadError, StorageError, View, reads_only},
+    types::{
+        AlarmKind, ClusterId, Command, CommandError, MemberId, Range, Revision, Txn, TxnReply,
+    },
+};
+
+/// Commands in flight from this member, at most (etcd: 5000 entries between commit and apply).
+const INFLIGHT_COMMANDS: usize = 5000;
+/// Their bytes, at most.
+const INFLIGHT_BYTES: usize = 64 << 20;
+/// One unit of the bytes' semaphore.
+const SHARE_BYTES: usize = 1 << 10;
+/// Lanes for reads that need the disk or take long.
+const READ_LANES: usize = 2;
+/// Reads waiting for such a lane, at most.
+const WAITING_READS: usize = 1024;
+
+/// What a node is made from.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    pub cluster: ClusterId,
+    pub member: MemberId,
+    /// Writes are refused beyond so many live bytes.
+    pub quota_bytes: u64,
+    pub max_request_bytes: usize,
+    pub lanes: Lanes,
+}
+
+/// Cheap to clone; all clones are the same member.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: NodeOptions,
+    raft: Raft,
+    view: View,
+    fault: Fault,
+    proposals: mpsc::UnboundedSender<Proposal>,
+    reads: mpsc::UnboundedSender<Read>,
+    confirmations: mpsc::UnboundedSender<Confirm>,
+    disk_reads: Vec<mpsc::UnboundedSender<DiskRead>>,
+    commands: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    waiting_reads: Semaphore,
+}
+
+/// A read for a lane. It answers by itself.
+type DiskRead = Box<dyn FnOnce() + Send>;
+
+/// What [`Node::start`] made and somebody must join.
+#[derive(Debug)]
+pub struct NodeTasks {
+    tasks: Vec<JoinHandle<()>>,
+    lanes: Vec<Lane>,
+    stop: Stop,
+}
+
+impl NodeTasks {
+    /// Ends them: waiting requests get [`NodeError::Stopped`], those under way their answer.
+    /// The node's clones should be gone, or its read lanes go on until they are.
+    pub async fn stop(self) {
+        self.stop.stop();
+        for task in self.tasks {
+            if let Err(e) = task.await {
+                tracing::error!(error = %e, "a task of the node ended badly");
+            }
+        }
+        for lane in self.lanes {
+            lane.join().await;
+        }
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("options", &self.inner.options).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    pub fn start<L: LeaderLink>(
+        options: NodeOptions,
+        raft: Raft,
+        link: L,
+        fault: Fault,
+    ) -> std::io::Result<(Node, NodeTasks)> {
+        let stop = Stop::default();
+        let stopping = stop.stopping();
+        let (forward_tx, forward_rx) = mpsc::unbounded_channel();
+        let (proposals, proposals_rx) = mpsc::unbounded_channel();
+        let (reads, reads_rx) = mpsc::unbounded_channel();
+        let (confirmations, confirm_rx) = mpsc::unbounded_channel();
+        let ways = Ways { raft: raft.clone(), forward: forward_tx.clone() };
+        let leadership = raft.watch_leadership();
+        let tasks = vec![
+            tokio::spawn(forward::run(link, forward_rx, leadership, stopping.clone())),
+            tokio::spawn(proposals::run(ways, proposals_rx, stopping.clone())),
+            tokio::spawn(reads::confirm(raft.clone(), confirm_rx, stopping.clone())),
+            tokio::spawn(reads::index(
+                raft.clone(),
+                confirmations.clone(),
+                forward_tx,
+                reads_rx,
+                stopping,
+            )),
+        ];
+        let mut lanes = Vec::new();
+        let mut disk_reads = Vec::new();
+        for i in 0..READ_LANES {
+            let (tx, rx) = mpsc::unbounded_channel::<DiskRead>();
+            let run = |work: &mut Vec<DiskRead>| work.drain(..).for_each(|read| read());
+            lanes.push(options.lanes.start(&format!("read-{i}"), rx, run)?);
+            disk_reads.push(tx);
+        }
+        let inner = Inner {
+            view: raft.view().clone(),
+            options,
+            raft,
+            fault,
+            proposals,
+            reads,
+            confirmations,
+            disk_reads,
+            commands: Arc::new(Semaphore::new(INFLIGHT_COMMANDS)),
+            bytes: Arc::new(Semaphore::new(INFLIGHT_BYTES / SHARE_BYTES)),
+            waiting_reads: Semaphore::new(WAITING_READS),
+        };
+        Ok((Node { inner: Arc::new(inner) }, NodeTasks { tasks, lanes, stop }))
+    }
+
+    pub fn raft(&self) -> &Raft {
+        &self.inner.raft
+    }
+
+    pub(super) fn confirmations(&self) -> &mpsc::UnboundedSender<Confirm> {
+        &self.inner.confirmations
+    }
+
+    /// Why this member takes no writes now, if so.
+    pub fn refuses_writes(&self) -> Option<NodeError> {
+        if self.inner.fault.is_stopped() {
+            return Some(NodeError::Stopped);
+        }
+        self.inner.raft.is_full().then_some(NodeError::TooManyRequests)
+    }
+
+    fn over_quota(&self) -> bool {
+        self.inner.view.size().live_bytes > self.inner.options.quota_bytes
+    }
+
+    /// Waits until everything acknowledged before now is applied here.
+    async fn linearize(&self) -> Result<(), NodeError> {
+        let (tx, rx) = oneshot::channel();
+        self.inner.reads.send(tx).map_err(|_| NodeError::Stopped)?;
+        let limit = self.inner.raft.timing().request_timeout();
+        match tokio::time::timeout(limit, rx).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(NodeError::Stopped),
+            Err(_) => Err(NodeError::Timeout),
+        }
+    }
+
+    /// Runs a read that may block, on a lane.
+    async fn on_lane<R: Send + 'static>(
+        &self,
+        read: impl FnOnce(&View) -> Result<R, ReadError> + Send + 'static,
+    ) -> Result<R, NodeError> {
+        let Ok(_waiting) = self.inner.waiting_reads.try_acquire() else {
+            return Err(NodeError::TooManyRequests);
+        };
+        let lane = self.inner.waiting_reads.available_permits() % READ_LANES;
+        let (tx, rx) = oneshot::channel();
+        let view = self.inner.view.clone();
+        let work: DiskRead = Box::new(move || {
+            // Whoever asked may have given up.
+            let _ = tx.send(read(&view));
+        });
+        self.inner.disk_reads[lane].send(work).map_err(|_| NodeError::Stopped)?;
+        match rx.await {
+            Ok(result) => result.map_err(|e| self.read_failed(e)),
+            Err(_) => Err(NodeError::Stopped),
+        }
+    }
+
+    fn read_failed(&self, error: ReadError) -> NodeError {
+        match error {
+            ReadError::Refused(refusal) => NodeError::Command(refusal),
+            ReadError::Storage(e) => self.storage_failed(&e),
+        }
+    }
+
+    /// A disk that lies stops the member.
+    fn storage_failed(&self, error: &StorageError) -> NodeError {
+        self.inner.fault.stop(error);
+        NodeError::Corrupt
+    }
+}
+
+/// Whether a command needs room. Deletes and compactions make room.
+fn needs_room(command: &Command) -> bool {
+    match command {
+        Command::Put(_) => true,
+        Command::Txn(txn) => !reads_only(txn),
+        _ => false,
+    }
+}
+
+impl NodePort for Node {
+    fn header(&self) -> Header {
+        Header {
+            cluster: self.inner.options.cluster,
+            member: self.inner.options.member,
+            revision: self.inner.view.revision(),
+            term: self.inner.raft.leadership().term,
+        }
+    }
+
+    async fn propose(&self, command: Command) -> Result<Applied, NodeError> {
+        if let Some(refused) = self.refuses_writes() {
+            return Err(refused);
+        }
+        if needs_room(&command) && self.over_quota() {
+            return Err(NodeError::Command(CommandError::NoSpace));
+        }
+        let command = convert::encode_commands([command]);
+        if command.len() > self.inner.options.max_request_bytes {
+            return Err(NodeError::RequestTooLarge);
+        }
+        let shares = u32::try_from(command.len() / SHARE_BYTES + 1).unwrap_or(u32::MAX);
+        let inner = &self.inner;
+        let Ok(_slot) = inner.commands.try_acquire() else {
+            return Err(NodeError::TooManyRequests);
+        };
+        let Ok(share) = inner.bytes.clone().try_acquire_many_owned(shares) else {
+            return Err(NodeError::TooManyRequests);
+        };
+        let deadline = Instant::now() + inner.raft.timing().request_timeout();
+        let (reply, answer) = oneshot::channel();
+        let proposal = Proposal { command, deadline, reply, share };
+        inner.proposals.send(proposal).map_err(|_| NodeError::Stopped)?;
+        match tokio::time::timeout_at(deadline, answer).await {
+            Ok(Ok(answer)) => answer,
+            // The task that held it is gone: it may have been sent.
+            Ok(Err(_)) => Err(NodeError::LeaderChanged),
+            Err(_) => Err(NodeError::Timeout),
+        }
+    }
+
+    async fn range(&self, range: Range, serializable: bool) -> Result<RangeAt, NodeError> {
+        if !serializable {
+            self.linearize().await?;
+        }
+        let read = self.inner.view.range(range)?;
+        let read = match read.in_memory().map_err(|e| self.storage_failed(&e))? {
+            Attempt::Done(revision, reply) => return Ok(RangeAt { revision, reply }),
+            Attempt::Unfinished(read) => read,
+        };
+        let (revision, reply) = self.on_lane(move |_| Ok(read.finish()?)).await?;
+        Ok(RangeAt { revision, reply })
+    }
+
+    async fn read_txn(
+        &self,
+        txn: Txn,
+        serializable: bool,
+    ) -> Result<(Revision, TxnReply), NodeError> {
+        if !serializable {
+            self.linearize().await?;
+        }
+        let view = &self.inner.view;
+        match view.read_txn_in_memory(&txn).map_err(|e| self.read_failed(e))? {
+            Some(done) => Ok(done),
+            None => self.on_lane(move |view| view.read_txn(&txn)).await,
+        }
+    }
+
+    async fn hash_kv(&self, revision: Revision) -> Result<(u32, Revision, Revision), NodeError> {
+        let hash = self.on_lane(move |view| view.hash_kv(revision)).await?;
+        Ok((hash.hash, hash.compacted, hash.revision))
+    }
+
+    async fn compaction_done(&self, revision: Revision) -> Result<(), NodeError> {
+        let pruned = self.inner.raft.pruned_at_least(revision);
+        // As long as a read under way may hold it up, and no longer.
+        match tokio::time::timeout(Duration::from_secs(60), pruned).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(NodeError::Stopped),
+            Err(_) => Err(NodeError::Timeout),
+        }
+    }
+
+    async fn members(&self, linearizable: bool) -> Result<Vec<Member>, NodeError> {
+        if linearizable {
+            self.linearize().await?;
+        }
+        let described = self.inner.view.members();
+        let member = |m: crate::raft::RaftMember| {
+            let attributes = described.get(&m.place.member).cloned().unwrap_or_default();
+            Member {
+                id: m.place.member,
+                ordinal: m.place.ordinal,
+                name: attributes.name,
+                peer_urls: attributes.peer_urls,
+                client_urls: attributes.client_urls,
+                learner: !m.voter,
+            }
+        };
+        Ok(self.inner.raft.members().into_iter().map(member).collect())
+    }
+
+    fn status(&self) -> Status {
+        let inner = &self.inner;
+        let now = inner.raft.leadership();
+        let size = inner.view.size();
+        let learner = inner
+            .raft
+            .members()
+            .iter()
+            .any(|m| m.place.member == inner.options.member && !m.voter);
+        let mut errors = Vec::new();
+        if now.leader.is_none() {
+            errors.push("etcdserver: no leader".to_string());
+        }
+        let mut alarms = Vec::new();
+        if self.over_quota() {
+            alarms.push((inner.options.member, AlarmKind::NoSpace));
+        }
+        Status {
+            leader: now.leader.map(|l| l.member),
+            term: now.term,
+            raft_index: inner.raft.last_index().unwrap_or(0),
+            applied_index: inner.view.applied().map_or(0, |p| p.index),
+            db_size_bytes: size.total_bytes,
+            db_size_in_use_bytes: size.live_bytes,
+            db_size_quota_bytes: inner.options.quota_bytes,
+            learner,
+            errors,
+            alarms,
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Proposals: what waits is coalesced into one Raft entry, and sent to whoever leads.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    task::JoinSet,
+    time::Instant,
+};
+
+use super::{
+    forward::{Forward, Outcome},
+    port::{Applied, NodeError},
+};
+use crate::{
+    proto::convert::WireError,
+    raft::{ProposeError, Raft},
+    stop::Stopping,
+    types::{CommandError, Reply, Term},
+};
+
+/// Commands in one entry, at most.
+const BATCH_COMMANDS: usize = 256;
+/// Bytes of commands in one entry, at most; a larger command is an entry of its own.
+const BATCH_BYTES: usize = 256 << 10;
+/// Batches under way at once. Few: what waits meanwhile makes the next batch larger, and the WAL
+/// syncs them together anyway.
+const BATCHES_IN_FLIGHT: usize = 4;
+/// Before asking again who leads, when the one who did cannot be reached.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// One encoded command, waiting for its turn.
+pub(super) struct Proposal {
+    pub(super) command: Bytes,
+    pub(super) deadline: Instant,
+    pub(super) reply: oneshot::Sender<Result<Applied, NodeError>>,
+    /// Its share of what may be in flight; given back when it is answered.
+    pub(super) share: OwnedSemaphorePermit,
+}
+
+/// Proposals that travel together.
+struct Batch {
+    commands: Bytes,
+    deadline: Instant,
+    waiting: Vec<(oneshot::Sender<Result<Applied, NodeError>>, OwnedSemaphorePermit)>,
+}
+
+impl Batch {
+    fn fail(self, error: &NodeError) {
+        for (reply, _share) in self.waiting {
+            let _ = reply.send(Err(error.clone()));
+        }
+    }
+
+    fn answer(self, term: Term, replies: Vec<Result<Reply, CommandError>>) {
+        if replies.len() != self.waiting.len() {
+            tracing::error!(
+                commands = self.waiting.len(),
+                replies = replies.len(),
+                "an entry was answered with another number of replies"
+            );
+            return self.fail(&NodeError::LeaderChanged);
+        }
+        for ((waiting, _share), reply) in self.waiting.into_iter().zip(replies) {
+            let answer = reply.map(|reply| Applied { term, reply }).map_err(NodeError::Command);
+            // Whoever asked may have given up: the write stands all the same.
+            let _ = waiting.send(answer);
+        }
+    }
+}
+
+/// What a batch needs to find the leader.
+#[derive(Clone)]
+pub(super) struct Ways {
+    pub(super) raft: Raft,
+    pub(super) forward: mpsc::UnboundedSender<Forward>,
+}
+
+/// Runs until told to stop, or all senders are gone; then waits for what is under way.
+pub(super) async fn run(
+    ways: Ways,
+    mut inbox: mpsc::UnboundedReceiver<Proposal>,
+    mut stopping: Stopping,
+) {
+    let room = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT));
+    let mut under_way = JoinSet::new();
+    let mut waiting = Vec::new();
+    loop {
+        let permit = tokio::select! {
+            () = stopping.wait() => break,
+            permit = room.clone().acquire_owned() => permit,
+            Some(_) = under_way.join_next() => continue,
+        };
+        // Never closed.
+        let Ok(permit) = permit else { break };
+        tokio::select! {
+            () = stopping.wait() => break,
+            n = inbox.recv_many(&mut waiting, BATCH_COMMANDS) => if n == 0 { break },
+        }
+        let mut permit = Some(permit);
+        for batch in into_batches(&mut waiting) {
+            // All of one pick-up share a permit but the bytes may make them several batches.
+            let permit = permit.take();
+            let ways = ways.clone();
+            under_way.spawn(async move {
+                submit(&ways, batch).await;
+                drop(permit);
+            });
+        }
+    }
+    inbox.close();
+    while let Some(proposal) = inbox.recv().await {
+        let _ = proposal.reply.send(Err(NodeError::Stopped));
+    }
+    while under_way.join_next().await.is_some() {}
+}
+
+fn into_batches(waiting: &mut Vec<Proposal>) -> Vec<Batch> {
+    let mut batches = Vec::new();
+    let mut open: Vec<Proposal> = Vec::new();
+    let mut bytes = 0;
+    for proposal in waiting.drain(..) {
+        if !open.is_empty() && bytes + proposal.command.len() > BATCH_BYTES {
+            batches.push(close_batch(std::mem::take(&mut open), bytes));
+            bytes = 0;
+        }
+        bytes += proposal.command.len();
+        open.push(proposal);
+    }
+    if !open.is_empty() {
+        batches.push(close_batch(open, bytes));
+    }
+    batches
+}
+
+/// Encoded batches concatenated are the batch of all their commands (protobuf: a repeated field).
+fn close_batch(proposals: Vec<Proposal>, bytes: usize) -> Batch {
+    let now = Instant::now();
+    let deadline = proposals.iter().map(|p| p.deadline).max().unwrap_or(now);
+    let one = proposals.len() == 1;
+    let mut buffer = BytesMut::with_capacity(if one { 0 } else { bytes });
+    let mut commands = Bytes::new();
+    let mut waiting = Vec::with_capacity(proposals.len());
+    for proposal in proposals {
+        if one {
+            commands = proposal.command;
+        } else {
+            buffer.extend_from_slice(&proposal.command);
+        }
+        waiting.push((proposal.reply, proposal.share));
+    }
+    if !one {
+        commands = buffer.freeze();
+    }
+    Batch { commands, deadline, waiting }
+}
+
+/// Brings a batch to the leader, again and again as long as it certainly was not appended.
+async fn submit(ways: &Ways, batch: Batch) {
+    let mut leadership = ways.raft.watch_leadership();
+    let no_leader_after = Instant::now() + ways.raft.timing().leader_wait();
+    loop {
+        let now = leadership.now();
+        let tried = match now.leader {
+            Some(_) if now.is_mine() => propose_here(ways, &batch).await,
+            Some(_) => propose_there(ways, &batch).await,
+            None => Err(Miss::NotAppended),
+        };
+        match tried {
+            Ok((term, replies)) => return batch.answer(term, replies),
+            Err(Miss::Busy) => return batch.fail(&NodeError::TooManyRequests),
+            Err(Miss::Unknown) => return batch.fail(&NodeError::LeaderChanged),
+            Err(Miss::NotAppended) => {}
+        }
+        if Instant::now() >= batch.deadline.min(no_leader_after) {
+            return batch.fail(&NodeError::NoLeader);
+        }
+        // A new leader, or a moment: the one we know may only have been unreachable.
+        let _ = tokio::time::timeout(PAUSE, leadership.changed()).await;
+    }
+}
+
+enum Miss {
+    NotAppended,
+    Busy,
+    Unknown,
+}
+
+type Tried = Result<(Term, Vec<Result<Reply, CommandError>>), Miss>;
+
+async fn propose_here(ways: &Ways, batch: &Batch) -> Tried {
+    let proposed = ways.raft.propose(batch.commands.clone());
+    // Without a quorum there may never be an answer.
+    let Ok(proposed) = tokio::time::timeout_at(batch.deadline, proposed).await else {
+        return Err(Miss::Unknown);
+    };
+    match proposed {
+        Ok(done) => Ok((done.position.term, done.replies)),
+        Err(ProposeError::NotLeader(_)) => Err(Miss::NotAppended),
+        Err(ProposeError::Unknown(why)) => {
+            tracing::debug!(why, "a proposal's outcome is unknown");
+            Err(Miss::Unknown)
+        }
+    }
+}
+
+async fn propose_there(ways: &Ways, batch: &Batch) -> Tried {
+    let (forward, outcome) = Forward::propose(batch.commands.clone());
+    if ways.forward.send(forward).is_err() {
+        return Err(Miss::NotAppended);
+    }
+    let outcome = tokio::time::timeout_at(batch.deadline, outcome).await;
+    match outcome {
+        Ok(Ok(Outcome::Proposed(proposed))) => {
+            let term = Term(proposed.position.unwrap_or_default().term);
+            let replies: Result<Vec<_>, WireError> =
+                proposed.replies.into_iter().map(TryInto::try_into).collect();
+            match replies {
+                Ok(replies) => Ok((term, replies)),
+                Err(e) => {
+                    tracing::warn!(error = %e, "the leader's answer is unreadable");
+                    Err(Miss::Unknown)
+                }
+            }
+        }
+        Ok(Ok(Outcome::NotAppended)) => Err(Miss::NotAppended),
+        Ok(Ok(Outcome::Busy)) => Err(Miss::Busy),
+        Ok(Ok(Outcome::ReadIndex(_) | Outcome::Unknown) | Err(_)) | Err(_) => Err(Miss::Unknown),
+    }
+}

@@ -1,0 +1,84 @@
+//! Where an ordinal lives: the one thing that configuration knows of membership.
+
+use crate::types::Ordinal;
+
+/// Maps ordinals to `host:port`. Names are resolved anew at each dial.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerAddresses {
+    /// By position.
+    List(Vec<String>),
+    /// `{ordinal}` stands for the number.
+    Template(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    #[error("--peer-template {0:?} has no {{ordinal}} in it")]
+    NoPlaceholder(String),
+    #[error("{0:?} is no host:port")]
+    NoPort(String),
+}
+
+impl PeerAddresses {
+    pub fn list(addresses: Vec<String>) -> Result<PeerAddresses, AddressError> {
+        addresses.iter().try_for_each(|a| check(a))?;
+        Ok(PeerAddresses::List(addresses))
+    }
+
+    pub fn template(template: String) -> Result<PeerAddresses, AddressError> {
+        if !template.contains("{ordinal}") {
+            return Err(AddressError::NoPlaceholder(template));
+        }
+        check(&template.replace("{ordinal}", "0"))?;
+        Ok(PeerAddresses::Template(template))
+    }
+
+    /// `None` for an ordinal beyond the list.
+    pub fn of(&self, ordinal: Ordinal) -> Option<String> {
+        match self {
+            PeerAddresses::List(list) => list.get(ordinal.0 as usize).cloned(),
+            PeerAddresses::Template(t) => Some(t.replace("{ordinal}", &ordinal.to_string())),
+        }
+    }
+
+    /// How many ordinals are known for certain: the list's length.
+    pub fn listed(&self) -> u32 {
+        match self {
+            PeerAddresses::List(list) => u32::try_from(list.len()).unwrap_or(u32::MAX),
+            PeerAddresses::Template(_) => 0,
+        }
+    }
+}
+
+fn check(address: &str) -> Result<(), AddressError> {
+    let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    match port.map(|(_, port)| port.parse::<u16>()) {
+        Some(Ok(_)) => Ok(()),
+        _ => Err(AddressError::NoPort(address.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_names_every_ordinal() {
+        let t = PeerAddresses::template("kv-{ordinal}.kv-peers:2380".into()).unwrap();
+        assert_eq!(t.of(Ordinal(17)).unwrap(), "kv-17.kv-peers:2380");
+    }
+
+    #[test]
+    fn a_list_ends_where_it_ends() {
+        let list = PeerAddresses::list(vec!["a:1".into(), "[::1]:2".into()]).unwrap();
+        assert_eq!(list.of(Ordinal(1)).unwrap(), "[::1]:2");
+        assert_eq!(list.of(Ordinal(2)), None);
+    }
+
+    #[test]
+    fn addresses_without_port_or_ordinal_are_refused() {
+        assert!(PeerAddresses::list(vec!["host".into()]).is_err());
+        assert!(PeerAddresses::list(vec!["host:http".into()]).is_err());
+        assert!(PeerAddresses::template("kv-0:2380".into()).is_err());
+    }
+}

@@ -1,0 +1,266 @@
+//! The calling side: one gRPC connection to each peer for each kind of traffic.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
+use tonic::{
+    Code, Status, Streaming,
+    transport::{Channel, Endpoint},
+};
+
+use super::hello::Me;
+use super::address::PeerAddresses;
+use crate::{
+    membership::Peers,
+    node::{Answers, LeaderLink, LinkError},
+    proto::peer::{self, peer_client::PeerClient as Generated},
+    raft::{Opening, Transport, TransportError},
+    types::{MemberId, Ordinal, PeerPlace},
+};
+
+/// A peer that does not take a connection within this is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A connection without traffic is probed, and given up when it does not answer.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+/// The largest message: a replication batch, which holds at least one entry of any size.
+pub(super) const MESSAGE_BYTES_MAX: usize = 256 << 20;
+/// Flow control windows, wide enough that a batch never waits for an acknowledgement.
+const WINDOW_BYTES: u32 = 4 << 20;
+/// Formation calls cost the other side an fsync.
+const FORMATION_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a connection is for: a snapshot must not delay the log, nor the log a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Traffic {
+    Control,
+    Log,
+    Forward,
+    Snapshot,
+}
+
+/// Calls other members. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PeerClient {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    addresses: PeerAddresses,
+    me: OnceLock<Me>,
+    channels: Mutex<BTreeMap<(Ordinal, Traffic), Channel>>,
+}
+
+impl PeerClient {
+    pub fn new(addresses: PeerAddresses) -> PeerClient {
+        let inner = Inner { addresses, me: OnceLock::new(), channels: Mutex::default() };
+        PeerClient { inner: Arc::new(inner) }
+    }
+
+    /// From now on every call says that it is from this member. Once.
+    pub fn introduce(&self, me: Me) {
+        assert!(self.inner.me.set(me).is_ok(), "a process is one member only");
+    }
+
+    fn hello(&self, to: MemberId) -> Option<peer::Hello> {
+        self.inner.me.get().map(|me| me.hello(to))
+    }
+
+    fn client(&self, to: Ordinal, traffic: Traffic) -> Result<Generated<Channel>, String> {
+        let mut channels = self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let channel = match channels.get(&(to, traffic)) {
+            Some(channel) => channel.clone(),
+            None => {
+                let address = self.inner.addresses.of(to);
+                let address = address.ok_or_else(|| format!("no address of ordinal {to}"))?;
+                let channel = endpoint(&address)?.connect_lazy();
+                channels.insert((to, traffic), channel.clone());
+                channel
+            }
+        };
+        Ok(Generated::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX))
+    }
+}
+
+impl PeerClient {
+    fn client_of(
+        &self,
+        to: PeerPlace,
+        traffic: Traffic,
+    ) -> Result<Generated<Channel>, TransportError> {
+        self.client(to.ordinal, traffic).map_err(|e| TransportError::Unreachable(to.member, e))
+    }
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|e| format!("{address}: {e}"))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES * 4);
+    Ok(endpoint)
+}
+
+/// A stream of requests with no lifetime in its name: generated clients, called from a boxed future,
+/// cannot see through `dyn Stream + 'static` (rust-lang/rust#102211).
+struct Outgoing<T>(BoxStream<'static, T>);
+
+impl<T> Stream for Outgoing<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        self.0.poll_next_unpin(cx)
+    }
+}
+
+/// A peer that is away or refuses us will do so for a while; anything else may pass at once.
+fn failed(to: MemberId, status: &Status) -> TransportError {
+    let text = format!("{}: {}", status.code(), status.message());
+    match status.code() {
+        Code::Unavailable | Code::FailedPrecondition => TransportError::Unreachable(to, text),
+        _ => TransportError::Broken(to, text),
+    }
+}
+
+fn replies<T: Send + 'static>(
+    to: MemberId,
+    stream: Streaming<T>,
+) -> BoxStream<'static, Result<T, TransportError>> {
+    stream.map(move |reply| reply.map_err(|status| failed(to, &status))).boxed()
+}
+
+impl Transport for PeerClient {
+    fn append(
+        &self,
+        to: PeerPlace,
+        heartbeats: bool,
+        requests: BoxStream<'static, peer::AppendRequest>,
+    ) -> Opening<peer::AppendReply> {
+        let traffic = if heartbeats { Traffic::Control } else { Traffic::Log };
+        let client = self.client_of(to, traffic);
+        let mut hello = self.hello(to.member);
+        let requests = requests.map(move |request| peer::AppendRequest {
+            hello: hello.take(),
+            ..request
+        });
+        let requests = Outgoing(requests.boxed());
+        Box::pin(async move {
+            match client?.append(requests).await {
+                Ok(stream) => Ok(replies(to.member, stream.into_inner())),
+                Err(status) => Err(failed(to.member, &status)),
+            }
+        })
+    }
+
+    async fn vote(
+        &self,
+        to: PeerPlace,
+        mut request: peer::VoteRequest,
+        limit: Duration,
+    ) -> Result<peer::VoteReply, TransportError> {
+        request.hello = self.hello(to.member);
+        let mut client = self.client_of(to, Traffic::Control)?;
+        match tokio::time::timeout(limit, client.vote(request)).await {
+            Ok(Ok(reply)) => Ok(reply.into_inner()),
+            Ok(Err(status)) => Err(failed(to.member, &status)),
+            Err(_) => Err(TransportError::Broken(to.member, "no answer in time".into())),
+        }
+    }
+
+    async fn transfer_leader(
+        &self,
+        to: PeerPlace,
+        mut request: peer::TransferLeaderRequest,
+        limit: Duration,
+    ) -> Result<peer::TransferLeaderReply, TransportError> {
+        request.hello = self.hello(to.member);
+        let mut client = self.client_of(to, Traffic::Control)?;
+        match tokio::time::timeout(limit, client.transfer_leader(request)).await {
+            Ok(Ok(reply)) => Ok(reply.into_inner()),
+            Ok(Err(status)) => Err(failed(to.member, &status)),
+            Err(_) => Err(TransportError::Broken(to.member, "no answer in time".into())),
+        }
+    }
+
+    fn snapshot(
+        &self,
+        to: PeerPlace,
+        chunks: BoxStream<'static, peer::SnapshotChunk>,
+    ) -> Opening<peer::SnapshotReply> {
+        let client = self.client_of(to, Traffic::Snapshot);
+        let mut hello = self.hello(to.member);
+        let chunks =
+            chunks.map(move |chunk| peer::SnapshotChunk { hello: hello.take(), ..chunk });
+        let chunks = Outgoing(chunks.boxed());
+        Box::pin(async move {
+            match client?.snapshot(chunks).await {
+                Ok(stream) => Ok(replies(to.member, stream.into_inner())),
+                Err(status) => Err(failed(to.member, &status)),
+            }
+        })
+    }
+}
+
+impl LeaderLink for PeerClient {
+    fn open(
+        &self,
+        to: PeerPlace,
+        requests: BoxStream<'static, peer::ForwardRequest>,
+    ) -> BoxFuture<'static, Result<Answers, LinkError>> {
+        // A message of its own, so that the stream is open before the first request is sent on it.
+        let hello = peer::ForwardRequest { hello: self.hello(to.member), id: 0, request: None };
+        let requests = futures_util::stream::once(std::future::ready(hello)).chain(requests);
+        let requests = Outgoing(requests.boxed());
+        let client = self.client(to.ordinal, Traffic::Forward).map_err(LinkError);
+        Box::pin(async move {
+            let mut client = client?;
+            let opened = tokio::time::timeout(CONNECT_TIMEOUT * 2, client.forward(requests)).await;
+            let broken =
+                move |status: &Status| LinkError(format!("{}: {}", to.member, status.message()));
+            match opened {
+                Ok(Ok(stream)) => {
+                    let replies = stream.into_inner();
+                    Ok(replies.map(move |r| r.map_err(|status| broken(&status))).boxed())
+                }
+                Ok(Err(status)) => Err(broken(&status)),
+                Err(_) => Err(LinkError(format!("{}: no answer in time", to.member))),
+            }
+        })
+    }
+}
+
+impl Peers for PeerClient {
+    async fn promise(
+        &self,
+        to: Ordinal,
+        request: peer::PromiseRequest,
+    ) -> Result<peer::PromiseReply, String> {
+        let mut client = self.client(to, Traffic::Control)?;
+        let call = tokio::time::timeout(FORMATION_TIMEOUT, client.promise(request));
+        let reply = call.await.map_err(|_| "no answer in time".to_string())?;
+        reply.map(tonic::Response::into_inner).map_err(|status| status.message().to_string())
+    }
+
+    async fn join(
+        &self,
+        to: Ordinal,
+        request: peer::JoinRequest,
+    ) -> Result<peer::JoinReply, String> {
+        let mut client = self.client(to, Traffic::Control)?;
+        let call = tokio::time::timeout(FORMATION_TIMEOUT, client.join(request));
+        let reply = call.await.map_err(|_| "no answer in time".to_string())?;
+        reply.map(tonic::Response::into_inner).map_err(|status| status.message().to_string())
+    }
+}

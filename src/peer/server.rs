@@ -1,0 +1,205 @@
+//! The answering side: checks the hello, hands the rest to whom it concerns.
+
+use std::sync::{Arc, OnceLock};
+
+use futures_util::{Stream, StreamExt, stream::BoxStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    client::MESSAGE_BYTES_MAX,
+    hello::{Boots, Me, Refused},
+};
+use crate::{
+    lane::Lanes,
+    membership::{Formation, handle_join},
+    node::Node,
+    proto::peer::{
+        self,
+        peer_server::{Peer, PeerServer},
+    },
+    raft::{PeerError, Raft},
+    types::{ClusterId, MemberId},
+};
+
+/// What answers once this volume is a running member.
+#[derive(Debug, Clone)]
+pub struct Running {
+    pub raft: Raft,
+    pub node: Node,
+}
+
+/// The peer service of one member, from before it is one.
+#[derive(Debug, Clone)]
+pub struct PeerService {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    formation: Arc<Formation>,
+    running: OnceLock<Running>,
+    boots: Boots,
+    lanes: Lanes,
+}
+
+impl PeerService {
+    pub fn new(formation: Arc<Formation>, lanes: Lanes) -> PeerService {
+        let inner =
+            Inner { formation, running: OnceLock::new(), boots: Boots::default(), lanes };
+        PeerService { inner: Arc::new(inner) }
+    }
+
+    /// From now on Raft's messages are handled. Once.
+    pub fn run(&self, running: Running) {
+        assert!(self.inner.running.set(running).is_ok(), "a process is one member only");
+    }
+
+    pub fn into_server(self) -> PeerServer<PeerService> {
+        PeerServer::new(self)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Who runs here, for a caller that may know.
+    fn admit(&self, hello: Option<peer::Hello>) -> Result<&Running, Status> {
+        let hello = hello.ok_or(Refused::NoHello)?;
+        let Some(identity) = self.inner.formation.identity() else {
+            return Err(Status::unavailable("this volume belongs to no cluster yet"));
+        };
+        Me::from(&identity).check(&hello)?;
+        let Some(running) = self.inner.running.get() else {
+            // Our cluster knows us: formation is over.
+            self.inner.formation.note_contact();
+            return Err(Status::unavailable("this member is starting"));
+        };
+        check_alive(running, MemberId(hello.from))?;
+        self.inner.boots.check(&hello)?;
+        Ok(running)
+    }
+}
+
+/// An id that is not in the membership and not above the last one given out is dead.
+fn check_alive(running: &Running, from: MemberId) -> Result<(), Refused> {
+    let members = running.raft.members();
+    if members.is_empty() || members.iter().any(|m| m.place.member == from) {
+        return Ok(());
+    }
+    let newest = members.iter().map(|m| m.place.member).max().unwrap_or_default();
+    if from <= newest { Err(Refused::Dead(from)) } else { Ok(()) }
+}
+
+/// The messages of a stream until it breaks.
+fn readable<T: Send + 'static>(stream: Streaming<T>) -> impl Stream<Item = T> + Send + Unpin {
+    Box::pin(
+        stream
+            .take_while(|message| std::future::ready(message.is_ok()))
+            .filter_map(|message| std::future::ready(message.ok())),
+    )
+}
+
+async fn first<T>(stream: &mut Streaming<T>) -> Result<T, Status> {
+    stream.message().await?.ok_or_else(|| Refused::NoHello.into())
+}
+
+fn failed(e: &PeerError) -> Status {
+    match e {
+        PeerError::Unreadable(_) => Status::invalid_argument(e.to_string()),
+        PeerError::Stopped(_) => Status::unavailable(e.to_string()),
+        PeerError::Snapshot(_) => Status::aborted(e.to_string()),
+    }
+}
+
+fn outgoing<T: Send + 'static>(
+    stream: BoxStream<'static, Result<T, PeerError>>,
+) -> BoxStream<'static, Result<T, Status>> {
+    stream.map(|reply| reply.map_err(|e| failed(&e))).boxed()
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    type AppendStream = BoxStream<'static, Result<peer::AppendReply, Status>>;
+    type SnapshotStream = BoxStream<'static, Result<peer::SnapshotReply, Status>>;
+    type ForwardStream = BoxStream<'static, Result<peer::ForwardReply, Status>>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<peer::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let mut stream = request.into_inner();
+        let mut first = first(&mut stream).await?;
+        let running = self.admit(first.hello.take())?;
+        Ok(Response::new(outgoing(running.raft.handle_append(first, readable(stream)))))
+    }
+
+    async fn vote(
+        &self,
+        request: Request<peer::VoteRequest>,
+    ) -> Result<Response<peer::VoteReply>, Status> {
+        let mut request = request.into_inner();
+        let running = self.admit(request.hello.take())?;
+        running.raft.handle_vote(request).await.map(Response::new).map_err(|e| failed(&e))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<peer::TransferLeaderRequest>,
+    ) -> Result<Response<peer::TransferLeaderReply>, Status> {
+        let mut request = request.into_inner();
+        let running = self.admit(request.hello.take())?;
+        let reply = running.raft.handle_transfer_leader(request).await;
+        reply.map(Response::new).map_err(|e| failed(&e))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<peer::SnapshotChunk>>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        let mut stream = request.into_inner();
+        let mut first = first(&mut stream).await?;
+        let running = self.admit(first.hello.take())?;
+        Ok(Response::new(outgoing(running.raft.handle_snapshot(first, readable(stream)))))
+    }
+
+    async fn forward(
+        &self,
+        request: Request<Streaming<peer::ForwardRequest>>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
+        let mut stream = request.into_inner();
+        let first = first(&mut stream).await?;
+        let running = self.admit(first.hello)?;
+        Ok(Response::new(running.node.handle_forward(readable(stream)).map(Ok).boxed()))
+    }
+
+    async fn promise(
+        &self,
+        request: Request<peer::PromiseRequest>,
+    ) -> Result<Response<peer::PromiseReply>, Status> {
+        let formation = self.inner.formation.clone();
+        let request = request.into_inner();
+        let kept =
+            self.inner.lanes.run("promise", move || formation.handle_promise(request)).await;
+        match kept {
+            Ok(Some(Ok(reply))) => Ok(Response::new(reply)),
+            Ok(Some(Err(e))) => Err(Status::internal(e.to_string())),
+            Ok(None) | Err(_) => Err(Status::internal("the promise could not be kept")),
+        }
+    }
+
+    async fn join(
+        &self,
+        request: Request<peer::JoinRequest>,
+    ) -> Result<Response<peer::JoinReply>, Status> {
+        let not_formed = || {
+            let result = peer::join_reply::Result::NotFormed(peer::NotFormed {});
+            Response::new(peer::JoinReply { result: Some(result) })
+        };
+        let (Some(running), Some(identity)) =
+            (self.inner.running.get(), self.inner.formation.identity())
+        else {
+            return Ok(not_formed());
+        };
+        let of = (ClusterId(identity.cluster.0), identity.home.as_str());
+        let reply = handle_join(request.into_inner(), of, &running.raft, &running.node).await;
+        Ok(Response::new(reply))
+    }
+}

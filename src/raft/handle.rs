@@ -1,0 +1,480 @@
+//! One member's Raft: start, propose, read index, membership, stop.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use openraft::{
+    ChangeMembers, Precondition, ReadPolicy,
+    async_runtime::watch::WatchReceiver as _,
+    errors::{ClientWriteError, LinearizableReadError, RaftError},
+    type_config::alias::WatchReceiverOf,
+};
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    Commands, Types,
+    apply::{Applier, Work},
+    convert,
+    log_store::LogStore,
+    machine::Machine,
+    network::{Network, QuorumClock},
+    retention,
+    store::{Recovered, SnapshotStore},
+    timing::{Timing, TimingError},
+    transport::Transport,
+};
+use crate::{
+    fault::Fault,
+    lane::{Lane, Lanes},
+    state::{self, View},
+    stop::Stop,
+    types::{CommandError, LogPosition, MemberId, Ordinal, PeerPlace, Reply, Revision, Term},
+    wal::{Log, Space},
+};
+
+/// At most about so many bytes are read from the log at once while it is replayed.
+const REPLAY_BYTES: usize = 4 << 20;
+
+/// What a member's Raft is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct RaftOptions {
+    pub me: MemberId,
+    pub timing: Timing,
+    pub lanes: Lanes,
+    pub retention: retention::Retention,
+}
+
+/// Why Raft did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Timing(#[from] TimingError),
+    #[error("rebuilding the state: {0}")]
+    State(String),
+    #[error("replaying the log: {0}")]
+    Replay(String),
+    #[error("starting raft: {0}")]
+    Raft(String),
+    #[error("starting a lane: {0}")]
+    Lane(#[from] std::io::Error),
+}
+
+/// Why a proposal was not applied, as far as this member knows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Certainly never appended. Says who leads, if known.
+    #[error("not the leader")]
+    NotLeader(Option<PeerPlace>),
+    /// It may have been appended, and may be applied yet.
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
+}
+
+/// Why no read index was given.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error("not the leader")]
+    NotLeader(Option<PeerPlace>),
+    /// No majority answered.
+    #[error("no quorum")]
+    NoQuorum,
+    #[error("raft has stopped")]
+    Stopped,
+}
+
+/// An applied proposal: a reply to each of its commands.
+#[derive(Debug)]
+pub struct Proposed {
+    pub position: LogPosition,
+    pub replies: Vec<Result<Reply, CommandError>>,
+}
+
+/// Who leads, as this member sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Leadership {
+    pub term: Term,
+    pub leader: Option<PeerPlace>,
+    pub me: MemberId,
+}
+
+impl Leadership {
+    pub fn is_mine(&self) -> bool {
+        self.leader.is_some_and(|l| l.member == self.me)
+    }
+}
+
+/// A member of the Raft group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RaftMember {
+    pub place: PeerPlace,
+    pub voter: bool,
+}
+
+/// How a peer is doing, as the leader sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerProgress {
+    pub member: MemberId,
+    /// The last entry it is known to hold.
+    pub matched: Option<u64>,
+}
+
+type Openraft = openraft::Raft<Types, Machine>;
+
+/// A handle. Cheap to clone; [`Raft::stop`] ends what [`Raft::start`] began.
+#[derive(Clone)]
+pub struct Raft {
+    pub(super) raft: Openraft,
+    pub(super) store: Arc<dyn SnapshotStore>,
+    pub(super) clock: QuorumClock,
+    log: Log,
+    view: View,
+    applied: watch::Receiver<Option<LogPosition>>,
+    pruned: watch::Receiver<Revision>,
+    nudge: mpsc::WeakUnboundedSender<Work>,
+    timing: Timing,
+    me: MemberId,
+}
+
+/// What [`Raft::start`] made and somebody must join.
+#[derive(Debug)]
+pub struct RaftTasks {
+    apply: Lane,
+    retention: tokio::task::JoinHandle<()>,
+    durable: tokio::task::JoinHandle<()>,
+    stop: Stop,
+}
+
+impl std::fmt::Debug for Raft {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Raft").field("me", &self.me).finish_non_exhaustive()
+    }
+}
+
+impl Raft {
+    /// Rebuilds the state, replays the log up to what is known to be committed, and takes part.
+    pub async fn start(
+        options: RaftOptions,
+        transport: impl Transport,
+        log: Log,
+        store: Arc<dyn SnapshotStore>,
+        recovered: Recovered,
+        fault: Fault,
+    ) -> Result<(Raft, RaftTasks), StartError> {
+        options.timing.check()?;
+        let Recovered { storage, position, tables, records } = recovered;
+        let machine = state::Machine::recover(storage, position, tables, records)
+            .map_err(|e| StartError::State(e.to_string()))?;
+        let view = machine.view();
+        let (lane, inbox) = mpsc::unbounded_channel();
+        let (applied_tx, applied) = watch::channel(position);
+        let (pruned_tx, pruned) = watch::channel(view.pruned());
+        let mut applier = Applier {
+            machine,
+            applied: applied_tx,
+            pruned: pruned_tx,
+            again: lane.downgrade(),
+            compacting: false,
+            fault: fault.clone(),
+        };
+        applier.schedule_compaction();
+        let apply = options.lanes.start("apply", inbox, move |work| applier.handle(work))?;
+
+        let stop = Stop::default();
+        let stopping = stop.stopping();
+        let log_store = LogStore::new(log.clone(), store.clone());
+        let durable = tokio::spawn(log_store.clone().pass_on_durable(stopping.clone()));
+        let nudge = lane.downgrade();
+        let machine = Machine { lane, store: store.clone(), view: view.clone() };
+        replay(&log, &machine).await?;
+
+        let clock = QuorumClock::default();
+        let network = Network {
+            transport,
+            clock: clock.clone(),
+            me: options.me,
+            heartbeat: options.timing.heartbeat,
+        };
+        let config = options.timing.raft_config().validate();
+        let config = config.map_err(|e| StartError::Raft(e.to_string()))?;
+        let raft = openraft::Raft::new(
+            options.me,
+            Arc::new(config),
+            network,
+            log_store,
+            machine,
+        )
+        .await
+        .map_err(|e| StartError::Raft(e.to_string()))?;
+        clock.follow(raft.metrics());
+        let handle = Raft {
+            raft,
+            store,
+            clock,
+            log,
+            view,
+            applied,
+            pruned,
+            nudge,
+            timing: options.timing,
+            me: options.me,
+        };
+        let retention =
+            tokio::spawn(retention::run(handle.clone(), options.retention, stopping, fault));
+        Ok((handle, RaftTasks { apply, retention, durable, stop }))
+    }
+
+    /// Ends Raft and joins everything it started. The log and the storage stay open.
+    pub async fn stop(self, tasks: RaftTasks) {
+        if let Err(e) = self.raft.shutdown().await {
+            tracing::error!(error = %e, "raft ended badly");
+        }
+        tasks.stop.stop();
+        drop(self);
+        for task in [tasks.retention, tasks.durable] {
+            if let Err(e) = task.await {
+                tracing::error!(error = %e, "a raft task ended badly");
+            }
+        }
+        tasks.apply.join().await;
+    }
+
+    /// Makes these members the first voters of a new cluster. Once only, on a pristine log.
+    pub async fn initialize(&self, voters: &[PeerPlace]) -> Result<(), StartError> {
+        let nodes: BTreeMap<MemberId, Ordinal> =
+            voters.iter().map(|p| (p.member, p.ordinal)).collect();
+        self.raft.initialize(nodes).await.map_err(|e| StartError::Raft(e.to_string()))
+    }
+
+    pub async fn is_initialized(&self) -> Result<bool, StartError> {
+        self.raft.is_initialized().await.map_err(|e| StartError::Raft(e.to_string()))
+    }
+
+    /// Replicates an encoded `CommandBatch` and answers what applying it answered.
+    pub async fn propose(&self, commands: Bytes) -> Result<Proposed, ProposeError> {
+        match self.raft.client_write(Commands(commands)).await {
+            Ok(done) => Ok(Proposed {
+                position: convert::position(&done.log_id),
+                replies: done.data.0,
+            }),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
+                Err(ProposeError::NotLeader(place(to.leader_id, to.leader_node)))
+            }
+            Err(e) => Err(ProposeError::Unknown(e.to_string())),
+        }
+    }
+
+    /// Confirms that this member leads, and answers the index up to which a linearizable read
+    /// must be applied (Raft dissertation, §6.4).
+    pub async fn read_index(&self) -> Result<u64, ReadError> {
+        match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+            Ok(linearizer) => Ok(linearizer.read_log_id().index()),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
+                Err(ReadError::NotLeader(place(to.leader_id, to.leader_node)))
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+                Err(ReadError::NoQuorum)
+            }
+            Err(RaftError::Fatal(_)) => Err(ReadError::Stopped),
+        }
+    }
+
+    /// Waits until this member has applied the log up to `index`.
+    pub async fn applied_at_least(&self, index: u64) -> Result<(), ReadError> {
+        let mut applied = self.applied.clone();
+        let reached = |at: &Option<LogPosition>| at.is_some_and(|at| at.index >= index);
+        applied.wait_for(reached).await.map(|_| ()).map_err(|_| ReadError::Stopped)
+    }
+
+    /// Waits until nothing is indexed any more that a compaction up to `revision` made superfluous.
+    pub async fn pruned_at_least(&self, revision: Revision) -> Result<(), ReadError> {
+        let mut pruned = self.pruned.clone();
+        pruned.wait_for(|at| *at >= revision).await.map(|_| ()).map_err(|_| ReadError::Stopped)
+    }
+
+    /// Lets compaction go on, if a read held it up.
+    pub(super) fn nudge_compaction(&self) {
+        if self.view.pruned() < self.view.compacted()
+            && let Some(lane) = self.nudge.upgrade()
+        {
+            // The lane may have ended, at shutdown.
+            let _ = lane.send(Work::Compact);
+        }
+    }
+
+    /// Whether this member can take no more for now: memory, or the room ahead of the log.
+    pub fn is_full(&self) -> bool {
+        self.store.is_full() || *self.log.space().borrow() == Space::Low
+    }
+
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    pub fn timing(&self) -> Timing {
+        self.timing
+    }
+
+    pub fn leadership(&self) -> Leadership {
+        leadership(&self.raft.server_metrics().borrow_watched())
+    }
+
+    /// Sees every change of leader.
+    pub fn watch_leadership(&self) -> LeadershipWatch {
+        LeadershipWatch(self.raft.server_metrics())
+    }
+
+    /// When a quorum was last known to hold: the leader by itself, others as it told them.
+    pub fn quorum_age(&self) -> Option<Duration> {
+        self.clock.age()
+    }
+
+    /// All members: by the last membership entry in the log, committed or not.
+    pub fn members(&self) -> Vec<RaftMember> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<MemberId> = membership.voter_ids().collect();
+        let member = |(id, ordinal): (&MemberId, &Ordinal)| RaftMember {
+            place: PeerPlace { member: *id, ordinal: *ordinal },
+            voter: voters.contains(id),
+        };
+        membership.nodes().map(member).collect()
+    }
+
+    /// As the leader: how far each peer has come. Empty elsewhere.
+    pub fn progress(&self) -> Vec<PeerProgress> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let all = metrics.replication.iter().flatten();
+        all.map(|(id, at)| PeerProgress { member: *id, matched: at.as_ref().map(|at| at.index) })
+            .collect()
+    }
+
+    pub fn last_index(&self) -> Option<u64> {
+        self.raft.metrics().borrow_watched().last_log_index
+    }
+
+    /// As the leader: adds a learner. Guarded by the membership it was decided on.
+    pub async fn add_learner(&self, place: PeerPlace) -> Result<(), ProposeError> {
+        let nodes = BTreeMap::from([(place.member, place.ordinal)]);
+        self.change(ChangeMembers::AddNodes(nodes)).await
+    }
+
+    /// As the leader: lets a learner vote.
+    pub async fn promote(&self, member: MemberId) -> Result<(), ProposeError> {
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([member]))).await
+    }
+
+    async fn change(&self, change: ChangeMembers<MemberId, Ordinal>) -> Result<(), ProposeError> {
+        let at = *self.raft.server_metrics().borrow_watched().membership_config.log_id();
+        let guard = Precondition::LastMembershipLogId { last_membership_log_id: at };
+        match self.raft.change_membership_if(change, true, [guard]).await {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
+                Err(ProposeError::NotLeader(place(to.leader_id, to.leader_node)))
+            }
+            Err(e) => Err(ProposeError::Unknown(e.to_string())),
+        }
+    }
+
+    /// As the leader: hands leadership to the voter that holds most of the log, and waits until
+    /// somebody else leads or `limit` has passed. Elsewhere: nothing.
+    pub async fn hand_over(&self, limit: Duration) {
+        let now = self.leadership();
+        if !now.is_mine() {
+            return;
+        }
+        let voters: BTreeSet<MemberId> =
+            self.members().into_iter().filter(|m| m.voter).map(|m| m.place.member).collect();
+        let heir = self
+            .progress()
+            .into_iter()
+            .filter(|p| p.member != self.me && voters.contains(&p.member))
+            .max_by_key(|p| p.matched);
+        let Some(heir) = heir else { return };
+        tracing::info!(to = %heir.member, "handing over leadership");
+        if self.raft.trigger().transfer_leader(heir.member).await.is_err() {
+            return;
+        }
+        let mut watch = self.watch_leadership();
+        let changed = async {
+            while watch.now().leader.is_none_or(|l| l.member == self.me) {
+                if watch.changed().await.is_none() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(limit, changed).await.is_err() {
+            tracing::warn!("nobody took over leadership in time");
+        }
+    }
+
+    pub(super) fn trigger(&self) -> openraft::raft::trigger::Trigger<'_, Types> {
+        self.raft.trigger()
+    }
+}
+
+/// Follows who leads.
+#[derive(Clone)]
+pub struct LeadershipWatch(WatchReceiverOf<Types, openraft::metrics::RaftServerMetrics<Types>>);
+
+impl std::fmt::Debug for LeadershipWatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("LeadershipWatch").field(&leadership(&self.0.borrow_watched())).finish()
+    }
+}
+
+impl LeadershipWatch {
+    pub fn now(&mut self) -> Leadership {
+        leadership(&self.0.borrow_and_update())
+    }
+
+    /// Waits for a change; `None` once Raft has stopped.
+    pub async fn changed(&mut self) -> Option<Leadership> {
+        self.0.changed().await.ok()?;
+        Some(self.now())
+    }
+}
+
+fn leadership(m: &openraft::metrics::RaftServerMetrics<Types>) -> Leadership {
+    let node = |id: MemberId| m.membership_config.membership().get_node(&id).copied();
+    let leader = m.current_leader.and_then(|id| place(Some(id), node(id)));
+    Leadership { term: Term(m.vote.leader_id.term), leader, me: m.id }
+}
+
+fn place(id: Option<MemberId>, node: Option<Ordinal>) -> Option<PeerPlace> {
+    Some(PeerPlace { member: id?, ordinal: node? })
+}
+
+/// Applies what is known to be committed, before Raft looks at the state.
+async fn replay(log: &Log, machine: &Machine) -> Result<(), StartError> {
+    let failed = |e: &dyn std::fmt::Display| StartError::Replay(e.to_string());
+    let Some(committed) = log.hard_state().committed else { return Ok(()) };
+    let mut next = machine.view.applied().map_or(0, |p| p.index + 1);
+    if next <= committed.index {
+        tracing::info!(from = next, to = committed.index, "replaying the log");
+    }
+    while next <= committed.index {
+        let entries =
+            log.read(next..committed.index + 1, REPLAY_BYTES).await.map_err(|e| failed(&e))?;
+        if entries.is_empty() {
+            return Err(StartError::Replay(format!("log entry {next} is missing")));
+        }
+        next += entries.len() as u64;
+        let entries = entries
+            .into_iter()
+            .map(|e| convert::entry_from_domain(e).map(|e| (e, None)))
+            .collect::<Result<_, _>>()
+            .map_err(|e| failed(&e))?;
+        machine.apply_chunk(entries).await.map_err(|e| failed(&e))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! `kvd dev`: a whole cluster on loopback, in one process, to try and to test with.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::Context;
+use tokio::{
+    sync::oneshot,
+    task::JoinSet,
+};
+
+use super::{
+    member::{self, MemberConfig, Ports},
+    serve::timing,
+    signals,
+};
+use crate::{config::Dev, peer::PeerAddresses, stop::Stop, types::Ordinal};
+
+/// Runs the members until Ctrl-C.
+pub async fn dev(args: Dev) -> anyhow::Result<()> {
+    let shutdown = signals::termination()?;
+    let stop = Stop::default();
+    let mut members = JoinSet::new();
+    let mut ready = Vec::new();
+    for i in 0..args.members {
+        let config = member_config(&args, i)?;
+        let (tx, rx) = oneshot::channel();
+        ready.push(rx);
+        let mut stopping = stop.stopping();
+        let stopped = async move { stopping.wait().await };
+        members.spawn(async move {
+            member::run(config, stopped, tx).await.with_context(|| format!("member {i}"))
+        });
+    }
+    let announce = async {
+        if futures_util::future::try_join_all(ready).await.is_ok() {
+            print!("{}", welcome(&args));
+        }
+        std::future::pending::<()>().await;
+    };
+    let first = tokio::select! {
+        () = shutdown => Ok(()),
+        ended = members.join_next() => ended.context("no members")?.context("a member panicked")?,
+        () = announce => Ok(()),
+    };
+    stop.stop();
+    while let Some(ended) = members.join_next().await {
+        if let Err(e) = ended.context("a member panicked")? {
+            tracing::error!("{e:#}");
+        }
+    }
+    first
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+fn client_port(args: &Dev, member: u16) -> u16 {
+    args.base_port + 2 * member
+}
+
+fn member_config(args: &Dev, i: u16) -> anyhow::Result<MemberConfig> {
+    let peers = (0..args.members).map(|m| loopback(client_port(args, m) + 1).to_string());
+    let timing = timing(&args.tuning);
+    timing.check()?;
+    Ok(MemberConfig {
+        name: format!("kv-{i}"),
+        data_dir: args.data_dir.join(format!("kv-{i}")),
+        ordinal: Ordinal(u32::from(i)),
+        home: String::new(),
+        addresses: PeerAddresses::list(peers.collect())?,
+        founders: u32::from(args.members),
+        ports: Ports {
+            client: loopback(client_port(args, i)),
+            peer: loopback(client_port(args, i) + 1),
+            admin: loopback(args.base_port + 100 + i),
+            flags: ["--base-port"; 3],
+        },
+        client_urls: vec![format!("http://{}", loopback(client_port(args, i)))],
+        timing,
+        quota_bytes: args.tuning.quota_bytes,
+        cache_bytes: usize::try_from(args.tuning.cache_size)?,
+        max_request_bytes: usize::try_from(args.tuning.max_request_bytes)?,
+    })
+}
+
+fn welcome(args: &Dev) -> String {
+    let all: Vec<String> =
+        (0..args.members).map(|m| loopback(client_port(args, m)).to_string()).collect();
+    let endpoints = all.join(",");
+    format!(
+        "\n  {} ready, data in {}\n\n  endpoints  {endpoints}\n  health     http://{}/readyz\n\n\
+         \x20 Try, in another terminal:\n\
+         \x20   export ETCDCTL_ENDPOINTS={endpoints}\n\
+         \x20   kvctl put greeting hello      (or etcdctl: it is the same API)\n\
+         \x20   kvctl get greeting\n\
+         \x20   kvctl endpoint status -w table\n\n  Ctrl-C stops it.\n\n",
+        if args.members == 1 { "One member is".into() } else { format!("{} members are", args.members) },
+        args.data_dir.display(),
+        loopback(args.base_port + 100),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_take_the_ports_that_the_help_promises() {
+        let tuning = crate::config::Tuning {
+            heartbeat: None,
+            election_timeout: std::time::Duration::from_secs(1),
+            quota_bytes: 1,
+            cache_size: 1,
+            max_request_bytes: 1,
+            log_format: crate::config::LogFormat::Text,
+        };
+        let args = Dev { members: 3, base_port: 2379, data_dir: "d".into(), tuning };
+        let ports = member_config(&args, 2).unwrap().ports;
+        let all = [ports.client.port(), ports.peer.port(), ports.admin.port()];
+        assert_eq!(all, [2383, 2384, 2481]);
+        let text = welcome(&args);
+        assert!(text.contains("127.0.0.1:2379,127.0.0.1:2381,127.0.0.1:2383"), "{text}");
+    }
+}

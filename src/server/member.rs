@@ -1,0 +1,384 @@
+//! One member from start to stop.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use tokio::{
+    net::TcpListener,
+    sync::oneshot,
+    task::JoinHandle,
+};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+use super::{
+    adapters::OpenStorage,
+    admin::{self, Health},
+    listen::bind,
+};
+use crate::{
+    api,
+    disk::{Disk, RealDisk},
+    fault::Fault,
+    lane::Lanes,
+    membership::{
+        DataDir, Formation, FormationConfig, Formed, Identity, promote_learners,
+    },
+    node::{Node, NodeOptions, NodePort, NodeTasks},
+    peer::{Me, PeerAddresses, PeerClient, PeerService, Running},
+    proto,
+    raft::{Raft, RaftOptions, RaftTasks, Retention, Timing},
+    rng::{Rng, SystemRng},
+    stop::{Stop, Stopping},
+    types::{Command, MemberAttributes, Ordinal, PeerPlace},
+    wal::{Log, WalOptions},
+};
+
+/// In-flight client requests get so long to end at shutdown.
+const DRAIN: Duration = Duration::from_secs(5);
+/// A planned change of leader takes milliseconds; more than this is waited for in vain.
+const HAND_OVER: Duration = Duration::from_secs(2);
+/// Between two tries to tell the others who we are.
+const DESCRIBE_PAUSE: Duration = Duration::from_millis(500);
+
+/// Where a member listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Ports {
+    pub client: SocketAddr,
+    pub peer: SocketAddr,
+    pub admin: SocketAddr,
+    /// The flag that moves them, for errors.
+    pub flags: [&'static str; 3],
+}
+
+/// What a member is made from.
+#[derive(Debug, Clone)]
+pub struct MemberConfig {
+    pub name: String,
+    pub data_dir: PathBuf,
+    pub ordinal: Ordinal,
+    pub home: String,
+    pub addresses: PeerAddresses,
+    pub founders: u32,
+    pub ports: Ports,
+    pub client_urls: Vec<String>,
+    pub timing: Timing,
+    pub quota_bytes: u64,
+    pub cache_bytes: usize,
+    pub max_request_bytes: usize,
+}
+
+/// The bound ports, before anything runs on them.
+struct Listeners {
+    client: TcpListener,
+    peer: TcpListener,
+    admin: TcpListener,
+}
+
+/// Servers that were started, and the switch that ends them.
+struct Servers {
+    stop: Stop,
+    tasks: Vec<(&'static str, JoinHandle<anyhow::Result<()>>)>,
+}
+
+impl Servers {
+    fn new() -> Servers {
+        Servers { stop: Stop::default(), tasks: Vec::new() }
+    }
+
+    /// Resolves when the servers should stop taking requests.
+    fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut stopping = self.stop.stopping();
+        async move { stopping.wait().await }
+    }
+
+    fn add(
+        &mut self,
+        name: &'static str,
+        server: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        self.tasks.push((name, tokio::spawn(server)));
+    }
+
+    /// Lets requests under way end, for a while.
+    async fn drain(self) {
+        self.stop.stop();
+        for (name, mut task) in self.tasks {
+            match tokio::time::timeout(DRAIN, &mut task).await {
+                Ok(Ok(Ok(()))) => {}
+                Ok(Ok(Err(e))) => tracing::error!(server = name, error = %e, "ended badly"),
+                Ok(Err(e)) => tracing::error!(server = name, error = %e, "ended badly"),
+                Err(_) => {
+                    tracing::info!(server = name, "connections are still open: closing them");
+                    task.abort();
+                    // Aborted, it ends at once; that is the error.
+                    let _ = task.await;
+                }
+            }
+        }
+    }
+}
+
+/// Runs a member until `shutdown`; `ready` is told once it serves clients.
+///
+/// # Errors
+/// Whatever keeps the member from starting, or stopped it: by name of port, file and offset.
+pub(super) async fn run(
+    config: MemberConfig,
+    shutdown: impl Future<Output = ()> + Send,
+    ready: oneshot::Sender<()>,
+) -> anyhow::Result<()> {
+    let listeners = listen(&config.ports).await?;
+    let fault = Fault::default();
+    let lanes = Lanes::Threads;
+    let formation = open_formation(&config, lanes).await?;
+    let service = PeerService::new(formation.clone(), lanes);
+    let health = Health::new(fault.clone());
+    let (mut inner, mut outer) = (Servers::new(), Servers::new());
+    serve_peers(&mut inner, listeners.peer, service.clone());
+    serve_admin(&mut inner, listeners.admin, health.clone());
+
+    let client = PeerClient::new(config.addresses.clone());
+    let mut shutdown = std::pin::pin!(shutdown);
+    let formed = tokio::select! {
+        formed = formation.run(&client) => formed?,
+        () = &mut shutdown => {
+            inner.drain().await;
+            return Ok(());
+        }
+    };
+    let me = &formed.identity;
+    tracing::info!(
+        cluster = %me.cluster, member = %me.member, ordinal = %me.ordinal, "starting as a member"
+    );
+    client.introduce(Me::from(me));
+    let member = Member::start(&config, &formed, client, &formation, &fault, lanes).await?;
+    if member.storage.rebuilt.is_some() {
+        health.note_rebuilt_tables();
+    }
+    service.run(Running { raft: member.raft.clone(), node: member.node.clone() });
+    member.begin(&formed, &formation, lanes).await?;
+    serve_clients(&mut outer, listeners.client, &member.node, &config)?;
+    health.run(member.node.clone());
+    let stop_tasks = Stop::default();
+    let tasks = [
+        tokio::spawn(describe(member.node.clone(), attributes(&config, me), stop_tasks.stopping())),
+        tokio::spawn(promote_learners(member.raft.clone(), stop_tasks.stopping())),
+    ];
+    // Whoever waited for it may have gone.
+    let _ = ready.send(());
+
+    let reason = tokio::select! {
+        () = &mut shutdown => None,
+        reason = fault.stopped() => Some(reason),
+    };
+    health.stop();
+    if reason.is_none() {
+        member.raft.hand_over(HAND_OVER).await;
+    }
+    outer.drain().await;
+    stop_tasks.stop();
+    for task in tasks {
+        if let Err(e) = task.await {
+            tracing::error!(error = %e, "a task ended badly");
+        }
+    }
+    drop((service, health));
+    inner.drain().await;
+    member.stop().await;
+    match reason.or_else(|| fault.reason()) {
+        Some(reason) => Err(anyhow::anyhow!("{reason}")),
+        None => Ok(()),
+    }
+}
+
+async fn listen(ports: &Ports) -> anyhow::Result<Listeners> {
+    let [client, peer, admin] = ports.flags;
+    Ok(Listeners {
+        client: bind("client port", client, ports.client).await?,
+        peer: bind("peer port", peer, ports.peer).await?,
+        admin: bind("admin port", admin, ports.admin).await?,
+    })
+}
+
+async fn open_formation(config: &MemberConfig, lanes: Lanes) -> anyhow::Result<Arc<Formation>> {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let rng: Arc<dyn Rng> = Arc::new(SystemRng);
+    let formation = FormationConfig {
+        ordinal: config.ordinal,
+        home: config.home.clone(),
+        founders: config.founders,
+        known: (0..config.founders.max(config.addresses.listed())).map(Ordinal).collect(),
+    };
+    let root = config.data_dir.clone();
+    let opened = lanes.run("open", move || -> anyhow::Result<Formation> {
+        let dir = Arc::new(DataDir::open(disk, &root)?);
+        Ok(Formation::open(formation, dir, rng)?)
+    });
+    let opened = opened.await?.context("opening the data directory panicked")?;
+    Ok(Arc::new(opened?))
+}
+
+fn serve_peers(servers: &mut Servers, listener: TcpListener, service: PeerService) {
+    let server = Server::builder()
+        .tcp_nodelay(true)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20)
+        .add_service(service.into_server());
+    let stopped = servers.stopped();
+    servers.add("peer", async move {
+        let incoming = TcpListenerStream::new(listener);
+        Ok(server.serve_with_incoming_shutdown(incoming, stopped).await?)
+    });
+}
+
+fn serve_admin(servers: &mut Servers, listener: TcpListener, health: Health) {
+    let stopped = servers.stopped();
+    servers.add("admin", async move {
+        let router = admin::router(health);
+        Ok(axum::serve(listener, router).with_graceful_shutdown(stopped).await?)
+    });
+}
+
+fn serve_clients(
+    servers: &mut Servers,
+    listener: TcpListener,
+    node: &Node,
+    config: &MemberConfig,
+) -> anyhow::Result<()> {
+    let options =
+        api::Options { max_request_bytes: config.max_request_bytes, ..api::Options::default() };
+    let (_, health) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .context("the built-in descriptors are unreadable")?;
+    let routes =
+        api::routes(node.clone(), options).add_service(health).add_service(reflection);
+    let server = Server::builder()
+        .tcp_nodelay(true)
+        // Clients ping about once a response; a dead one is noticed within half a minute.
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .add_routes(routes);
+    let stopped = servers.stopped();
+    servers.add("client", async move {
+        let incoming = TcpListenerStream::new(listener);
+        Ok(server.serve_with_incoming_shutdown(incoming, stopped).await?)
+    });
+    Ok(())
+}
+
+/// Everything below the services.
+struct Member {
+    raft: Raft,
+    raft_tasks: RaftTasks,
+    node: Node,
+    node_tasks: NodeTasks,
+    storage: OpenStorage,
+    log: Log,
+}
+
+impl Member {
+    async fn start(
+        config: &MemberConfig,
+        formed: &Formed,
+        client: PeerClient,
+        formation: &Arc<Formation>,
+        fault: &Fault,
+        lanes: Lanes,
+    ) -> anyhow::Result<Member> {
+        let identity = &formed.identity;
+        let (dir, member, seed) =
+            (formation.data_dir().clone(), identity.member, SystemRng.next_id());
+        let (wal, faults) = (dir.clone(), fault.clone());
+        let opened = lanes.run("open", move || {
+            let options = WalOptions::new(member, seed, lanes);
+            Log::open(wal.disk().clone(), &wal.wal(), &options, faults)
+        });
+        let log = opened.await?.context("opening the log panicked")??;
+        let opened =
+            OpenStorage::open(&dir, member, config.cache_bytes, &log, lanes, fault.clone());
+        let (storage, recovered) = opened.await?;
+        let options = RaftOptions {
+            me: identity.member,
+            timing: config.timing,
+            lanes,
+            retention: Retention::default(),
+        };
+        let (raft, raft_tasks) = Raft::start(
+            options,
+            client.clone(),
+            log.clone(),
+            storage.snapshots.clone(),
+            recovered,
+            fault.clone(),
+        )
+        .await?;
+        let options = NodeOptions {
+            cluster: identity.cluster,
+            member: identity.member,
+            quota_bytes: config.quota_bytes,
+            max_request_bytes: config.max_request_bytes,
+            lanes,
+        };
+        let (node, node_tasks) = Node::start(options, raft.clone(), client, fault.clone())?;
+        Ok(Member { raft, raft_tasks, node, node_tasks, storage, log })
+    }
+
+    /// Takes its part in a cluster that is just being formed.
+    async fn begin(
+        &self,
+        formed: &Formed,
+        formation: &Arc<Formation>,
+        lanes: Lanes,
+    ) -> anyhow::Result<()> {
+        if formed.initialize && !self.raft.is_initialized().await? {
+            let founders: Vec<PeerPlace> = formed.identity.founders.clone();
+            self.raft.initialize(&founders).await?;
+        }
+        let formation = formation.clone();
+        let kept = lanes.run("identity", move || formation.became_member()).await?;
+        kept.context("writing the identity panicked")??;
+        Ok(())
+    }
+
+    async fn stop(self) {
+        drop(self.node);
+        self.node_tasks.stop().await;
+        self.raft.stop(self.raft_tasks).await;
+        self.storage.close().await;
+        self.log.close().await;
+    }
+}
+
+fn attributes(config: &MemberConfig, me: &Identity) -> MemberAttributes {
+    let peer = config.addresses.of(me.ordinal).unwrap_or_else(|| config.ports.peer.to_string());
+    MemberAttributes {
+        member: me.member,
+        ordinal: me.ordinal,
+        name: config.name.clone(),
+        peer_urls: vec![format!("http://{peer}")],
+        client_urls: config.client_urls.clone(),
+    }
+}
+
+/// Tells the cluster who this member is, until it knows.
+async fn describe(node: Node, me: MemberAttributes, mut stopping: Stopping) {
+    loop {
+        if node.raft().view().members().get(&me.member) == Some(&me) {
+            return;
+        }
+        tokio::select! {
+            () = stopping.wait() => return,
+            described = node.propose(Command::Describe(me.clone())) => match described {
+                Ok(_) => return,
+                Err(e) => tracing::debug!(error = %e, "this member is not described yet"),
+            }
+        }
+        tokio::select! {
+            () = stopping.wait() => return,
+            () = tokio::time::sleep(DESCRIBE_PAUSE) => {}
+        }
+    }
+}
