@@ -1,1 +1,83 @@
 //! The etcd v3 gRPC services. Thin: validate, call the node, map the error, fill the header.
+//!
+//! Where a client could tell us from etcd, etcd is right: the same gRPC code, and the same text, since
+//! clients match on it. What a service does lies behind [`NodePort`]; nothing here holds state, so the
+//! same code serves a cluster, a simulation and a test.
+//!
+//! ```text
+//! validate, overlap   what is refused before the node sees it
+//! kv, range_stream    keys and values
+//! cluster             members
+//! maintenance         how a member is doing
+//! header, errors      what every answer, and every refusal, looks like
+//! ```
+
+mod cluster;
+mod errors;
+mod header;
+mod kv;
+mod maintenance;
+mod overlap;
+mod range_stream;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use axum::http::{Response, Uri};
+use tonic::{Status, body::Body, service::Routes};
+
+use crate::{
+    node::NodePort,
+    proto::etcdserverpb::{
+        cluster_server::ClusterServer, kv_server::KvServer, maintenance_server::MaintenanceServer,
+    },
+};
+
+/// The etcd whose API this is, as `Status` and `/version` tell it.
+///
+/// Below 3.5.13: from there on kube-apiserver takes it that a `WatchProgressRequest` is answered in
+/// order with the events, and builds its consistent reads from cache on it.
+pub const ETCD_VERSION: &str = "3.5.12";
+
+/// The version of etcd's storage schema that goes with [`ETCD_VERSION`].
+pub const ETCD_STORAGE_VERSION: &str = "3.5.0";
+
+/// What a message may be longer than the request in it: etcd's allowance for everything around keys
+/// and values. A request between the two bounds is refused by us with a text; beyond, by the transport.
+const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
+
+/// Bounds on a request; etcd's defaults.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// The largest write, in bytes as it is encoded.
+    pub max_request_bytes: usize,
+    /// The most operations on the longest path through a transaction: of its comparisons, successes
+    /// and failures the longest list, and on top those of a nested transaction.
+    pub max_txn_ops: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { max_request_bytes: 1536 * 1024, max_txn_ops: 128 }
+    }
+}
+
+/// All of etcd's services on this node. The size of an answer has no bound.
+///
+/// A service that is not here yet answers `Unimplemented`, with its name.
+pub fn routes<N: NodePort>(node: N, options: Options) -> Routes {
+    let message_bytes = options.max_request_bytes.saturating_add(MESSAGE_OVERHEAD_BYTES);
+    let kv = kv::KvService::new(node.clone(), options);
+    let cluster = cluster::ClusterService::new(node.clone());
+    let maintenance = maintenance::MaintenanceService::new(node);
+
+    let routes = Routes::new(KvServer::new(kv).max_decoding_message_size(message_bytes))
+        .add_service(ClusterServer::new(cluster).max_decoding_message_size(message_bytes))
+        .add_service(MaintenanceServer::new(maintenance).max_decoding_message_size(message_bytes));
+    routes.into_axum_router().fallback(unknown_method).into()
+}
+
+async fn unknown_method(uri: Uri) -> Response<Body> {
+    let method = uri.path().trim_start_matches('/');
+    Status::unimplemented(format!("ordinal: {method} is not implemented")).into_http()
+}

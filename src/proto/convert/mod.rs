@@ -7,7 +7,7 @@
 //! never a panic. What we made converts with `From`. There are two forms of an answer:
 //!
 //! - for clients ([`response`]): with the headers that etcd fills;
-//! - for peers ([`reply`]): one header with the revision, and no more than is needed to make the
+//! - for peers (`reply`): one header with the revision, and no more than is needed to make the
 //!   first form of it.
 
 mod command;

@@ -1,0 +1,77 @@
+//! Errors as gRPC knows them: the one place that knows codes. Codes and texts are etcd's.
+
+use tonic::{Code, Status};
+
+use crate::{node::NodeError, proto::convert::WireError, types::CommandError};
+
+/// Why a request is refused before the node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("etcdserver: key is not provided")]
+    EmptyKey,
+    /// etcd's answer to an operation that is none.
+    #[error("etcdserver: key not found")]
+    EmptyOperation,
+    #[error("etcdserver: value is provided")]
+    ValueProvided,
+    #[error("etcdserver: lease is provided")]
+    LeaseProvided,
+    #[error("etcdserver: too many operations in txn request")]
+    TooManyOperations,
+    #[error("etcdserver: duplicate key given in txn request")]
+    DuplicateKey,
+    #[error("etcdserver: invalid sort option")]
+    InvalidSortOption,
+    #[error("RangeStream does not support custom sort orders")]
+    StreamSorted,
+    #[error("RangeStream does not support revision filters")]
+    StreamFiltered,
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Status {
+        let code = match refusal {
+            Refusal::StreamSorted | Refusal::StreamFiltered => Code::Unimplemented,
+            _ => Code::InvalidArgument,
+        };
+        Status::new(code, refusal.to_string())
+    }
+}
+
+impl From<NodeError> for Status {
+    fn from(error: NodeError) -> Status {
+        let code = match &error {
+            NodeError::Command(CommandError::Compacted | CommandError::FutureRevision) => {
+                Code::OutOfRange
+            }
+            NodeError::Command(CommandError::KeyNotFound) => Code::InvalidArgument,
+            NodeError::Command(CommandError::LeaseNotFound) => Code::NotFound,
+            NodeError::Command(CommandError::NoSpace) => Code::ResourceExhausted,
+            NodeError::NoLeader
+            | NodeError::LeaderChanged
+            | NodeError::Timeout
+            | NodeError::Stopped => Code::Unavailable,
+            NodeError::TooManyRequests => Code::ResourceExhausted,
+            NodeError::RequestTooLarge => Code::InvalidArgument,
+            NodeError::Corrupt => Code::DataLoss,
+        };
+        Status::new(code, error.to_string())
+    }
+}
+
+/// A client sent a value that this version of the API does not have.
+impl From<WireError> for Status {
+    fn from(error: WireError) -> Status {
+        Status::invalid_argument(format!("etcdserver: {error}"))
+    }
+}
+
+/// The node answered a command with the reply of another: a fault of ours, and the command was applied.
+pub(super) fn mismatched(command: &'static str) -> Status {
+    Status::internal(format!("ordinal: a {command} was answered by the reply of another command"))
+}
+
+/// A method of etcd's that is not here; `instead` says what to do.
+pub(super) fn not_implemented(method: &'static str, instead: &'static str) -> Status {
+    Status::unimplemented(format!("ordinal: {method} is not implemented: {instead}"))
+}

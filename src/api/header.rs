@@ -1,0 +1,39 @@
+//! What the header of an answer says, and what the metadata of a request asks.
+
+use tonic::{Request, Status};
+
+use crate::{
+    node::{Header, NodeError, NodePort},
+    proto::etcdserverpb::ResponseHeader,
+    types::{Revision, Term},
+};
+
+/// The header of an answer about the store as it was at `revision`, given now.
+pub(super) fn at(now: Header, revision: Revision) -> ResponseHeader {
+    ResponseHeader {
+        cluster_id: now.cluster.0,
+        member_id: now.member.0,
+        revision: revision.0,
+        raft_term: now.term.0,
+    }
+}
+
+/// The header of the answer to a command, applied in `term`.
+pub(super) fn applied(now: Header, term: Term, revision: Revision) -> ResponseHeader {
+    ResponseHeader { raft_term: term.0, ..at(now, revision) }
+}
+
+/// The header of an answer that has nothing to do with the store's revision.
+pub(super) fn without_revision(now: Header) -> ResponseHeader {
+    at(now, Revision::ZERO)
+}
+
+/// Refuses a request that asked, with the metadata `hasleader: true`, to be refused by a member that
+/// knows no leader.
+pub(super) fn require_leader<N: NodePort, T>(node: &N, request: &Request<T>) -> Result<(), Status> {
+    let asked = request.metadata().get("hasleader").is_some_and(|value| value == "true");
+    if asked && node.status().leader.is_none() {
+        return Err(NodeError::NoLeader.into());
+    }
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! How a member is doing.
+
+use tokio_stream::Empty;
+use tonic::{Request, Response, Status};
+
+use super::{ETCD_STORAGE_VERSION, ETCD_VERSION, errors::not_implemented, header};
+use crate::{
+    node::{self, NodeError, NodePort},
+    proto::etcdserverpb::{
+        AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
+        DowngradeInfo, DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse,
+        HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse, ResponseHeader,
+        SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
+        alarm_request::AlarmAction, maintenance_server::Maintenance,
+    },
+    types::Revision,
+};
+
+#[derive(Debug)]
+pub(super) struct MaintenanceService<N> {
+    node: N,
+}
+
+impl<N: NodePort> MaintenanceService<N> {
+    pub(super) fn new(node: N) -> MaintenanceService<N> {
+        MaintenanceService { node }
+    }
+
+    fn header(&self) -> ResponseHeader {
+        let now = self.node.header();
+        header::at(now, now.revision)
+    }
+}
+
+#[tonic::async_trait]
+impl<N: NodePort> Maintenance for MaintenanceService<N> {
+    async fn status(
+        &self,
+        request: Request<StatusRequest>,
+    ) -> Result<Response<StatusResponse>, Status> {
+        header::require_leader(&self.node, &request)?;
+        Ok(Response::new(status_response(self.header(), self.node.status())))
+    }
+
+    async fn hash_kv(
+        &self,
+        request: Request<HashKvRequest>,
+    ) -> Result<Response<HashKvResponse>, Status> {
+        header::require_leader(&self.node, &request)?;
+        let revision = Revision(request.into_inner().revision);
+        let (hash, compacted, hashed) = self.node.hash_kv(revision).await?;
+        Ok(Response::new(HashKvResponse {
+            header: Some(self.header()),
+            hash,
+            compact_revision: compacted.0,
+            hash_revision: hashed.0,
+        }))
+    }
+
+    async fn alarm(
+        &self,
+        request: Request<AlarmRequest>,
+    ) -> Result<Response<AlarmResponse>, Status> {
+        header::require_leader(&self.node, &request)?;
+        let request = request.into_inner();
+        if request.action != i32::from(AlarmAction::Get) {
+            return Err(not_implemented(
+                "raising and clearing an Alarm",
+                "an alarm is raised and cleared by what causes it",
+            ));
+        }
+        // As in etcd, `memberID` is of no account here.
+        let wanted = |alarm: &AlarmMember| {
+            request.alarm == i32::from(AlarmType::None) || alarm.alarm == request.alarm
+        };
+        let alarms = alarms(&self.node.status()).filter(wanted).collect();
+        Ok(Response::new(AlarmResponse { header: Some(self.header()), alarms }))
+    }
+
+    async fn defragment(
+        &self,
+        _: Request<DefragmentRequest>,
+    ) -> Result<Response<DefragmentResponse>, Status> {
+        Err(not_implemented("Defragment", "compaction gives space back by itself"))
+    }
+
+    async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        Err(not_implemented("Hash", "use HashKV to compare members"))
+    }
+
+    type SnapshotStream = Empty<Result<SnapshotResponse, Status>>;
+
+    async fn snapshot(
+        &self,
+        _: Request<SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        Err(not_implemented("Snapshot", "take snapshots of the members' volumes"))
+    }
+
+    async fn move_leader(
+        &self,
+        _: Request<MoveLeaderRequest>,
+    ) -> Result<Response<MoveLeaderResponse>, Status> {
+        Err(not_implemented("MoveLeader", "a leader hands over when it is told to stop"))
+    }
+
+    async fn downgrade(
+        &self,
+        _: Request<DowngradeRequest>,
+    ) -> Result<Response<DowngradeResponse>, Status> {
+        Err(not_implemented("Downgrade", "roll the image back"))
+    }
+}
+
+fn status_response(header: ResponseHeader, status: node::Status) -> StatusResponse {
+    let signed = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+    StatusResponse {
+        header: Some(header),
+        version: ETCD_VERSION.to_owned(),
+        db_size: signed(status.db_size_bytes),
+        leader: status.leader.map_or(0, |leader| leader.0),
+        raft_index: status.raft_index,
+        raft_term: status.term.0,
+        raft_applied_index: status.applied_index,
+        db_size_in_use: signed(status.db_size_in_use_bytes),
+        is_learner: status.learner,
+        storage_version: ETCD_STORAGE_VERSION.to_owned(),
+        db_size_quota: signed(status.db_size_quota_bytes),
+        downgrade_info: Some(DowngradeInfo::default()),
+        errors: errors(status),
+    }
+}
+
+/// What is wrong, in etcd's words where etcd has some: no leader, then each alarm.
+fn errors(status: node::Status) -> Vec<String> {
+    let no_leader = status.leader.is_none().then(|| NodeError::NoLeader.to_string());
+    let alarms = alarms(&status).map(|alarm| {
+        // The text form of the message, with the blank at its end.
+        format!("memberID:{} alarm:{} ", alarm.member_id, alarm.alarm().as_str_name())
+    });
+    let mut errors: Vec<_> = no_leader.into_iter().chain(alarms).collect();
+    errors.extend(status.errors);
+    errors
+}
+
+fn alarms(status: &node::Status) -> impl Iterator<Item = AlarmMember> {
+    status.alarms.iter().map(|(member, kind)| AlarmMember {
+        member_id: member.0,
+        alarm: AlarmType::from(*kind).into(),
+    })
+}

@@ -1,0 +1,379 @@
+//! Runs a script's commands as an etcd client would.
+
+use std::{error::Error, fmt::Debug};
+
+use bytes::Bytes;
+use goldenscript::{ArgumentConsumer, Command, Context};
+use prost::Message as _;
+use tokio::{net::TcpListener, runtime::Runtime};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{
+    Request, Status,
+    transport::{Channel, Endpoint, Server},
+};
+
+use super::{fake::FakeNode, ops};
+use crate::{
+    api::{Options, routes},
+    node::NodeError,
+    proto::etcdserverpb::{
+        self as pb, RangeRequest, auth_client::AuthClient, cluster_client::ClusterClient,
+        kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
+    },
+    types::{AlarmKind, CommandError, KeyValue, MemberId, Revision},
+};
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// What a line of a script's output is cut to.
+const LINE_CHARS: usize = 400;
+
+/// What says nothing, and is left out of a script's output.
+const DEFAULTS: [&str; 24] = [
+    "cluster_id: 0",
+    "member_id: 0",
+    "revision: 0",
+    "raft_term: 0",
+    "kvs: []",
+    "more: false",
+    "prev_kv: None",
+    "prev_kvs: []",
+    "limit: 0",
+    "revision: Revision(0)",
+    "sort_order: None",
+    "sort_target: Key",
+    "keys_only: false",
+    "count_only: false",
+    "min_mod_revision: Revision(0)",
+    "max_mod_revision: Revision(0)",
+    "min_create_revision: Revision(0)",
+    "max_create_revision: Revision(0)",
+    "value: b\"\"",
+    "lease: LeaseId(0)",
+    "lease: 0",
+    "prev_kv: false",
+    "ignore_value: false",
+    "ignore_lease: false",
+];
+
+/// A connection to a server of the API, on one thread with it.
+pub(super) struct Client {
+    runtime: Runtime,
+    node: FakeNode,
+    channel: Channel,
+}
+
+impl Client {
+    pub(super) fn start() -> Client {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let node = FakeNode::new();
+        // Small, so that scripts can go beyond it.
+        let options = Options { max_request_bytes: 4096, ..Options::default() };
+        let routes = routes(node.clone(), options);
+        let channel = runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let incoming = TcpListenerStream::new(listener);
+            tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming(incoming));
+            Endpoint::from_shared(url).unwrap().connect_lazy()
+        });
+        Client { runtime, node, channel }
+    }
+
+    fn kv(&self) -> KvClient<Channel> {
+        KvClient::new(self.channel.clone())
+    }
+
+    fn maintenance(&self) -> MaintenanceClient<Channel> {
+        MaintenanceClient::new(self.channel.clone())
+    }
+
+    fn call(&self, command: &Command) -> Outcome<String> {
+        let mut args = command.consume_args();
+        let name = command.name.as_str();
+        let output = match name {
+            "fail" | "keys" | "leader" | "alarm" | "others-write" => self.set(name, &mut args)?,
+            "range" | "stream" => self.range(name, &mut args)?,
+            "put" => self.put(&mut args)?,
+            "delete" => {
+                let (key, range_end) = key_range(&mut args);
+                let prev_kv = flag(&mut args, "prev_kv")?;
+                let request = pb::DeleteRangeRequest { key, range_end, prev_kv };
+                self.shown(self.runtime.block_on(self.kv().delete_range(request)))
+            }
+            "txn" => self.txn(&mut args)?,
+            "compact" => {
+                let revision = args.next_pos().ok_or("no revision")?.parse()?;
+                let physical = flag(&mut args, "physical")?;
+                let request = pb::CompactionRequest { revision, physical };
+                self.shown(self.runtime.block_on(self.kv().compact(request)))
+            }
+            "members" => {
+                let request =
+                    pb::MemberListRequest { linearizable: flag(&mut args, "linearizable")? };
+                let mut cluster = ClusterClient::new(self.channel.clone());
+                self.shown(self.runtime.block_on(cluster.member_list(request)))
+            }
+            "status" => {
+                self.shown(self.runtime.block_on(self.maintenance().status(pb::StatusRequest {})))
+            }
+            "hashkv" => {
+                let revision = args.next_pos().ok_or("no revision")?.parse()?;
+                let request = pb::HashKvRequest { revision };
+                self.shown(self.runtime.block_on(self.maintenance().hash_kv(request)))
+            }
+            "alarms" => {
+                let request = pb::AlarmRequest {
+                    alarm: number(&mut args, "kind")? as i32,
+                    action: number(&mut args, "action")? as i32,
+                    member_id: number(&mut args, "member")? as u64,
+                };
+                self.shown(self.runtime.block_on(self.maintenance().alarm(request)))
+            }
+            "unimplemented" => self.runtime.block_on(self.unimplemented()),
+            other => return Err(format!("unknown command {other}").into()),
+        };
+        args.reject_next()?;
+        Ok(output)
+    }
+
+    /// Changes what the node answers.
+    fn set(&self, name: &str, args: &mut ArgumentConsumer) -> Outcome<String> {
+        let mut table = self.node.table();
+        match name {
+            "fail" => {
+                let error = node_error(args.next_pos().ok_or("no error")?)?;
+                table.failure = Some((number(args, "after")? as u32, error));
+            }
+            "leader" => {
+                table.status.leader = args.next_pos().map(str::parse).transpose()?.map(MemberId);
+            }
+            "alarm" => {
+                let kind = match args.next_pos() {
+                    Some("nospace") => AlarmKind::NoSpace,
+                    Some("corrupt") => AlarmKind::Corrupt,
+                    other => return Err(format!("no alarm {other:?}").into()),
+                };
+                let member = MemberId(number(args, "member")? as u64);
+                table.status.alarms.push((member, kind));
+            }
+            "keys" => {
+                let value = vec![b'v'; number(args, "value_bytes")? as usize];
+                while let Some(key) = args.next_pos() {
+                    let revision = 1 + table.keys.len() as i64;
+                    table.keys.push(KeyValue {
+                        key: ops::bytes(key),
+                        value: value.clone().into(),
+                        create_revision: Revision(revision),
+                        mod_revision: Revision(revision),
+                        version: 1,
+                        ..KeyValue::default()
+                    });
+                }
+            }
+            _ => table.revisions_between_calls = args.next_pos().ok_or("how many")?.parse()?,
+        }
+        Ok(String::new())
+    }
+
+    fn range(&self, name: &str, args: &mut ArgumentConsumer) -> Outcome<String> {
+        let summary = args.take_key("show") == Some("keys");
+        let has_leader = flag(args, "hasleader")?;
+        let mut request = Request::new(range_request(args)?);
+        if has_leader {
+            request.metadata_mut().insert("hasleader", "true".parse()?);
+        }
+        if name == "range" {
+            return Ok(self.shown(self.runtime.block_on(self.kv().range(request))));
+        }
+        let mut lines = Vec::new();
+        let end = self.runtime.block_on(async {
+            let mut chunks = self.kv().range_stream(request).await?.into_inner();
+            while let Some(chunk) = chunks.message().await? {
+                let chunk = chunk.range_response.unwrap_or_default();
+                lines.push(if summary { summarized(&chunk) } else { cut(&chunk) });
+            }
+            Ok(())
+        });
+        lines.splice(0..0, self.asked());
+        lines.extend(end.err().map(refused));
+        Ok(lines.join("\n"))
+    }
+
+    fn put(&self, args: &mut ArgumentConsumer) -> Outcome<String> {
+        let key = ops::bytes(args.next_pos().ok_or("no key")?);
+        let mut request = pb::PutRequest {
+            key,
+            lease: number(args, "lease")?,
+            prev_kv: flag(args, "prev_kv")?,
+            ignore_value: flag(args, "ignore_value")?,
+            ignore_lease: flag(args, "ignore_lease")?,
+            ..Default::default()
+        };
+        // As many bytes of value as make the request this long.
+        let encoded = number(args, "request_bytes")? as usize;
+        if encoded > 0 {
+            while request.encoded_len() < encoded {
+                let missing = encoded - request.encoded_len();
+                request.value = vec![b'v'; request.value.len() + missing.div_ceil(2)].into();
+            }
+            assert_eq!(request.encoded_len(), encoded);
+        }
+        if let Some(value) = args.take_key("value") {
+            request.value = ops::bytes(value);
+        }
+        Ok(self.shown(self.runtime.block_on(self.kv().put(request))))
+    }
+
+    fn txn(&self, args: &mut ArgumentConsumer) -> Outcome<String> {
+        let mut request = pb::TxnRequest {
+            compare: ops::compares(args.take_key("if").unwrap_or_default()),
+            success: ops::parse(args.take_key("then").unwrap_or_default()),
+            failure: ops::parse(args.take_key("else").unwrap_or_default()),
+        };
+        for compare in &mut request.compare {
+            compare.result = args.take_key("operator").map_or(Ok(0), str::parse)?;
+        }
+        let outcome = self.runtime.block_on(self.kv().txn(request));
+        let mut lines = self.asked();
+        match outcome.map(tonic::Response::into_inner) {
+            Ok(mut response) => {
+                let parts = std::mem::take(&mut response.responses);
+                lines.push(cut(&response));
+                lines.extend(parts.iter().map(|part| format!("  {}", cut(&part.response))));
+            }
+            Err(status) => lines.push(refused(status)),
+        }
+        Ok(lines.join("\n"))
+    }
+
+    /// Calls what is not here, in services that are and services that are not.
+    async fn unimplemented(&self) -> String {
+        let mut cluster = ClusterClient::new(self.channel.clone());
+        let mut maintenance = self.maintenance();
+        let mut lease = LeaseClient::new(self.channel.clone());
+        let mut auth = AuthClient::new(self.channel.clone());
+        let outcomes = [
+            cluster.member_add(pb::MemberAddRequest::default()).await.err(),
+            cluster.member_remove(pb::MemberRemoveRequest::default()).await.err(),
+            cluster.member_update(pb::MemberUpdateRequest::default()).await.err(),
+            cluster.member_promote(pb::MemberPromoteRequest::default()).await.err(),
+            maintenance.defragment(pb::DefragmentRequest {}).await.err(),
+            maintenance.hash(pb::HashRequest {}).await.err(),
+            maintenance.snapshot(pb::SnapshotRequest {}).await.err(),
+            maintenance.move_leader(pb::MoveLeaderRequest::default()).await.err(),
+            maintenance.downgrade(pb::DowngradeRequest::default()).await.err(),
+            lease.lease_grant(pb::LeaseGrantRequest::default()).await.err(),
+            auth.auth_enable(pb::AuthEnableRequest {}).await.err(),
+        ];
+        outcomes.map(|error| refused(error.expect("unimplemented"))).join("\n")
+    }
+
+    /// What the node was asked, then what the client got.
+    fn shown<T: Debug>(&self, outcome: Result<tonic::Response<T>, Status>) -> String {
+        let answer = match outcome {
+            Ok(response) => cut(&response.into_inner()),
+            Err(status) => refused(status),
+        };
+        let mut lines = self.asked();
+        lines.push(answer);
+        lines.join("\n")
+    }
+
+    fn asked(&self) -> Vec<String> {
+        let asked = std::mem::take(&mut self.node.table().asked);
+        asked.into_iter().map(|what| format!("node: {}", cut_text(what))).collect()
+    }
+}
+
+impl goldenscript::Runner for Client {
+    type Command = Command;
+
+    fn run(&mut self, command: &Command, _: &Context) -> Outcome<String> {
+        self.call(command)
+    }
+}
+
+fn refused(status: Status) -> String {
+    format!("{:?} ({}): {}", status.code(), i32::from(status.code()), status.message())
+}
+
+fn cut(answer: &impl Debug) -> String {
+    cut_text(format!("{answer:?}"))
+}
+
+fn cut_text(mut text: String) -> String {
+    for default in DEFAULTS {
+        // In the middle of a struct or at its beginning, and at its end.
+        text = text.replace(&format!(" {default},"), "").replace(&format!(", {default} }}"), " }");
+    }
+    match text.char_indices().nth(LINE_CHARS) {
+        Some((at, _)) => format!("{}… ({} bytes)", &text[..at], text.len()),
+        None => text,
+    }
+}
+
+fn summarized(chunk: &pb::RangeResponse) -> String {
+    let keys: Vec<_> = chunk.kvs.iter().map(|kv| String::from_utf8_lossy(&kv.key)).collect();
+    let revision = chunk.header.map(|header| header.revision);
+    format!(
+        "{} keys: {}; revision {revision:?}, more {}, count {}",
+        keys.len(),
+        keys.join(" "),
+        chunk.more,
+        chunk.count
+    )
+}
+
+fn key_range(args: &mut ArgumentConsumer) -> (Bytes, Bytes) {
+    let key = args.next_pos().map(ops::bytes).unwrap_or_default();
+    let end = args.take_key("end").map(ops::bytes).unwrap_or_default();
+    (key, end)
+}
+
+fn range_request(args: &mut ArgumentConsumer) -> Outcome<RangeRequest> {
+    let (key, range_end) = key_range(args);
+    Ok(RangeRequest {
+        key,
+        range_end,
+        limit: number(args, "limit")?,
+        revision: number(args, "revision")?,
+        sort_order: number(args, "order")? as i32,
+        sort_target: number(args, "target")? as i32,
+        serializable: flag(args, "serializable")?,
+        keys_only: flag(args, "keys_only")?,
+        count_only: flag(args, "count_only")?,
+        min_mod_revision: number(args, "min_mod")?,
+        max_mod_revision: number(args, "max_mod")?,
+        min_create_revision: number(args, "min_create")?,
+        max_create_revision: number(args, "max_create")?,
+    })
+}
+
+/// `key=3`; zero without it.
+fn number(args: &mut ArgumentConsumer, key: &str) -> Outcome<i64> {
+    Ok(args.take_key(key).map_or(Ok(0), str::parse)?)
+}
+
+/// `key=true`.
+fn flag(args: &mut ArgumentConsumer, key: &str) -> Outcome<bool> {
+    Ok(args.take_key(key).map_or(Ok(false), str::parse)?)
+}
+
+fn node_error(name: &str) -> Outcome<NodeError> {
+    Ok(match name {
+        "compacted" => CommandError::Compacted.into(),
+        "future-revision" => CommandError::FutureRevision.into(),
+        "key-not-found" => CommandError::KeyNotFound.into(),
+        "lease-not-found" => CommandError::LeaseNotFound.into(),
+        "no-space" => CommandError::NoSpace.into(),
+        "no-leader" => NodeError::NoLeader,
+        "leader-changed" => NodeError::LeaderChanged,
+        "timeout" => NodeError::Timeout,
+        "too-many-requests" => NodeError::TooManyRequests,
+        "request-too-large" => NodeError::RequestTooLarge,
+        "stopped" => NodeError::Stopped,
+        "corrupt" => NodeError::Corrupt,
+        other => return Err(format!("unknown error {other}").into()),
+    })
+}

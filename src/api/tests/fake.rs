@@ -1,0 +1,215 @@
+//! A node that keeps a list of what it was asked, and answers from a table.
+
+use std::{
+    fmt::Debug,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    node::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status},
+    types::*,
+};
+
+#[derive(Debug, Clone)]
+pub(super) struct FakeNode {
+    table: Arc<Mutex<Table>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Table {
+    /// What the node was asked since somebody last looked.
+    pub asked: Vec<String>,
+    pub header: Header,
+    pub status: Status,
+    /// The call after so many others fails with it.
+    pub failure: Option<(u32, NodeError)>,
+    /// In key order; no write changes it.
+    pub keys: Vec<KeyValue>,
+    /// Writes by others between any two calls.
+    pub revisions_between_calls: i64,
+}
+
+impl FakeNode {
+    pub(super) fn new() -> FakeNode {
+        let header = Header {
+            cluster: ClusterId(0xc1),
+            member: MemberId(0xe2),
+            revision: Revision(30),
+            term: Term(4),
+        };
+        let status = Status { leader: Some(MemberId(0xe1)), term: Term(4), ..Status::default() };
+        let table = Table {
+            asked: Vec::new(),
+            header,
+            status,
+            failure: None,
+            keys: Vec::new(),
+            revisions_between_calls: 0,
+        };
+        FakeNode { table: Arc::new(Mutex::new(table)) }
+    }
+
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap()
+    }
+
+    fn ask(&self, what: impl Debug) -> Result<MutexGuard<'_, Table>, NodeError> {
+        let mut table = self.table();
+        table.asked.push(format!("{what:?}"));
+        table.header.revision.0 += table.revisions_between_calls;
+        match &mut table.failure {
+            Some((0, error)) => {
+                let error = error.clone();
+                table.failure = None;
+                return Err(error);
+            }
+            Some((calls, _)) => *calls -= 1,
+            None => {}
+        }
+        Ok(table)
+    }
+}
+
+impl Table {
+    fn range(&self, range: &Range) -> RangeReply {
+        let holds = |key: &Bytes| match &range.keys {
+            KeyRange::One(one) => key == one,
+            KeyRange::Span { start, end } => start <= key && key < end,
+            KeyRange::From(start) => start <= key,
+        };
+        let mut kvs: Vec<_> = self.keys.iter().filter(|kv| holds(&kv.key)).cloned().collect();
+        let count = kvs.len() as i64;
+        let more = range.limit > 0 && range.limit < count;
+        if more {
+            kvs.truncate(range.limit as usize);
+        }
+        if range.count_only {
+            return RangeReply { kvs: vec![], more: false, count };
+        }
+        RangeReply { kvs, more, count }
+    }
+
+    /// Takes the branch `success`.
+    fn txn(&self, txn: &Txn) -> TxnReply {
+        let responses = txn.success.iter().map(|op| match op {
+            TxnOp::Range(range) => OpReply::Range(self.range(range)),
+            TxnOp::Put(_) => OpReply::Put(PutReply::default()),
+            TxnOp::DeleteRange(delete) => OpReply::DeleteRange(self.delete(delete)),
+            TxnOp::Txn(txn) => OpReply::Txn(self.txn(txn)),
+        });
+        let responses = responses.collect();
+        TxnReply { succeeded: true, responses, revision: self.revision_after(writes(txn)) }
+    }
+
+    fn revision_after(&self, wrote: bool) -> Revision {
+        if wrote { self.header.revision.next() } else { self.header.revision }
+    }
+
+    fn delete(&self, delete: &DeleteRange) -> DeleteRangeReply {
+        let found = self.range(&Range::of(delete.keys.clone()));
+        let prev_kvs = if delete.prev_kv { found.kvs } else { vec![] };
+        DeleteRangeReply { deleted: found.count, prev_kvs }
+    }
+}
+
+/// Whether the branch `success` puts something.
+fn writes(txn: &Txn) -> bool {
+    txn.success.iter().any(|op| match op {
+        TxnOp::Put(_) => true,
+        TxnOp::Txn(nested) => writes(nested),
+        TxnOp::Range(_) | TxnOp::DeleteRange(_) => false,
+    })
+}
+
+impl NodePort for FakeNode {
+    fn header(&self) -> Header {
+        self.table().header
+    }
+
+    async fn propose(&self, command: Command) -> Result<Applied, NodeError> {
+        let table = self.ask(&command)?;
+        let reply = match &command {
+            Command::Put(put) => {
+                let prev_kv = table.keys.iter().find(|kv| put.prev_kv && kv.key == put.key);
+                let reply = PutReply { prev_kv: prev_kv.cloned() };
+                Reply::Put { revision: table.revision_after(true), reply }
+            }
+            Command::DeleteRange(delete) => {
+                let reply = table.delete(delete);
+                Reply::DeleteRange { revision: table.revision_after(reply.deleted > 0), reply }
+            }
+            Command::Txn(txn) => {
+                let reply = table.txn(txn);
+                Reply::Txn { revision: reply.revision, reply }
+            }
+            Command::Compact(_) => Reply::Compact { revision: table.header.revision },
+            Command::Describe(_) => Reply::Described,
+            Command::AssignMember { .. } => Reply::Assigned(MemberId(9)),
+        };
+        // Applied by the leader of a later term than this member has heard of.
+        Ok(Applied { term: Term(table.header.term.0 + 1), reply })
+    }
+
+    async fn range(&self, range: Range, serializable: bool) -> Result<RangeAt, NodeError> {
+        let table = self.ask(Read { what: &range, serializable })?;
+        Ok(RangeAt { revision: table.header.revision, reply: table.range(&range) })
+    }
+
+    async fn read_txn(
+        &self,
+        txn: Txn,
+        serializable: bool,
+    ) -> Result<(Revision, TxnReply), NodeError> {
+        let table = self.ask(Read { what: &txn, serializable })?;
+        Ok((table.header.revision, table.txn(&txn)))
+    }
+
+    async fn hash_kv(&self, revision: Revision) -> Result<(u32, Revision, Revision), NodeError> {
+        self.ask(HashKv(revision)).map(drop)?;
+        Ok((0xfeed, Revision(5), revision))
+    }
+
+    async fn compaction_done(&self, revision: Revision) -> Result<(), NodeError> {
+        self.ask(CompactionDone(revision)).map(drop)
+    }
+
+    async fn members(&self, linearizable: bool) -> Result<Vec<Member>, NodeError> {
+        self.ask(Members { linearizable }).map(drop)?;
+        let member = |ordinal: u32, learner| Member {
+            id: MemberId(0xe1 + u64::from(ordinal)),
+            ordinal: Ordinal(ordinal),
+            name: format!("kv-{ordinal}"),
+            peer_urls: vec![format!("http://kv-{ordinal}:2380")],
+            client_urls: vec![format!("http://kv-{ordinal}:2379")],
+            learner,
+        };
+        Ok(vec![member(0, false), member(1, true)])
+    }
+
+    fn status(&self) -> Status {
+        self.table().status.clone()
+    }
+}
+
+/// What the node was asked other than commands, as the scripts show it.
+#[derive(Debug)]
+struct Read<'a, T> {
+    #[expect(dead_code, reason = "for Debug")]
+    what: &'a T,
+    #[expect(dead_code, reason = "for Debug")]
+    serializable: bool,
+}
+
+#[derive(Debug)]
+struct HashKv(#[expect(dead_code, reason = "for Debug")] Revision);
+
+#[derive(Debug)]
+struct CompactionDone(#[expect(dead_code, reason = "for Debug")] Revision);
+
+#[derive(Debug)]
+struct Members {
+    #[expect(dead_code, reason = "for Debug")]
+    linearizable: bool,
+}
