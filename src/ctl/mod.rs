@@ -171,7 +171,9 @@ fn connection(
 fn explain(error: &clap::Error, around: &mut Surroundings<'_>) -> Result<u8, CtlError> {
     let text = error.render().to_string();
     let code = match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             around.stdout.write_all(text.as_bytes())?;
             around.stdout.flush()?;
             return Ok(exit::OK);
