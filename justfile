@@ -9,7 +9,7 @@ verify:
     cargo fmt --check
     cargo clippy --all-targets -- -D warnings
     cargo deny check
-    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
     cargo test
 
 # Repairs what can be repaired: format, and what clippy knows how to change.

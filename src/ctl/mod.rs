@@ -2,8 +2,8 @@
 //! work with either.
 //!
 //! A command goes through three steps that know nothing of each other: arguments and standard
-//! input become a [`Request`](request::Request); the request is called and becomes an
-//! [`Answer`](print::Answer); the answer is printed by pure functions, one file for each format.
+//! input become a [`Request`]; the request is called and becomes an [`Answer`](print::Answer); the
+//! answer is printed by pure functions, one file for each format.
 //! Nothing is sent before all arguments and the output format are known to be good.
 
 mod cli;
