@@ -38,6 +38,11 @@ impl Fault {
         self.reason.borrow().is_some()
     }
 
+    /// Why the member stopped, if it did.
+    pub fn reason(&self) -> Option<Arc<str>> {
+        self.reason.borrow().clone()
+    }
+
     /// Waits until somebody stopped the member, and says why.
     pub async fn stopped(&self) -> Arc<str> {
         let mut watch = self.reason.subscribe();

@@ -66,6 +66,29 @@ impl Lanes {
     }
 }
 
+impl Lanes {
+    /// Runs one piece of work that may block, and gives what it returned; `None` if it panicked.
+    #[expect(clippy::disallowed_methods, reason = "lanes are the place where threads are made")]
+    pub async fn run<R: Send + 'static>(
+        self,
+        name: &str,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> io::Result<Option<R>> {
+        match self {
+            Lanes::Threads => {
+                let (done, result) = tokio::sync::oneshot::channel();
+                let body = move || {
+                    // Nobody waits any more: then nobody wants the result.
+                    let _ = done.send(work());
+                };
+                thread::Builder::new().name(name.into()).spawn(body)?;
+                Ok(result.await.ok())
+            }
+            Lanes::Tasks => Ok(Some(work())),
+        }
+    }
+}
+
 impl Lane {
     /// Waits until the lane has handled everything and ended. Its senders must be gone or going.
     pub async fn join(self) {

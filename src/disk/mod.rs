@@ -45,7 +45,13 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Whether there is a file or directory of this name.
     fn exists(&self, path: &Path) -> io::Result<bool>;
+    /// Takes the exclusive lock of a file, which is created if missing. Held until dropped, and by
+    /// nobody once the process has ended. An error of kind `WouldBlock`: somebody else holds it.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>>;
 }
+
+/// A held lock; dropping it lets go.
+pub trait FileLock: Debug + Send + Sync + 'static {}
 
 /// An open file. Methods take `&self`: writers to one range coordinate among themselves.
 pub trait File: Debug + Send + Sync + 'static {
@@ -69,6 +75,20 @@ pub fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let mut buf = vec![0; len];
     file.read_exact_at(&mut buf, 0)?;
     Ok(buf)
+}
+
+/// Reads a file that does not know its length, such as those of the kernel under /proc.
+pub fn read_to_end(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let file = disk.open(path, Open::Read)?;
+    let mut all = Vec::new();
+    let mut byte = [0];
+    loop {
+        match file.read_exact_at(&mut byte, all.len() as u64) {
+            Ok(()) => all.push(byte[0]),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(all),
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 /// Writes a file so that after a crash there is either the old one or the whole new one:

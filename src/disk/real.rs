@@ -2,7 +2,7 @@
 
 use std::{fs, io, os::unix::fs::FileExt, path::Path, sync::Arc};
 
-use super::{Disk, File, Open};
+use super::{Disk, File, FileLock, Open};
 
 /// The file system of this machine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -10,6 +10,14 @@ pub struct RealDisk;
 
 #[derive(Debug)]
 struct RealFile(fs::File);
+
+/// flock(2): the kernel lets go when the file is closed, however the process ends.
+#[derive(Debug)]
+struct RealLock {
+    _file: fs::File,
+}
+
+impl FileLock for RealLock {}
 
 #[expect(clippy::disallowed_methods, reason = "this is the disk port's implementation")]
 impl Disk for RealDisk {
@@ -72,6 +80,13 @@ impl Disk for RealDisk {
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
         fs::exists(path)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>> {
+        let file =
+            fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        file.try_lock()?;
+        Ok(Box::new(RealLock { _file: file }))
     }
 }
 

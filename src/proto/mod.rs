@@ -1,4 +1,12 @@
 //! The wire: generated protobuf types and services, and the one place that converts them.
+//!
+//! The etcd packages are etcd's to the letter (`etcd_surface.txt` pins them); [`peer`] is ours, and its
+//! numbers are for ever, since they are on disk. Everything above works with [`crate::types`];
+//! [`convert`] maps one to the other.
+
+pub mod convert;
+#[cfg(test)]
+mod descriptor_test;
 
 /// Generated from `proto/`; one module for each protobuf package.
 macro_rules! package {

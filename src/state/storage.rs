@@ -56,6 +56,9 @@ pub struct Changes {
     pub records: Vec<Arc<Record>>,
     pub tables: Vec<TableChange>,
     /// Records that no revision at or after the compaction can see any more.
+    ///
+    /// Once durable they must not come back at a recovery: a deletion may be gone for good while the
+    /// record that it hides still lies in some file, and alone that one would bring the key back.
     pub discarded: Vec<RecordId>,
 }
 

@@ -7,7 +7,7 @@ mod id;
 mod kv;
 mod log;
 
-pub use id::{ClusterId, LeaseId, MemberId, Ordinal, RecordId, Revision, Term};
+pub use id::{ClusterId, LeaseId, MemberId, Ordinal, PeerPlace, RecordId, Revision, Term};
 pub use kv::{
     AlarmKind, Command, CommandError, Compare, CompareOp, CompareTarget, DeleteRange,
     DeleteRangeReply, KeyRange, KeyValue, MemberAttributes, OpReply, Put, PutReply, Range,

@@ -1,0 +1,99 @@
+//! Commands: what the log and forwarded proposals are made of.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message as _;
+
+use super::WireError;
+use crate::{
+    proto::peer::{self, CommandBatch, command::Command as Wire},
+    types::{Command, MemberAttributes, MemberId, Ordinal, Revision},
+};
+
+/// Field 1, length-delimited: how each command of a `CommandBatch` begins.
+const COMMAND_TAG: u8 = 1 << 3 | 2;
+
+/// Appends one command to an encoded `CommandBatch`. An empty buffer is an empty batch, and encoded
+/// batches may be concatenated.
+pub fn append_command(batch: &mut BytesMut, command: Command) {
+    let wire = peer::Command::from(command);
+    let bytes = wire.encoded_len();
+    // The tag, and at most ten bytes of length.
+    batch.reserve(1 + 10 + bytes);
+    batch.put_u8(COMMAND_TAG);
+    wire.encode_length_delimited(batch).expect("a BytesMut grows as it is written to");
+}
+
+/// An encoded `CommandBatch` of these commands.
+pub fn encode_commands(commands: impl IntoIterator<Item = Command>) -> Bytes {
+    let mut batch = BytesMut::new();
+    for command in commands {
+        append_command(&mut batch, command);
+    }
+    batch.freeze()
+}
+
+/// The commands of an encoded `CommandBatch`; their keys and values are slices of it.
+///
+/// # Errors
+/// A batch of a version that knows commands which this one does not is refused as a whole: to skip one
+/// would make this member differ from the others.
+pub fn decode_commands(batch: Bytes) -> Result<Vec<Command>, WireError> {
+    CommandBatch::decode(batch)?.commands.into_iter().map(Command::try_from).collect()
+}
+
+impl From<Command> for peer::Command {
+    fn from(command: Command) -> peer::Command {
+        let wire = match command {
+            Command::Put(put) => Wire::Put(put.into()),
+            Command::DeleteRange(delete) => Wire::DeleteRange(delete.into()),
+            Command::Txn(txn) => Wire::Txn(txn.into()),
+            Command::Compact(revision) => Wire::Compaction(revision.into()),
+            Command::Describe(attributes) => Wire::Describe(attributes.into()),
+            Command::AssignMember { ordinal, nonce } => {
+                Wire::AssignMember(peer::AssignMember { ordinal: ordinal.0, nonce })
+            }
+        };
+        peer::Command { command: Some(wire) }
+    }
+}
+
+impl TryFrom<peer::Command> for Command {
+    type Error = WireError;
+
+    fn try_from(wire: peer::Command) -> Result<Command, WireError> {
+        Ok(match wire.command.ok_or(WireError::Missing("Command.command"))? {
+            Wire::Put(put) => Command::Put(put.into()),
+            Wire::DeleteRange(delete) => Command::DeleteRange(delete.into()),
+            Wire::Txn(txn) => Command::Txn(txn.try_into()?),
+            Wire::Compaction(compaction) => Command::Compact(Revision(compaction.revision)),
+            Wire::Describe(attributes) => Command::Describe(attributes.into()),
+            Wire::AssignMember(peer::AssignMember { ordinal, nonce }) => {
+                Command::AssignMember { ordinal: Ordinal(ordinal), nonce }
+            }
+        })
+    }
+}
+
+impl From<MemberAttributes> for peer::MemberAttributes {
+    fn from(attributes: MemberAttributes) -> peer::MemberAttributes {
+        peer::MemberAttributes {
+            member_id: attributes.member.0,
+            ordinal: attributes.ordinal.0,
+            name: attributes.name,
+            peer_urls: attributes.peer_urls,
+            client_urls: attributes.client_urls,
+        }
+    }
+}
+
+impl From<peer::MemberAttributes> for MemberAttributes {
+    fn from(wire: peer::MemberAttributes) -> MemberAttributes {
+        MemberAttributes {
+            member: MemberId(wire.member_id),
+            ordinal: Ordinal(wire.ordinal),
+            name: wire.name,
+            peer_urls: wire.peer_urls,
+            client_urls: wire.client_urls,
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Applying commands: each makes at most one revision, and none where nothing changes.
+//!
+//! What may refuse a command is checked before anything is changed, so a refusal has no effect.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{
+    generation::Moment,
+    history::Version,
+    machine::{Machine, StateError},
+    reader::{Path, Reader, check_lease},
+    records::{Applying, Records},
+    scan::WALK_KEYS,
+    schema::TableEntry,
+    storage::{Record, RecordMeta, StorageError},
+    view::ReadError,
+};
+use crate::types::{
+    Command, CommandError, DeleteRange, DeleteRangeReply, KeyValue, LogPosition, MemberAttributes,
+    MemberId, OpReply, Put, PutReply, RecordId, Reply, Revision, Txn, TxnOp, TxnReply,
+};
+
+/// Assigned member ids are above this and above their entry's index: never one that a founder chose.
+const FIRST_ASSIGNED: u64 = 1024;
+
+/// The revision that a command is making.
+struct Writing {
+    revision: Revision,
+    /// Changes so far, and the sub-revision of the next.
+    changes: u32,
+}
+
+impl Machine {
+    /// Applies an entry of commands. Answers each, in order. An error means that this member must
+    /// stop; nothing may be published after it.
+    pub fn apply(
+        &mut self,
+        position: LogPosition,
+        commands: impl IntoIterator<Item = Command>,
+    ) -> Result<Vec<Result<Reply, CommandError>>, StateError> {
+        self.note(position);
+        commands
+            .into_iter()
+            .map(|command| match self.command(position, command) {
+                Ok(reply) => Ok(Ok(reply)),
+                Err(ReadError::Refused(refusal)) => Ok(Err(refusal)),
+                Err(ReadError::Storage(error)) => Err(StateError::Storage(error)),
+            })
+            .collect()
+    }
+
+    fn command(&mut self, position: LogPosition, command: Command) -> Result<Reply, ReadError> {
+        match command {
+            Command::Put(put) => {
+                check_lease(put.lease)?;
+                self.reader(&self.records(), self.meta.revision).check_previous(&put)?;
+                let (revision, reply) =
+                    self.write(|machine, writing| machine.put(writing, &put))?;
+                Ok(Reply::Put { revision, reply })
+            }
+            Command::DeleteRange(delete) => {
+                let (revision, reply) =
+                    self.write(|machine, writing| machine.delete_range(writing, &delete))?;
+                Ok(Reply::DeleteRange { revision, reply })
+            }
+            Command::Txn(txn) => {
+                let (revision, reply) = self.txn(&txn)?;
+                Ok(Reply::Txn { revision, reply })
+            }
+            Command::Compact(revision) => Ok(self.compact(revision)?),
+            Command::Describe(attributes) => Ok(self.describe(attributes)),
+            Command::AssignMember { nonce, .. } => Ok(self.assign_member(position, nonce)),
+        }
+    }
+
+    /// Runs what changes keys, and answers the store's revision after it.
+    fn write<T>(
+        &mut self,
+        change: impl FnOnce(&mut Machine, &mut Writing) -> Result<T, ReadError>,
+    ) -> Result<(Revision, T), ReadError> {
+        let mut writing = Writing { revision: self.meta.revision.next(), changes: 0 };
+        let reply = change(self, &mut writing)?;
+        if writing.changes > 0 {
+            self.meta.revision = writing.revision;
+        }
+        Ok((self.meta.revision, reply))
+    }
+
+    /// A put that keeps the value or lease of a key that does not exist keeps nothing. That takes a
+    /// transaction that deletes the key first, which the API refuses to propose.
+    fn put(&mut self, writing: &mut Writing, put: &Put) -> Result<PutReply, ReadError> {
+        let wants_previous = put.prev_kv || put.ignore_value || put.ignore_lease;
+        let previous =
+            if wants_previous { self.record_of(&put.key, writing.revision)? } else { None };
+        let kept = previous.as_deref();
+        let value =
+            if put.ignore_value { kept.map_or(&[][..], |kept| &kept.value) } else { &put.value };
+        let lease = if put.ignore_lease {
+            kept.map_or_else(Default::default, |kept| kept.meta.lease)
+        } else {
+            put.lease
+        };
+        let (key, value) = owned(&put.key, value);
+        let id = writing.next_id();
+        let version = self.generation.index.put(&key, id, lease);
+        self.changes.records.push(Arc::new(Record {
+            meta: RecordMeta {
+                id,
+                key,
+                create_revision: version.created,
+                version: version.version,
+                lease,
+                tombstone: false,
+            },
+            value,
+        }));
+        let prev_kv = previous.filter(|_| put.prev_kv).map(|record| record.key_value());
+        Ok(PutReply { prev_kv })
+    }
+
+    fn delete_range(
+        &mut self,
+        writing: &mut Writing,
+        delete: &DeleteRange,
+    ) -> Result<DeleteRangeReply, ReadError> {
+        let mut reply = DeleteRangeReply::default();
+        let mut rest = Some(delete.keys.clone());
+        while let Some(keys) = rest {
+            let mut found: Vec<(Bytes, RecordId)> = Vec::new();
+            rest = self.generation.index.walk(&keys, WALK_KEYS, |key, history| {
+                if let Some(version) = history.at(writing.revision) {
+                    found.push((Bytes::copy_from_slice(key), version.id()));
+                }
+            });
+            reply.deleted += found.len() as i64;
+            if delete.prev_kv {
+                reply.prev_kvs.extend(self.key_values(&found)?);
+            }
+            found.into_iter().for_each(|(key, _)| self.delete(writing, key));
+        }
+        Ok(reply)
+    }
+
+    fn delete(&mut self, writing: &mut Writing, key: Bytes) {
+        let id = writing.next_id();
+        self.generation.index.append(&key, Version::tombstone(id));
+        self.changes.records.push(Arc::new(Record {
+            meta: RecordMeta {
+                id,
+                key,
+                create_revision: Revision::ZERO,
+                version: 0,
+                lease: Default::default(),
+                tombstone: true,
+            },
+            value: Bytes::new(),
+        }));
+    }
+
+    fn txn(&mut self, txn: &Txn) -> Result<(Revision, TxnReply), ReadError> {
+        let records = self.records();
+        let before = self.reader(&records, self.meta.revision);
+        let path = before.path(txn)?;
+        before.check(txn, &path)?;
+        let (revision, mut reply) =
+            self.write(|machine, writing| machine.execute(writing, txn, &path))?;
+        reply.revision = revision;
+        Ok((revision, reply))
+    }
+
+    fn execute(
+        &mut self,
+        writing: &mut Writing,
+        txn: &Txn,
+        path: &Path,
+    ) -> Result<TxnReply, ReadError> {
+        let mut responses = Vec::with_capacity(txn.success.len().max(txn.failure.len()));
+        for (op, nested) in path.of(txn) {
+            responses.push(match (op, nested) {
+                (TxnOp::Range(range), _) => {
+                    let records = self.records();
+                    OpReply::Range(self.reader(&records, writing.revision).range(range)?)
+                }
+                (TxnOp::Put(put), _) => OpReply::Put(self.put(writing, put)?),
+                (TxnOp::DeleteRange(delete), _) => {
+                    OpReply::DeleteRange(self.delete_range(writing, delete)?)
+                }
+                (TxnOp::Txn(txn), Some(path)) => OpReply::Txn(self.execute(writing, txn, path)?),
+                (TxnOp::Txn(_), None) => unreachable!("a path has a branch of each nested one"),
+            });
+        }
+        let revision = if writing.changes > 0 { writing.revision } else { self.meta.revision };
+        Ok(TxnReply { succeeded: path.succeeded, responses, revision })
+    }
+
+    fn compact(&mut self, revision: Revision) -> Result<Reply, CommandError> {
+        if revision <= self.meta.compacted {
+            return Err(CommandError::Compacted);
+        }
+        if revision > self.meta.revision {
+            return Err(CommandError::FutureRevision);
+        }
+        self.meta.compacted = revision;
+        Ok(Reply::Compact { revision: self.meta.revision })
+    }
+
+    fn describe(&mut self, attributes: MemberAttributes) -> Reply {
+        self.changes.tables.push(TableEntry::Member(attributes.clone()).put());
+        Arc::make_mut(&mut self.members).insert(attributes.member, attributes);
+        Reply::Described
+    }
+
+    /// The id is the entry's index above [`FIRST_ASSIGNED`], or the next after the last one that was
+    /// assigned, if that is higher: several in one entry differ, and ids ascend for ever.
+    fn assign_member(&mut self, position: LogPosition, nonce: u64) -> Reply {
+        if let Some(member) = self.assignments.get(&nonce) {
+            return Reply::Assigned(*member);
+        }
+        let next = self.meta.last_assigned.0 + 1;
+        let member = MemberId(next.max(FIRST_ASSIGNED + position.index));
+        self.meta.last_assigned = member;
+        self.assignments.insert(nonce, member);
+        self.changes.tables.push(TableEntry::Assignment { nonce, member }.put());
+        Reply::Assigned(member)
+    }
+
+    fn record_of(&self, key: &[u8], at: Revision) -> Result<Option<Arc<Record>>, StorageError> {
+        let Some(version) = self.generation.index.get(key, at) else { return Ok(None) };
+        Ok(self.records().read(&[version.id()])?.pop())
+    }
+
+    fn key_values(&self, found: &[(Bytes, RecordId)]) -> Result<Vec<KeyValue>, StorageError> {
+        let ids: Vec<RecordId> = found.iter().map(|(_, id)| *id).collect();
+        Ok(self.records().read(&ids)?.iter().map(|record| record.key_value()).collect())
+    }
+
+    fn records(&self) -> Applying<'_> {
+        Applying { pending: &self.changes.records, storage: &*self.generation.storage }
+    }
+
+    fn reader<'a>(&'a self, records: &'a dyn Records, present: Revision) -> Reader<'a> {
+        let now = Moment { revision: self.meta.revision, compacted: self.meta.compacted };
+        Reader { index: &self.generation.index, records, now, present }
+    }
+}
+
+impl Writing {
+    fn next_id(&mut self) -> RecordId {
+        let id = RecordId { main: self.revision, sub: self.changes };
+        self.changes += 1;
+        id
+    }
+}
+
+/// Copies, into one allocation of the right size: what a request brought points into the buffer that
+/// it was received in, and would keep all of that.
+fn owned(key: &[u8], value: &[u8]) -> (Bytes, Bytes) {
+    let mut value = Bytes::from([key, value].concat());
+    let key = value.split_to(key.len());
+    (key, value)
+}

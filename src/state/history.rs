@@ -1,0 +1,192 @@
+//! What the index knows of one key: its versions, without their values.
+//!
+//! Almost every key has one version, so the latest stands inline and older ones behind a pointer
+//! that costs nothing while there are none.
+//!
+//! Invariants: versions ascend by record id, the latest last; pruning at a revision changes nothing
+//! that a read at that revision or later can see.
+
+use crate::types::{LeaseId, RecordId, Revision};
+
+/// All of a record but its key and value. 40 bytes: with a million keys each one counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Version {
+    pub(super) modified: Revision,
+    pub(super) created: Revision,
+    pub(super) version: i64,
+    pub(super) lease: LeaseId,
+    sub: u32,
+    pub(super) tombstone: bool,
+}
+
+impl Version {
+    pub(super) fn put(id: RecordId, created: Revision, version: i64, lease: LeaseId) -> Version {
+        Version { modified: id.main, created, version, lease, sub: id.sub, tombstone: false }
+    }
+
+    pub(super) fn tombstone(id: RecordId) -> Version {
+        Version {
+            modified: id.main,
+            created: Revision::ZERO,
+            version: 0,
+            lease: LeaseId::default(),
+            sub: id.sub,
+            tombstone: true,
+        }
+    }
+
+    pub(super) fn id(&self) -> RecordId {
+        RecordId { main: self.modified, sub: self.sub }
+    }
+}
+
+/// The versions of one key.
+#[derive(Debug)]
+pub(super) struct History {
+    latest: Version,
+    /// Ascending; `None` when the latest is all there is.
+    older: Option<Box<Older>>,
+}
+
+/// A `Vec` of its own type, so that the pointer to it is one word and not three.
+#[derive(Debug)]
+struct Older(Vec<Version>);
+
+impl History {
+    pub(super) fn new(version: Version) -> History {
+        History { latest: version, older: None }
+    }
+
+    /// The newest version, if it is not the mark of a deletion.
+    pub(super) fn alive(&self) -> Option<&Version> {
+        Some(&self.latest).filter(|latest| !latest.tombstone)
+    }
+
+    pub(super) fn push(&mut self, version: Version) {
+        assert!(version.id() > self.latest.id(), "versions of a key ascend: {}", version.id());
+        let outdated = std::mem::replace(&mut self.latest, version);
+        self.older.get_or_insert_with(|| Box::new(Older(Vec::with_capacity(1)))).0.push(outdated);
+    }
+
+    /// What a read at `revision` sees; `None` if the key did not exist then.
+    pub(super) fn at(&self, revision: Revision) -> Option<&Version> {
+        let seen = if self.latest.modified <= revision {
+            &self.latest
+        } else {
+            let older = self.older();
+            &older[older.partition_point(|version| version.modified <= revision).checked_sub(1)?]
+        };
+        Some(seen).filter(|seen| !seen.tombstone)
+    }
+
+    /// Every version that some read at a revision from `from` up to and including `to` tells from
+    /// its absence, oldest first. A deletion at or before `from` is the same as no record at all, so
+    /// what this yields does not depend on whether anything was pruned at `from` or earlier.
+    pub(super) fn seen_between(
+        &self,
+        from: Revision,
+        to: Revision,
+    ) -> impl Iterator<Item = &Version> {
+        let all = self.older().iter().chain([&self.latest]);
+        let next = all.clone().skip(1).map(Some).chain([None]);
+        all.zip(next).filter_map(move |(version, next)| {
+            let outlives = next.is_none_or(|next| next.modified > version.modified.max(from));
+            let gone = version.tombstone && version.modified <= from;
+            (version.modified <= to && outlives && !gone).then_some(version)
+        })
+    }
+
+    /// Drops what no read at `revision` or later can see and reports it. False: nothing is left.
+    pub(super) fn prune(&mut self, revision: Revision, discarded: &mut Vec<RecordId>) -> bool {
+        if self.latest.modified <= revision {
+            discarded.extend(self.older().iter().map(Version::id));
+            self.older = None;
+            if self.latest.tombstone {
+                discarded.push(self.latest.id());
+            }
+            return !self.latest.tombstone;
+        }
+        let Some(Older(older)) = self.older.as_deref_mut() else { return true };
+        let outdated = older.partition_point(|version| version.modified <= revision);
+        // The newest of them is what a read at `revision` sees, unless it is a deletion.
+        let seen = outdated.checked_sub(1).is_some_and(|newest| !older[newest].tombstone);
+        let dropped = outdated - usize::from(seen);
+        discarded.extend(older.drain(..dropped).map(|version| version.id()));
+        if older.is_empty() {
+            self.older = None;
+        } else if older.capacity() > 2 * older.len() {
+            older.shrink_to_fit();
+        }
+        true
+    }
+
+    fn older(&self) -> &[Version] {
+        self.older.as_deref().map_or(&[], |older| &older.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(main: i64, sub: u32) -> RecordId {
+        RecordId { main: Revision(main), sub }
+    }
+
+    fn put(main: i64, sub: u32) -> Version {
+        Version::put(id(main, sub), Revision(main), 1, LeaseId(0))
+    }
+
+    /// Put at 2 and 4 (twice), deleted at 6, put at 8.
+    fn history() -> History {
+        let mut history = History::new(put(2, 0));
+        for version in [put(4, 0), put(4, 1), Version::tombstone(id(6, 0)), put(8, 0)] {
+            history.push(version);
+        }
+        history
+    }
+
+    fn seen(history: &History, at: i64) -> Option<RecordId> {
+        history.at(Revision(at)).map(Version::id)
+    }
+
+    #[test]
+    fn a_read_sees_the_last_change_of_the_newest_revision_not_after_it() {
+        let history = history();
+        assert_eq!(seen(&history, 1), None);
+        assert_eq!(seen(&history, 3), Some(id(2, 0)));
+        assert_eq!(seen(&history, 4), Some(id(4, 1)));
+        assert_eq!(seen(&history, 7), None);
+        assert_eq!(seen(&history, 9), Some(id(8, 0)));
+    }
+
+    #[test]
+    fn pruning_hides_nothing_from_reads_at_or_after_its_revision() {
+        for pruned_at in 1..10 {
+            let (whole, mut pruned) = (history(), history());
+            let mut discarded = Vec::new();
+            assert!(pruned.prune(Revision(pruned_at), &mut discarded));
+            for at in pruned_at..10 {
+                assert_eq!(
+                    seen(&whole, at),
+                    seen(&pruned, at),
+                    "pruned at {pruned_at}, read at {at}"
+                );
+            }
+            let between = |history: &History| -> Vec<_> {
+                history.seen_between(Revision(pruned_at), Revision(9)).map(Version::id).collect()
+            };
+            assert_eq!(between(&whole), between(&pruned), "pruned at {pruned_at}");
+            assert!(between(&pruned).iter().all(|kept| !discarded.contains(kept)));
+        }
+    }
+
+    #[test]
+    fn a_deleted_key_leaves_nothing_behind_once_its_deletion_is_compacted() {
+        let mut history = History::new(put(2, 0));
+        history.push(Version::tombstone(id(3, 0)));
+        let mut discarded = Vec::new();
+        assert!(!history.prune(Revision(3), &mut discarded));
+        assert_eq!(discarded, [id(2, 0), id(3, 0)]);
+    }
+}

@@ -1,0 +1,253 @@
+//! The side that writes. The apply lane owns it and nobody else changes anything.
+//!
+//! Entries are applied in chunks: [`Machine::apply`] (or [`Machine::note`],
+//! [`Machine::set_membership`]) for each entry, then [`Machine::publish`] once. Publishing hands what
+//! changed to the storage and then, in one step, shows it to readers; only after it may answers go
+//! out. So a reader never sees half a command, and whoever got an answer reads his write.
+//!
+//! What a compaction made superfluous goes in bounded steps of [`Machine::compact_step`], between
+//! chunks. When it goes is each member's own affair: no reply, read or hash depends on it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{
+    generation::{Current, Generation, Moment, Published},
+    history::Version,
+    index::Index,
+    schema::{Meta, SchemaError, TableEntry},
+    storage::{Changes, RecordMeta, Storage, StorageError},
+    view::View,
+};
+use crate::types::{LogPosition, MemberAttributes, MemberId, RecordId, Revision};
+
+/// Why a member must stop: going on would make it differ from the others.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StateError {
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// What is kept does not fit together.
+    #[error("record {id}: {problem}")]
+    Record { id: RecordId, problem: &'static str },
+}
+
+/// The replicated state machine.
+#[derive(Debug)]
+pub struct Machine {
+    current: Current,
+    pub(super) generation: Arc<Generation>,
+    pub(super) meta: Meta,
+    pub(super) members: Arc<BTreeMap<MemberId, MemberAttributes>>,
+    /// Grows by a few bytes each time a member joins.
+    pub(super) assignments: BTreeMap<u64, MemberId>,
+    membership: Option<Bytes>,
+    applied: Option<LogPosition>,
+    /// What the current chunk changed so far, but for `meta` and the position.
+    pub(super) changes: Changes,
+    /// `meta` as it was written last.
+    written: Option<Meta>,
+    sweep: Option<Sweep>,
+}
+
+/// A walk over the whole index that prunes it at one revision.
+#[derive(Debug)]
+struct Sweep {
+    revision: Revision,
+    next: Box<[u8]>,
+}
+
+/// How far pruning has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pruning {
+    /// Nothing is left that the last published compaction made superfluous.
+    Done,
+    /// Another step will find something to do.
+    More,
+    /// Something is left, but a read under way still needs it. Try again later.
+    Pinned,
+}
+
+impl Machine {
+    /// Takes up from what `storage` kept: the last applied entry, the tables, and all records in
+    /// ascending order of id. What is compacted is pruned and reported as discarded (again, if it
+    /// was before) with the first chunk.
+    pub fn recover(
+        storage: Arc<dyn Storage>,
+        applied: Option<LogPosition>,
+        tables: impl IntoIterator<Item = (Bytes, Bytes)>,
+        records: impl IntoIterator<Item = RecordMeta>,
+    ) -> Result<Machine, StateError> {
+        let mut tables = Tables::read(tables)?;
+        let meta = tables.meta.take();
+        let Meta { revision, compacted, .. } = meta.unwrap_or_default();
+        let index = load(records, revision)?;
+        let mut changes = Changes::default();
+        index.prune(&[], usize::MAX, compacted, &mut changes.discarded);
+        let members = Arc::new(tables.members);
+        let published = Published {
+            now: Moment { revision, compacted },
+            applied,
+            membership: tables.membership.clone(),
+            members: members.clone(),
+        };
+        let generation = Arc::new(Generation::new(index, storage, published));
+        Ok(Machine {
+            current: Current::new(generation.clone()),
+            generation,
+            meta: meta.unwrap_or_default(),
+            members,
+            assignments: tables.assignments,
+            membership: tables.membership,
+            applied,
+            changes,
+            written: meta,
+            sweep: None,
+        })
+    }
+
+    /// The side that reads this machine's state, also after [`Machine::replace`].
+    pub fn view(&self) -> View {
+        View::new(self.current.clone())
+    }
+
+    /// Becomes `recovered`, after a snapshot was installed. Readers see all of it at once; reads
+    /// under way end on the state that they began with.
+    pub fn replace(&mut self, recovered: Machine) {
+        assert!(recovered.applied >= self.applied, "a snapshot is never older than the state");
+        let current = self.current.clone();
+        current.set(recovered.generation.clone());
+        *self = Machine { current, ..recovered };
+    }
+
+    /// The last entry that was applied, published or not.
+    pub fn applied(&self) -> Option<LogPosition> {
+        self.applied
+    }
+
+    /// Counts an entry without commands as applied.
+    pub fn note(&mut self, position: LogPosition) {
+        let follows = self.applied.is_none_or(|last| last.index < position.index);
+        assert!(follows, "entry {} is applied after {:?}", position.index, self.applied);
+        self.applied = Some(position);
+    }
+
+    /// Stores the membership of an entry, opaque to the state machine.
+    pub fn set_membership(&mut self, position: LogPosition, membership: Bytes) {
+        self.note(position);
+        let membership = Bytes::copy_from_slice(&membership);
+        self.changes.tables.push(TableEntry::Membership(membership.clone()).put());
+        self.membership = Some(membership);
+    }
+
+    /// Ends a chunk: submits what it changed, then shows it to readers.
+    pub fn publish(&mut self) {
+        let Some(position) = self.applied else { return };
+        let mut changes = std::mem::take(&mut self.changes);
+        if self.written != Some(self.meta) {
+            changes.tables.push(TableEntry::Meta(self.meta).put());
+            self.written = Some(self.meta);
+        }
+        changes.position = position;
+        let nothing = changes.records.is_empty()
+            && changes.tables.is_empty()
+            && changes.discarded.is_empty()
+            && self.generation.applied() == self.applied;
+        if nothing {
+            return;
+        }
+        self.generation.storage.submit(changes);
+        self.generation.publish(Published {
+            now: Moment { revision: self.meta.revision, compacted: self.meta.compacted },
+            applied: self.applied,
+            membership: self.membership.clone(),
+            members: self.members.clone(),
+        });
+    }
+
+    /// Prunes what a published compaction made superfluous, for about `keys_max` keys (whole leaves
+    /// of the index), under one hold of its lock. The records go with the next [`Machine::publish`].
+    pub fn compact_step(&mut self, keys_max: usize) -> Pruning {
+        let (pruned, allowed) = self.generation.pruning();
+        if self.sweep.is_none() && pruned < allowed {
+            self.sweep = Some(Sweep { revision: allowed, next: Box::default() });
+        }
+        if let Some(Sweep { revision, next }) = self.sweep.take() {
+            let discarded = &mut self.changes.discarded;
+            match self.generation.index.prune(&next, keys_max, revision, discarded) {
+                Some(next) => self.sweep = Some(Sweep { revision, next }),
+                None => self.generation.set_pruned(revision),
+            }
+        }
+        self.pruning()
+    }
+
+    /// Whether there is something to prune.
+    pub fn pruning(&self) -> Pruning {
+        let (pruned, allowed) = self.generation.pruning();
+        if self.sweep.is_some() || pruned < allowed {
+            Pruning::More
+        } else if pruned < self.generation.now().compacted {
+            Pruning::Pinned
+        } else {
+            Pruning::Done
+        }
+    }
+}
+
+/// The tables, decoded.
+#[derive(Default)]
+struct Tables {
+    meta: Option<Meta>,
+    membership: Option<Bytes>,
+    members: BTreeMap<MemberId, MemberAttributes>,
+    assignments: BTreeMap<u64, MemberId>,
+}
+
+impl Tables {
+    fn read(entries: impl IntoIterator<Item = (Bytes, Bytes)>) -> Result<Tables, SchemaError> {
+        let mut tables = Tables::default();
+        for (key, value) in entries {
+            match TableEntry::decode(&key, &value)? {
+                TableEntry::Meta(meta) => tables.meta = Some(meta),
+                TableEntry::Membership(bytes) => tables.membership = Some(bytes),
+                TableEntry::Member(attributes) => {
+                    tables.members.insert(attributes.member, attributes);
+                }
+                TableEntry::Assignment { nonce, member } => {
+                    tables.assignments.insert(nonce, member);
+                }
+            }
+        }
+        Ok(tables)
+    }
+}
+
+fn load(
+    records: impl IntoIterator<Item = RecordMeta>,
+    revision: Revision,
+) -> Result<Index, StateError> {
+    let index = Index::default();
+    let mut last = None;
+    for RecordMeta { id, key, create_revision, version, lease, tombstone } in records {
+        let damaged = |problem| Err(StateError::Record { id, problem });
+        if last.is_some_and(|last| last >= id) {
+            return damaged("records do not ascend");
+        }
+        if id.main > revision {
+            return damaged("newer than the revision that the tables name");
+        }
+        last = Some(id);
+        index.append(
+            &key,
+            if tombstone {
+                Version::tombstone(id)
+            } else {
+                Version::put(id, create_revision, version, lease)
+            },
+        );
+    }
+    Ok(index)
+}

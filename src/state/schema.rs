@@ -1,0 +1,263 @@
+//! Every key the state keeps in the tables, and how its value is written. Nobody else makes them.
+//!
+//! A key is a kind (one byte) and, where there are many of the kind, which one (big-endian, so that
+//! they are in order). Kinds below 0x10 are the storage's own.
+//!
+//! | kind | which | value |
+//! |---|---|---|
+//! | 0x10 meta | | format version, current revision, compacted revision, last assigned member |
+//! | 0x11 membership | | opaque: the Raft layer's |
+//! | 0x12 member | id | ordinal, name, peer URLs, client URLs |
+//! | 0x13 assignment | nonce | the member id it was answered with |
+//! | 0x20–0x2f | | reserved for leases |
+//! | 0x30–0x3f | | reserved for auth |
+//! | 0x40–0x4f | | reserved for alarms |
+//!
+//! Numbers are big-endian and of fixed size; a text or list is preceded by its length in 4 bytes.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use super::storage::TableChange;
+use crate::types::{MemberAttributes, MemberId, Ordinal, Revision};
+
+const META: u8 = 0x10;
+const MEMBERSHIP: u8 = 0x11;
+const MEMBER: u8 = 0x12;
+const ASSIGNMENT: u8 = 0x13;
+
+/// Whoever changes what a table says raises this, and reads the older ones.
+const FORMAT_VERSION: u8 = 1;
+
+/// The counters of the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Meta {
+    pub(super) revision: Revision,
+    /// [`NEVER_COMPACTED`] until the first compaction.
+    pub(super) compacted: Revision,
+    /// Zero: none was assigned yet.
+    pub(super) last_assigned: MemberId,
+}
+
+/// What etcd answers as the compact revision of a store that was never compacted. Below zero, so
+/// that such a store can be compacted at zero, as in etcd.
+pub(super) const NEVER_COMPACTED: Revision = Revision(-1);
+
+impl Default for Meta {
+    fn default() -> Self {
+        Meta {
+            revision: Revision::EMPTY_STORE,
+            compacted: NEVER_COMPACTED,
+            last_assigned: MemberId::default(),
+        }
+    }
+}
+
+/// One entry of the tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum TableEntry {
+    Meta(Meta),
+    Membership(Bytes),
+    Member(MemberAttributes),
+    Assignment { nonce: u64, member: MemberId },
+}
+
+/// A table entry that this program did not write, or that was damaged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("table entry {key}: {problem}")]
+pub struct SchemaError {
+    /// Hexadecimal.
+    pub key: String,
+    pub problem: &'static str,
+}
+
+impl TableEntry {
+    /// The change that writes this entry.
+    pub(super) fn put(&self) -> TableChange {
+        let (key, value) = self.encode();
+        TableChange::Put { key, value }
+    }
+
+    pub(super) fn encode(&self) -> (Bytes, Bytes) {
+        match self {
+            TableEntry::Meta(meta) => {
+                let mut value = BytesMut::with_capacity(25);
+                value.put_u8(FORMAT_VERSION);
+                value.put_i64(meta.revision.0);
+                value.put_i64(meta.compacted.0);
+                value.put_u64(meta.last_assigned.0);
+                (Bytes::from_static(&[META]), value.freeze())
+            }
+            TableEntry::Membership(bytes) => (Bytes::from_static(&[MEMBERSHIP]), bytes.clone()),
+            TableEntry::Member(attributes) => {
+                let mut value = BytesMut::new();
+                value.put_u32(attributes.ordinal.0);
+                put_text(&mut value, &attributes.name);
+                put_list(&mut value, &attributes.peer_urls);
+                put_list(&mut value, &attributes.client_urls);
+                (numbered(MEMBER, attributes.member.0), value.freeze())
+            }
+            TableEntry::Assignment { nonce, member } => {
+                (numbered(ASSIGNMENT, *nonce), Bytes::copy_from_slice(&member.0.to_be_bytes()))
+            }
+        }
+    }
+
+    pub(super) fn decode(key: &Bytes, value: &Bytes) -> Result<TableEntry, SchemaError> {
+        let damaged = |problem| SchemaError { key: hexadecimal(key), problem };
+        let (mut which, mut rest) = (key.clone(), value.clone());
+        let kind = which.try_get_u8().map_err(|_| damaged("the key is empty"))?;
+        let entry = match kind {
+            META => decode_meta(&mut rest),
+            MEMBERSHIP => Ok(TableEntry::Membership(rest.split_off(0))),
+            MEMBER => decode_member(&mut which, &mut rest),
+            ASSIGNMENT => decode_assignment(&mut which, &mut rest),
+            _ => Err("no such kind is known; a newer version may have written it"),
+        }
+        .map_err(damaged)?;
+        if !which.is_empty() || !rest.is_empty() {
+            return Err(damaged("longer than its kind allows"));
+        }
+        Ok(entry)
+    }
+}
+
+const SHORT: &str = "shorter than its kind asks for";
+
+fn decode_meta(value: &mut Bytes) -> Result<TableEntry, &'static str> {
+    if get_u8(value)? != FORMAT_VERSION {
+        return Err("another version of the format wrote it");
+    }
+    let revision = Revision(value.try_get_i64().map_err(|_| SHORT)?);
+    let compacted = Revision(value.try_get_i64().map_err(|_| SHORT)?);
+    let last_assigned = MemberId(get_u64(value)?);
+    if revision < Revision::EMPTY_STORE || compacted < NEVER_COMPACTED || compacted > revision {
+        return Err("no store has such revisions");
+    }
+    Ok(TableEntry::Meta(Meta { revision, compacted, last_assigned }))
+}
+
+fn decode_member(key: &mut Bytes, value: &mut Bytes) -> Result<TableEntry, &'static str> {
+    Ok(TableEntry::Member(MemberAttributes {
+        member: MemberId(get_u64(key)?),
+        ordinal: Ordinal(value.try_get_u32().map_err(|_| SHORT)?),
+        name: get_text(value)?,
+        peer_urls: get_list(value)?,
+        client_urls: get_list(value)?,
+    }))
+}
+
+fn decode_assignment(key: &mut Bytes, value: &mut Bytes) -> Result<TableEntry, &'static str> {
+    Ok(TableEntry::Assignment { nonce: get_u64(key)?, member: MemberId(get_u64(value)?) })
+}
+
+fn numbered(kind: u8, number: u64) -> Bytes {
+    let mut key = BytesMut::with_capacity(9);
+    key.put_u8(kind);
+    key.put_u64(number);
+    key.freeze()
+}
+
+/// No text or list comes near 4 Gi: a request is bounded to a few MiB.
+fn put_len(buf: &mut BytesMut, len: usize) {
+    buf.put_u32(u32::try_from(len).expect("bounded by the size of a request"));
+}
+
+fn put_text(buf: &mut BytesMut, text: &str) {
+    put_len(buf, text.len());
+    buf.put_slice(text.as_bytes());
+}
+
+fn put_list(buf: &mut BytesMut, list: &[String]) {
+    put_len(buf, list.len());
+    list.iter().for_each(|text| put_text(buf, text));
+}
+
+fn get_u8(buf: &mut Bytes) -> Result<u8, &'static str> {
+    buf.try_get_u8().map_err(|_| SHORT)
+}
+
+fn get_u64(buf: &mut Bytes) -> Result<u64, &'static str> {
+    buf.try_get_u64().map_err(|_| SHORT)
+}
+
+fn get_text(buf: &mut Bytes) -> Result<String, &'static str> {
+    let len = buf.try_get_u32().map_err(|_| SHORT)? as usize;
+    if len > buf.len() {
+        return Err(SHORT);
+    }
+    let text = buf.split_to(len);
+    str::from_utf8(&text).map(str::to_owned).map_err(|_| "a text that is not UTF-8")
+}
+
+fn get_list(buf: &mut Bytes) -> Result<Vec<String>, &'static str> {
+    let len = buf.try_get_u32().map_err(|_| SHORT)?;
+    (0..len).map(|_| get_text(buf)).collect()
+}
+
+fn hexadecimal(key: &[u8]) -> String {
+    key.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entries() -> impl Strategy<Value = TableEntry> {
+        let texts = || prop::collection::vec(".{0,20}", 0..4);
+        prop_oneof![
+            (1..i64::MAX, -1..i64::MAX, any::<u64>()).prop_map(|(a, b, last)| {
+                TableEntry::Meta(Meta {
+                    revision: Revision(a.max(b)),
+                    compacted: Revision(b),
+                    last_assigned: MemberId(last),
+                })
+            }),
+            any::<Vec<u8>>().prop_map(|bytes| TableEntry::Membership(bytes.into())),
+            (any::<u64>(), any::<u32>(), ".{0,20}", texts(), texts()).prop_map(
+                |(member, ordinal, name, peer_urls, client_urls)| {
+                    TableEntry::Member(MemberAttributes {
+                        member: MemberId(member),
+                        ordinal: Ordinal(ordinal),
+                        name,
+                        peer_urls,
+                        client_urls,
+                    })
+                }
+            ),
+            (any::<u64>(), any::<u64>()).prop_map(|(nonce, member)| TableEntry::Assignment {
+                nonce,
+                member: MemberId(member)
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn an_entry_is_read_as_it_was_written(entry in entries()) {
+            let (key, value) = entry.encode();
+            prop_assert_eq!(TableEntry::decode(&key, &value), Ok(entry));
+        }
+
+        #[test]
+        fn a_cut_or_grown_entry_is_refused_and_never_a_panic(entry in entries(), cut in 0usize..40) {
+            let (key, value) = entry.encode();
+            prop_assume!(!matches!(entry, TableEntry::Membership(_)) && cut < value.len());
+            prop_assert!(TableEntry::decode(&key, &value.slice(..cut)).is_err());
+            let grown = Bytes::from([&value[..], &[0]].concat());
+            prop_assert!(TableEntry::decode(&key, &grown).is_err());
+        }
+
+        #[test]
+        fn garbage_is_never_a_panic(key: Vec<u8>, value: Vec<u8>) {
+            let _ = TableEntry::decode(&key.into(), &value.into());
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_key() {
+        let error = TableEntry::decode(&Bytes::from_static(&[0x99, 1]), &Bytes::new()).unwrap_err();
+        assert!(error.to_string().starts_with("table entry 9901: "), "{error}");
+    }
+}

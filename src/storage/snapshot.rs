@@ -1,0 +1,222 @@
+//! Snapshots: one small file each, `snapshots/{index}-{term}.snap`, which lists blocks that are on
+//! disk already.
+//!
+//! ```text
+//! magic (8)   "ordsnp", 0, version
+//! count       of table entries
+//! entry…      key, value: a dump of the tables, the manifest and the position among them
+//! CRC-32      over all of it
+//! ```
+//!
+//! A [`SnapshotRef`] keeps its blocks on disk while it lives. The newest is retained; its blocks are
+//! what tables that were lost are rebuilt from.
+
+use std::{fmt, path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{
+    block::Block,
+    codec::{Decoder, put_bytes, put_varint},
+    content::{Content, Shelf},
+    error::StoreError,
+    generation::Entries,
+    layout::Layout,
+};
+use crate::{
+    disk::{File, Open},
+    types::{LogPosition, Term},
+};
+
+const MAGIC: &[u8; 8] = b"ordsnp\x00\x01";
+/// An entry is at least two lengths: bounds what a count can make us allocate.
+const ENTRY_BYTES_MIN: usize = 2;
+
+/// One of the files that a snapshot consists of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotFile {
+    pub name: String,
+    pub bytes: u64,
+    /// CRC-32 (IEEE) of the whole file.
+    pub crc: u32,
+}
+
+/// A snapshot on this disk. While a clone of it lives, none of its files is removed.
+#[derive(Debug, Clone)]
+pub struct SnapshotRef(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    position: LogPosition,
+    path: PathBuf,
+    files: Vec<SnapshotFile>,
+    file: Arc<dyn File>,
+    blocks: Vec<Arc<Block>>,
+}
+
+/// A snapshot's file name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SnapshotName {
+    pub(super) index: u64,
+    pub(super) term: Term,
+}
+
+impl From<LogPosition> for SnapshotName {
+    fn from(LogPosition { term, index }: LogPosition) -> SnapshotName {
+        SnapshotName { index, term }
+    }
+}
+
+impl fmt::Display for SnapshotName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{:016x}.snap", self.index, self.term.0)
+    }
+}
+
+impl SnapshotName {
+    pub(super) fn parse(name: &str) -> Option<SnapshotName> {
+        let (index, term) = name.strip_suffix(".snap")?.split_once('-')?;
+        let parsed = SnapshotName {
+            index: u64::from_str_radix(index, 16).ok()?,
+            term: Term(u64::from_str_radix(term, 16).ok()?),
+        };
+        (parsed.to_string() == name).then_some(parsed)
+    }
+}
+
+impl SnapshotRef {
+    /// The last entry whose effect is in it.
+    pub fn position(&self) -> LogPosition {
+        self.0.position
+    }
+
+    /// The snapshot file first, then the blocks.
+    pub fn files(&self) -> &[SnapshotFile] {
+        &self.0.files
+    }
+
+    pub(super) fn blocks(&self) -> &[Arc<Block>] {
+        &self.0.blocks
+    }
+
+    pub(super) fn path(&self) -> &PathBuf {
+        &self.0.path
+    }
+
+    /// Whether nobody else holds it.
+    pub(super) fn is_last(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
+    /// Reads at most `bytes_max` from `offset` of the file of this number. May block.
+    pub(super) fn read(
+        &self,
+        file: usize,
+        offset: u64,
+        bytes_max: usize,
+    ) -> Result<Bytes, StoreError> {
+        let Some(facts) = self.0.files.get(file) else {
+            return Err(StoreError::Refused(format!("there is no file {file} in the snapshot")));
+        };
+        let (path, open) = match file.checked_sub(1).and_then(|block| self.0.blocks.get(block)) {
+            Some(block) => (block.path(), block.file()),
+            None => (&*self.0.path, &self.0.file),
+        };
+        let left = usize::try_from(facts.bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; left.min(bytes_max)];
+        open.read_exact_at(&mut bytes, offset).map_err(StoreError::io("read", path))?;
+        Ok(bytes.into())
+    }
+
+    /// Writes a snapshot of these entries; `blocks` are those that the entries name.
+    pub(super) fn save(
+        layout: &Layout,
+        position: LogPosition,
+        entries: &Entries,
+        blocks: Vec<Arc<Block>>,
+    ) -> Result<SnapshotRef, StoreError> {
+        let bytes = encode(entries);
+        let path = layout.snapshots().join(SnapshotName::from(position).to_string());
+        layout.write_atomic(&path, &bytes)?;
+        SnapshotRef::with_blocks(layout, position, path, &bytes, blocks)
+    }
+
+    fn with_blocks(
+        layout: &Layout,
+        position: LogPosition,
+        path: PathBuf,
+        bytes: &[u8],
+        blocks: Vec<Arc<Block>>,
+    ) -> Result<SnapshotRef, StoreError> {
+        let file = layout.disk.open(&path, Open::Read).map_err(StoreError::io("open", &path))?;
+        let snapshot = SnapshotFile {
+            name: SnapshotName::from(position).to_string(),
+            bytes: bytes.len() as u64,
+            crc: crc32fast::hash(bytes),
+        };
+        let block = |block: &Arc<Block>| {
+            let facts = block.facts();
+            SnapshotFile { name: facts.name.to_string(), bytes: facts.bytes, crc: facts.crc }
+        };
+        let files = std::iter::once(snapshot).chain(blocks.iter().map(block)).collect();
+        Ok(SnapshotRef(Arc::new(Held { position, path, files, file, blocks })))
+    }
+
+    /// Opens a snapshot and its blocks, and verifies all but the values; also gives its entries.
+    pub(super) fn open(
+        layout: &Layout,
+        name: SnapshotName,
+        shelf: &mut Shelf<'_>,
+    ) -> Result<(SnapshotRef, Entries), StoreError> {
+        let path = layout.snapshots().join(name.to_string());
+        let bytes = Bytes::from(layout.read(&path)?);
+        let wrong = |what| StoreError::damaged(&path, 0, what);
+        let entries = decode(&bytes).ok_or_else(|| wrong("the snapshot's checksum is wrong"))?;
+        let content = Content::parse(entries.clone());
+        let content = content.ok_or_else(|| wrong("the snapshot's content is wrong"))?;
+        let position = content.applied.filter(|position| SnapshotName::from(*position) == name);
+        let position = position.ok_or_else(|| wrong("the snapshot has another name"))?;
+        let blocks = content.blocks.iter().map(|(facts, _)| shelf.open(facts));
+        let blocks = blocks.collect::<Result<_, _>>()?;
+        let opened = SnapshotRef::with_blocks(layout, position, path, &bytes, blocks)?;
+        Ok((opened, entries))
+    }
+}
+
+fn encode(entries: &Entries) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    put_varint(&mut bytes, entries.len() as u64);
+    for (key, value) in entries {
+        put_bytes(&mut bytes, key);
+        put_bytes(&mut bytes, value);
+    }
+    let crc = crc32fast::hash(&bytes);
+    bytes.extend_from_slice(&crc.to_be_bytes());
+    bytes
+}
+
+/// The entries of a snapshot file, in order of keys. `None`: it is damaged.
+pub(super) fn decode(bytes: &Bytes) -> Option<Entries> {
+    let body = bytes.len().checked_sub(4).map(|end| bytes.slice(..end))?;
+    if crc32fast::hash(&body).to_be_bytes() != bytes[body.len()..] {
+        return None;
+    }
+    let mut decoder = Decoder::new(&body);
+    decoder.take(MAGIC.len()).filter(|magic| magic == MAGIC)?;
+    let count = usize::try_from(decoder.varint()?).ok()?;
+    let mut entries = Entries::with_capacity(count.min(body.len() / ENTRY_BYTES_MIN));
+    for _ in 0..count {
+        let (key, value) = (decoder.bytes_span()?, decoder.bytes_span()?);
+        entries.push((body.slice(key), body.slice(value)));
+    }
+    (decoder.is_done() && entries.is_sorted_by(|a, b| a.0 < b.0)).then_some(entries)
+}
+
+/// The names of all snapshots that are there, newest first.
+pub(super) fn names(layout: &Layout) -> Result<Vec<SnapshotName>, StoreError> {
+    let names = layout.list(&layout.snapshots())?;
+    let mut names: Vec<_> = names.iter().filter_map(|name| SnapshotName::parse(name)).collect();
+    names.sort_unstable();
+    names.reverse();
+    Ok(names)
+}

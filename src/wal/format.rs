@@ -1,0 +1,273 @@
+//! The bytes of segment headers, frame headers and records. Integers are little-endian.
+//!
+//! Pure: no file is touched here. Every decoder takes arbitrary bytes and never panics.
+
+use bytes::{Buf, BufMut, Bytes, TryGetError};
+
+use crate::types::{EntryKind, HardState, LogEntry, LogPosition, MemberId, Term, Vote};
+
+/// Frames begin on these boundaries; see the module head of `wal` for why.
+pub(super) const PAGE_BYTES: u64 = 4096;
+pub(super) const FRAME_HEADER_BYTES: usize = 28;
+/// The part of a segment's first page that its header's CRC covers, CRC included: one sector.
+pub(super) const SEGMENT_HEADER_BYTES: usize = 512;
+
+const MAGIC: &[u8; 8] = b"ORDLWAL\n";
+const FORMAT_VERSION: u32 = 1;
+const CRC_BYTES: usize = 4;
+
+/// The first sector of a segment: whose it is, where it belongs, and all that was known before it,
+/// so that the segments before may be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SegmentHeader {
+    pub(super) member: MemberId,
+    pub(super) sequence: u64,
+    /// In every frame of this segment, and of no other.
+    pub(super) salt: u64,
+    /// The salt of the segment before; zero in the first.
+    pub(super) salt_before: u64,
+    pub(super) segment_bytes: u64,
+    /// The batch number of its first frame. The segment before ends with the one before.
+    pub(super) first_batch: u64,
+    /// The end of the log before this segment; entries go on from there.
+    pub(super) last: Option<LogPosition>,
+    pub(super) hard: HardState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FrameHeader {
+    pub(super) salt: u64,
+    /// One more than the frame before, across segments.
+    pub(super) batch: u64,
+    pub(super) payload_bytes: u32,
+    pub(super) payload_crc: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Record {
+    Entry(LogEntry),
+    Vote(Vote),
+    Committed(LogPosition),
+    /// Everything after this position is dropped; `None`: everything.
+    TruncateAfter(Option<LogPosition>),
+    Purge(LogPosition),
+}
+
+const ENTRY: u8 = 1;
+const VOTE: u8 = 2;
+const COMMITTED: u8 = 3;
+const TRUNCATE_AFTER: u8 = 4;
+const PURGE: u8 = 5;
+
+/// Where the frame after one of this payload begins, counted from its own start.
+pub(super) fn frame_bytes(payload_bytes: usize) -> u64 {
+    ((FRAME_HEADER_BYTES + payload_bytes) as u64).next_multiple_of(PAGE_BYTES)
+}
+
+/// Makes a frame of `frame`, which has room for the header and then the payload: fills in the header
+/// and pads to the page.
+pub(super) fn seal_frame(frame: &mut Vec<u8>, salt: u64, batch: u64) {
+    let payload = &frame[FRAME_HEADER_BYTES..];
+    let header = FrameHeader {
+        salt,
+        batch,
+        payload_bytes: u32::try_from(payload.len()).expect("the writer bounds its frames"),
+        payload_crc: crc32fast::hash(payload),
+    };
+    let bytes = frame_bytes(payload.len());
+    frame[..FRAME_HEADER_BYTES].copy_from_slice(&header.encode());
+    frame.resize(bytes as usize, 0);
+}
+
+/// A salt that no other segment of this log has, as unpredictable as the seed.
+pub(super) fn salt(seed: u64, sequence: u64) -> u64 {
+    let mut z = seed.wrapping_add(sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl SegmentHeader {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(SEGMENT_HEADER_BYTES);
+        out.put_slice(MAGIC);
+        out.put_u32_le(FORMAT_VERSION);
+        out.put_u64_le(self.member.0);
+        out.put_u64_le(self.sequence);
+        out.put_u64_le(self.salt);
+        out.put_u64_le(self.salt_before);
+        out.put_u64_le(self.segment_bytes);
+        out.put_u64_le(self.first_batch);
+        put_optional(&mut out, self.last, put_position);
+        put_optional(&mut out, self.hard.vote, put_vote);
+        put_optional(&mut out, self.hard.committed, put_position);
+        put_optional(&mut out, self.hard.purged, put_position);
+        out.resize(SEGMENT_HEADER_BYTES - CRC_BYTES, 0);
+        out.put_u32_le(crc32fast::hash(&out));
+        out
+    }
+
+    /// From the first [`SEGMENT_HEADER_BYTES`] of a file. The error says what is wrong.
+    pub(super) fn decode(bytes: &[u8]) -> Result<SegmentHeader, String> {
+        let (covered, mut crc) = bytes.split_at(SEGMENT_HEADER_BYTES - CRC_BYTES);
+        if !bytes.starts_with(MAGIC) {
+            return Err("not the header of a log segment".into());
+        }
+        if crc.try_get_u32_le() != Ok(crc32fast::hash(covered)) {
+            return Err("the segment header's checksum does not match".into());
+        }
+        let mut input = &covered[MAGIC.len()..];
+        let fields = |input: &mut &[u8]| -> Result<SegmentHeader, TryGetError> {
+            Ok(SegmentHeader {
+                member: MemberId(input.try_get_u64_le()?),
+                sequence: input.try_get_u64_le()?,
+                salt: input.try_get_u64_le()?,
+                salt_before: input.try_get_u64_le()?,
+                segment_bytes: input.try_get_u64_le()?,
+                first_batch: input.try_get_u64_le()?,
+                last: get_optional(input, get_position)?,
+                hard: HardState {
+                    vote: get_optional(input, get_vote)?,
+                    committed: get_optional(input, get_position)?,
+                    purged: get_optional(input, get_position)?,
+                },
+            })
+        };
+        match input.try_get_u32_le() {
+            Ok(FORMAT_VERSION) => fields(&mut input).map_err(|e| e.to_string()),
+            version => Err(format!(
+                "written in format {}; this program reads {FORMAT_VERSION}",
+                version.unwrap_or_default()
+            )),
+        }
+    }
+}
+
+impl FrameHeader {
+    pub(super) fn encode(&self) -> [u8; FRAME_HEADER_BYTES] {
+        let mut out = [0; FRAME_HEADER_BYTES];
+        let mut rest = &mut out[..];
+        rest.put_u64_le(self.salt);
+        rest.put_u64_le(self.batch);
+        rest.put_u32_le(self.payload_bytes);
+        rest.put_u32_le(self.payload_crc);
+        let crc = crc32fast::hash(&out[..FRAME_HEADER_BYTES - CRC_BYTES]);
+        out[FRAME_HEADER_BYTES - CRC_BYTES..].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// The header at the start of `bytes`, if there is a sound one with this salt.
+    pub(super) fn decode(bytes: &[u8], salt: u64) -> Option<FrameHeader> {
+        let (mut covered, mut crc) =
+            bytes.get(..FRAME_HEADER_BYTES)?.split_at(FRAME_HEADER_BYTES - CRC_BYTES);
+        if crc.try_get_u32_le() != Ok(crc32fast::hash(covered)) {
+            return None;
+        }
+        let header = FrameHeader {
+            salt: covered.try_get_u64_le().ok()?,
+            batch: covered.try_get_u64_le().ok()?,
+            payload_bytes: covered.try_get_u32_le().ok()?,
+            payload_crc: covered.try_get_u32_le().ok()?,
+        };
+        (header.salt == salt).then_some(header)
+    }
+}
+
+pub(super) fn put_entry_record(out: &mut Vec<u8>, entry: &LogEntry) {
+    out.put_u8(ENTRY);
+    put_position(out, entry.position);
+    out.put_u8(entry.kind as u8);
+    let bytes = u32::try_from(entry.data.len()).expect("an entry is smaller than 4 GiB");
+    out.put_u32_le(bytes);
+    out.put_slice(&entry.data);
+}
+
+pub(super) fn put_vote_record(out: &mut Vec<u8>, vote: Vote) {
+    out.put_u8(VOTE);
+    put_vote(out, vote);
+}
+
+pub(super) fn put_committed_record(out: &mut Vec<u8>, position: LogPosition) {
+    out.put_u8(COMMITTED);
+    put_position(out, position);
+}
+
+pub(super) fn put_truncate_record(out: &mut Vec<u8>, position: Option<LogPosition>) {
+    out.put_u8(TRUNCATE_AFTER);
+    put_optional(out, position, put_position);
+}
+
+pub(super) fn put_purge_record(out: &mut Vec<u8>, position: LogPosition) {
+    out.put_u8(PURGE);
+    put_position(out, position);
+}
+
+/// The records of a frame, in order. Entries share the payload's memory.
+pub(super) fn records(mut payload: Bytes) -> Result<Vec<Record>, String> {
+    let mut records = Vec::new();
+    while payload.has_remaining() {
+        records.push(record(&mut payload).ok_or("a record that makes no sense")?);
+    }
+    Ok(records)
+}
+
+fn record(input: &mut Bytes) -> Option<Record> {
+    Some(match input.try_get_u8().ok()? {
+        ENTRY => {
+            let position = get_position(input).ok()?;
+            let kind = match input.try_get_u8().ok()? {
+                0 => EntryKind::Blank,
+                1 => EntryKind::Commands,
+                2 => EntryKind::Membership,
+                _ => return None,
+            };
+            let bytes = input.try_get_u32_le().ok()? as usize;
+            if bytes > input.len() {
+                return None;
+            }
+            Record::Entry(LogEntry { position, kind, data: input.split_to(bytes) })
+        }
+        VOTE => Record::Vote(get_vote(input).ok()?),
+        COMMITTED => Record::Committed(get_position(input).ok()?),
+        TRUNCATE_AFTER => Record::TruncateAfter(get_optional(input, get_position).ok()?),
+        PURGE => Record::Purge(get_position(input).ok()?),
+        _ => return None,
+    })
+}
+
+fn put_position(out: &mut Vec<u8>, position: LogPosition) {
+    out.put_u64_le(position.term.0);
+    out.put_u64_le(position.index);
+}
+
+fn get_position<B: Buf>(input: &mut B) -> Result<LogPosition, TryGetError> {
+    Ok(LogPosition { term: Term(input.try_get_u64_le()?), index: input.try_get_u64_le()? })
+}
+
+fn put_vote(out: &mut Vec<u8>, vote: Vote) {
+    out.put_u64_le(vote.term.0);
+    put_optional(out, vote.voted_for, |out, member| out.put_u64_le(member.0));
+    out.put_u8(u8::from(vote.committed));
+}
+
+fn get_vote<B: Buf>(input: &mut B) -> Result<Vote, TryGetError> {
+    Ok(Vote {
+        term: Term(input.try_get_u64_le()?),
+        voted_for: get_optional(input, |input| Ok(MemberId(input.try_get_u64_le()?)))?,
+        committed: input.try_get_u8()? != 0,
+    })
+}
+
+fn put_optional<T>(out: &mut Vec<u8>, value: Option<T>, put: impl FnOnce(&mut Vec<u8>, T)) {
+    out.put_u8(u8::from(value.is_some()));
+    if let Some(value) = value {
+        put(out, value);
+    }
+}
+
+fn get_optional<B: Buf, T>(
+    input: &mut B,
+    get: impl FnOnce(&mut B) -> Result<T, TryGetError>,
+) -> Result<Option<T>, TryGetError> {
+    Ok(if input.try_get_u8()? == 0 { None } else { Some(get(input)?) })
+}
