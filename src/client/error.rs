@@ -18,7 +18,7 @@ pub enum ClientError {
     #[error("{message}")]
     Refused { code: Code, message: String },
     /// The connection broke, or the member gave up, after the request was sent.
-    #[error("no answer from {endpoint}: {reason}{}", doubt(.kind))]
+    #[error("lost the answer from {endpoint}: {reason}{}", doubt(.kind))]
     Lost { endpoint: String, reason: String, kind: Kind },
     /// The answer did not come in time.
     #[error(

@@ -13,6 +13,7 @@ use super::{
 #[derive(Debug, Parser)]
 #[command(
     name = "kvctl",
+    version,
     after_help = "Example:\n  kvctl put greeting hello && kvctl get greeting",
     subcommand_required = true,
     arg_required_else_help = true,

@@ -2,8 +2,8 @@
 //! work with either.
 //!
 //! A command goes through three steps that know nothing of each other: arguments and standard
-//! input become a [`Request`](request::Request); the request is called and becomes an
-//! [`Answer`](print::Answer); the answer is printed by pure functions, one file for each format.
+//! input become a [`Request`]; the request is called and becomes an [`Answer`](print::Answer); the
+//! answer is printed by pure functions, one file for each format.
 //! Nothing is sent before all arguments and the output format are known to be good.
 
 mod cli;
@@ -171,7 +171,9 @@ fn connection(
 fn explain(error: &clap::Error, around: &mut Surroundings<'_>) -> Result<u8, CtlError> {
     let text = error.render().to_string();
     let code = match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             around.stdout.write_all(text.as_bytes())?;
             around.stdout.flush()?;
             return Ok(exit::OK);

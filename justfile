@@ -1,0 +1,39 @@
+# Habits. Each recipe is a plain command or a few, so cargo alone is enough too.
+
+# Lists the recipes.
+default:
+    @just --list --unsorted
+
+# Everything that must hold; changes nothing.
+verify:
+    cargo fmt --check
+    cargo clippy --all-targets -- -D warnings
+    cargo deny check
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+    cargo test
+
+# Repairs what can be repaired: format, and what clippy knows how to change.
+fix:
+    cargo clippy --all-targets --fix --allow-dirty --allow-staged
+    cargo fmt
+
+# Starts a cluster of three members on this machine; Ctrl-C ends it.
+dev:
+    cargo run --release --bin kvd -- dev
+
+# The long crash test: members are killed at random points, and nothing that was acknowledged is lost.
+crash:
+    cargo test --release --test cluster -- --ignored crash_long --nocapture
+
+# Starts `kvd dev` and uses every member with a real etcdctl.
+smoke:
+    cargo build --release --bins
+    .ci/smoke "${CARGO_TARGET_DIR:-target}/release" "${XDG_CACHE_HOME:-$HOME/.cache}/ordinal"
+
+# Writes the expected output of all scripts under tests/scripts anew; read the diff before you commit it.
+golden:
+    UPDATE_GOLDENFILES=1 cargo test --lib
+
+# What CI does, with the tools it installs.
+ci:
+    .ci/run
