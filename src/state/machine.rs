@@ -114,7 +114,8 @@ impl Machine {
     }
 
     /// Becomes `recovered`, after a snapshot was installed. Readers see all of it at once; reads
-    /// under way end on the state that they began with.
+    /// under way end on the state that they began with. What was applied and not published is dropped:
+    /// the snapshot has it.
     pub fn replace(&mut self, recovered: Machine) {
         assert!(recovered.applied >= self.applied, "a snapshot is never older than the state");
         let current = self.current.clone();
