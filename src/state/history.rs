@@ -6,6 +6,7 @@
 //! Invariants: versions ascend by record id, the latest last; pruning at a revision changes nothing
 //! that a read at that revision or later can see.
 
+use super::storage::RecordMeta;
 use crate::types::{LeaseId, RecordId, Revision};
 
 /// All of a record but its key and value. 40 bytes: with a million keys each one counts.
@@ -32,6 +33,18 @@ impl Version {
             lease: LeaseId::default(),
             sub: id.sub,
             tombstone: true,
+        }
+    }
+
+    pub(super) fn of(record: &RecordMeta) -> Version {
+        let RecordMeta { id, create_revision, version, lease, tombstone, .. } = *record;
+        Version {
+            modified: id.main,
+            created: create_revision,
+            version,
+            lease,
+            sub: id.sub,
+            tombstone,
         }
     }
 

@@ -40,6 +40,8 @@ mod records;
 mod scan;
 mod schema;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use hash::KvHash;

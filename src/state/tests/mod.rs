@@ -1,0 +1,11 @@
+//! Tests of the layer as a whole, on [`MemoryStorage`].
+//!
+//! [`MemoryStorage`]: super::MemoryStorage
+
+mod concurrent;
+mod grammar;
+mod model;
+mod properties;
+mod recovery;
+mod scale;
+mod scripts;

@@ -1,0 +1,62 @@
+//! A start from what does not fit together is refused, and the error says where.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{
+    state::{Contents, Machine, MemoryStorage, StateError},
+    types::*,
+};
+
+fn contents() -> Contents {
+    let storage = Arc::new(MemoryStorage::default());
+    let mut machine = Machine::recover(storage.clone(), None, [], []).unwrap();
+    let puts = ["a", "b"].map(|key| Command::Put(Put { key: key.into(), ..Put::default() }));
+    machine.apply(LogPosition::default(), puts).unwrap();
+    machine.publish();
+    storage.contents()
+}
+
+fn recover(from: Contents) -> Result<Machine, StateError> {
+    let storage = Arc::new(MemoryStorage::default());
+    Machine::recover(storage, from.position, from.tables, from.records)
+}
+
+#[test]
+fn records_that_do_not_ascend_are_refused() {
+    let mut from = contents();
+    from.records.reverse();
+    assert!(recover(from).unwrap_err().to_string().starts_with("record 2.0: "));
+}
+
+#[test]
+fn records_newer_than_the_tables_are_refused() {
+    let mut from = contents();
+    from.tables.clear();
+    assert!(recover(from).unwrap_err().to_string().starts_with("record 2.0: "));
+}
+
+#[test]
+fn a_damaged_table_is_refused_by_its_key() {
+    let mut from = contents();
+    from.tables.push((Bytes::from_static(&[0x12, 0xab]), Bytes::new()));
+    assert!(recover(from).unwrap_err().to_string().starts_with("table entry 12ab: "));
+}
+
+#[test]
+#[should_panic(expected = "is applied after")]
+fn an_entry_is_never_applied_twice() {
+    let mut machine = recover(contents()).unwrap();
+    machine.note(LogPosition::default());
+}
+
+#[test]
+fn what_is_kept_does_not_hold_the_buffer_of_its_request() {
+    let request = Bytes::from(b"key and value".to_vec());
+    let put = Put { key: request.slice(..3), value: request.slice(8..), ..Put::default() };
+    let mut machine = recover(Contents::default()).unwrap();
+    machine.apply(LogPosition::default(), [Command::Put(put)]).unwrap();
+    machine.publish();
+    assert!(request.is_unique(), "the store kept a reference to it");
+}

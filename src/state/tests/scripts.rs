@@ -1,0 +1,329 @@
+//! Runs the scripts of `tests/scripts/state`: one behaviour a file.
+//!
+//! Every command is an entry of its own and is published at once, but between `hold` and `publish`.
+//! See [`grammar`] for `put`, `del`, `get` and `txn`. Besides there are:
+//!
+//! | | |
+//! |---|---|
+//! | `define NAME [if=] [then=] [else=]` | a transaction to be nested, or read with `read-txn NAME` |
+//! | `batch "put a 1" "del b" ...` | one entry of several commands |
+//! | `compact N`, `prune [keys=N]` | compaction, and one step of pruning |
+//! | `begin KEY ...`, `finish` | a read that goes on while other commands run |
+//! | `recover`, `chill` | starts again from the storage; leaves no value in memory |
+//! | `status`, `records` | what readers see; what the storage keeps |
+
+use std::{collections::BTreeMap, error::Error, fmt::Write as _, path::Path, sync::Arc};
+
+use goldenscript::{Command as Line, Context};
+
+use super::grammar::{self, Parsed, Words};
+use crate::{
+    state::{Attempt, Machine, MemoryStorage, RangeRead, ReadError},
+    types::*,
+};
+
+#[test]
+fn scripts_answer_as_recorded() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts/state");
+    #[expect(clippy::disallowed_methods, reason = "test scripts are not data of the store")]
+    let files = std::fs::read_dir(&dir).unwrap();
+    let mut paths: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+    paths.sort();
+    assert!(paths.len() > 10, "scripts are missing from {}", dir.display());
+    for path in paths {
+        if let Err(error) = goldenscript::run(&mut Script::default(), &path) {
+            panic!("{}: {error}", path.display());
+        }
+    }
+}
+
+struct Script {
+    storage: Arc<MemoryStorage>,
+    machine: Machine,
+    next: LogPosition,
+    held: bool,
+    named: BTreeMap<String, Txn>,
+    read: Option<RangeRead>,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        let storage = Arc::new(MemoryStorage::default());
+        let machine = Machine::recover(storage.clone(), None, [], []).unwrap();
+        let next = LogPosition { term: Term(1), index: 0 };
+        Script { storage, machine, next, held: false, named: BTreeMap::new(), read: None }
+    }
+}
+
+impl goldenscript::Runner for Script {
+    type Command = Line;
+
+    fn run(&mut self, line: &Line, _: &Context) -> Result<String, Box<dyn Error>> {
+        let mut words = Words::of(&line.args);
+        if let Some(command) = self.command(&line.name, Words::of(&line.args))? {
+            return self.apply(vec![command]);
+        }
+        match line.name.as_str() {
+            "batch" => {
+                let mut commands = Vec::new();
+                while let Ok(text) = words.next() {
+                    let (name, rest) = text.split_once(' ').ok_or("a command has arguments")?;
+                    let words = Words::of(&parse(rest));
+                    commands.push(self.command(name, words)?.ok_or("no such command")?);
+                }
+                words.end()?;
+                return self.apply(commands);
+            }
+            "define" => {
+                let name = words.next()?;
+                let txn = self.txn(words)?;
+                self.named.insert(name, txn);
+                return Ok(String::new());
+            }
+            _ => {}
+        }
+        let answer = match line.name.as_str() {
+            "get" => self.get(grammar::range(words)?),
+            "read-txn" => self.read_txn(&words.next()?),
+            "begin" => self.begin(grammar::range(words)?),
+            "finish" => self.finish(),
+            "prune" => Ok(self.prune(words.number("keys")?)),
+            "hold" => self.hold(true),
+            "publish" => self.hold(false),
+            "membership" => Ok(self.membership(words.next()?)),
+            "recover" => self.recover(),
+            "chill" => {
+                self.storage.chill();
+                Ok(String::new())
+            }
+            "status" => Ok(self.status()),
+            "records" => Ok(self.records()),
+            name => return Err(format!("no such command: {name}").into()),
+        };
+        match answer {
+            Err(ReadError::Refused(refusal)) => Ok(format!("refused: {refusal}")),
+            answer => Ok(answer?),
+        }
+    }
+}
+
+/// Words of a command inside quotes.
+fn parse(text: &str) -> Vec<goldenscript::Argument> {
+    let argument = |word: &str| match word.split_once('=') {
+        Some((key, value)) => goldenscript::Argument::KeyValue(key.into(), value.into()),
+        None => goldenscript::Argument::Positional(word.into()),
+    };
+    text.split_whitespace().map(argument).collect()
+}
+
+impl Script {
+    fn command(&self, name: &str, mut words: Words) -> Parsed<Option<Command>> {
+        Ok(Some(match name {
+            "put" => Command::Put(grammar::put(words)?),
+            "del" => Command::DeleteRange(grammar::delete(words)?),
+            "txn" => Command::Txn(self.txn(words)?),
+            "compact" => Command::Compact(Revision(words.next()?.parse()?)),
+            "assign" => Command::AssignMember {
+                ordinal: Ordinal(words.number("ordinal")? as u32),
+                nonce: words.number("nonce")? as u64,
+            },
+            "describe" => Command::Describe(MemberAttributes {
+                member: MemberId(words.number("member")? as u64),
+                ordinal: Ordinal(words.number("ordinal")? as u32),
+                name: words.pair("name").unwrap_or_default(),
+                peer_urls: words.pair("peer").into_iter().collect(),
+                client_urls: words.pair("client").into_iter().collect(),
+            }),
+            _ => return Ok(None),
+        }))
+    }
+
+    fn txn(&self, words: Words) -> Parsed<Txn> {
+        grammar::txn(words, |name| self.named.get(name).cloned())
+    }
+
+    fn position(&mut self) -> LogPosition {
+        let position = self.next;
+        self.next.index += 1;
+        position
+    }
+
+    fn apply(&mut self, commands: Vec<Command>) -> Parsed<String> {
+        let position = self.position();
+        let mut text = String::new();
+        for reply in self.machine.apply(position, commands)? {
+            match reply {
+                Ok(reply) => say_reply(&mut text, &reply),
+                Err(refusal) => writeln!(text, "refused: {refusal}")?,
+            }
+        }
+        if !self.held {
+            self.machine.publish();
+        }
+        Ok(text)
+    }
+
+    fn hold(&mut self, held: bool) -> Result<String, ReadError> {
+        self.held = held;
+        if !held {
+            self.machine.publish();
+        }
+        Ok(String::new())
+    }
+
+    fn membership(&mut self, bytes: String) -> String {
+        let position = self.position();
+        self.machine.set_membership(position, bytes.into());
+        self.machine.publish();
+        String::new()
+    }
+
+    fn get(&self, range: Range) -> Result<String, ReadError> {
+        let (at, reply) = match self.machine.view().range(range)?.in_memory()? {
+            Attempt::Done(at, reply) => (at, reply),
+            Attempt::Unfinished(read) => {
+                let (at, reply) = read.finish()?;
+                return Ok(format!("from disk\n{}", say_range(at, &reply)));
+            }
+        };
+        Ok(say_range(at, &reply))
+    }
+
+    fn read_txn(&self, name: &str) -> Result<String, ReadError> {
+        let view = self.machine.view();
+        let (revision, reply) = match view.read_txn_in_memory(&self.named[name])? {
+            Some(answer) => answer,
+            None => view.read_txn(&self.named[name])?,
+        };
+        let mut text = String::new();
+        say_reply(&mut text, &Reply::Txn { revision, reply });
+        Ok(text)
+    }
+
+    fn begin(&mut self, range: Range) -> Result<String, ReadError> {
+        let read = self.machine.view().range(range)?;
+        let text = format!("at {}", read.revision());
+        self.read = Some(read);
+        Ok(text)
+    }
+
+    fn finish(&mut self) -> Result<String, ReadError> {
+        let (at, reply) = self.read.take().expect("a read was begun").finish()?;
+        Ok(say_range(at, &reply))
+    }
+
+    fn prune(&mut self, keys: i64) -> String {
+        let keys_max = if keys == 0 { usize::MAX } else { keys as usize };
+        let before = self.storage.discarded_count();
+        let pruning = self.machine.compact_step(keys_max);
+        self.machine.publish();
+        let discarded = self.storage.discarded_count() - before;
+        format!("{pruning:?}, {discarded} records discarded")
+    }
+
+    fn recover(&mut self) -> Result<String, ReadError> {
+        self.read = None;
+        let from = self.storage.contents();
+        let storage = self.storage.clone();
+        self.machine = Machine::recover(storage, from.position, from.tables, from.records).unwrap();
+        Ok(String::new())
+    }
+
+    fn status(&self) -> String {
+        let view = self.machine.view();
+        let mut text = format!(
+            "revision {}, compacted {}, pruned {}",
+            view.revision(),
+            view.compacted(),
+            view.pruned()
+        );
+        match view.applied() {
+            Some(applied) => write!(text, ", applied {}", applied.index).unwrap(),
+            None => text.push_str(", nothing applied"),
+        }
+        if let Some(membership) = view.membership() {
+            write!(text, "\nmembership {membership:?}").unwrap();
+        }
+        for (id, member) in view.members().iter() {
+            let MemberAttributes { ordinal, name, peer_urls, client_urls, .. } = member;
+            write!(text, "\nmember {id}: {ordinal} {name} {peer_urls:?} {client_urls:?}").unwrap();
+        }
+        text
+    }
+
+    fn records(&self) -> String {
+        let mut text = String::new();
+        for meta in self.storage.contents().records {
+            let what = if meta.tombstone { " deleted" } else { "" };
+            writeln!(text, "{} {}{what}", meta.id, meta.key.escape_ascii()).unwrap();
+        }
+        text
+    }
+}
+
+fn say_reply(text: &mut String, reply: &Reply) {
+    match reply {
+        Reply::Put { revision, reply } => {
+            writeln!(text, "at {revision}").unwrap();
+            say_op(text, &OpReply::Put(reply.clone()), "");
+        }
+        Reply::DeleteRange { revision, reply } => {
+            writeln!(text, "at {revision}").unwrap();
+            say_op(text, &OpReply::DeleteRange(reply.clone()), "");
+        }
+        Reply::Txn { revision, reply } => {
+            writeln!(text, "at {revision}").unwrap();
+            say_op(text, &OpReply::Txn(reply.clone()), "");
+        }
+        Reply::Compact { revision } => writeln!(text, "at {revision}").unwrap(),
+        Reply::Described => writeln!(text, "described").unwrap(),
+        Reply::Assigned(member) => writeln!(text, "member {}", member.0).unwrap(),
+    }
+}
+
+fn say_op(text: &mut String, reply: &OpReply, indent: &str) {
+    match reply {
+        OpReply::Put(reply) => {
+            if let Some(kv) = &reply.prev_kv {
+                writeln!(text, "{indent}was {}", say_kv(kv)).unwrap();
+            }
+            if !indent.is_empty() {
+                writeln!(text, "{indent}put").unwrap();
+            }
+        }
+        OpReply::DeleteRange(reply) => {
+            for kv in &reply.prev_kvs {
+                writeln!(text, "{indent}was {}", say_kv(kv)).unwrap();
+            }
+            writeln!(text, "{indent}{} deleted", reply.deleted).unwrap();
+        }
+        OpReply::Range(reply) => say_range_reply(text, reply, indent),
+        OpReply::Txn(reply) => {
+            let branch = if reply.succeeded { "then" } else { "else" };
+            writeln!(text, "{indent}{branch}").unwrap();
+            for response in &reply.responses {
+                say_op(text, response, &format!("{indent}  "));
+            }
+        }
+    }
+}
+
+fn say_range(at: Revision, reply: &RangeReply) -> String {
+    let mut text = format!("at {at}\n");
+    say_range_reply(&mut text, reply, "");
+    text
+}
+
+fn say_range_reply(text: &mut String, reply: &RangeReply, indent: &str) {
+    for kv in &reply.kvs {
+        writeln!(text, "{indent}{}", say_kv(kv)).unwrap();
+    }
+    let more = if reply.more { ", more" } else { "" };
+    writeln!(text, "{indent}count {}{more}", reply.count).unwrap();
+}
+
+fn say_kv(kv: &KeyValue) -> String {
+    let KeyValue { key, value, create_revision, mod_revision, version, .. } = kv;
+    let (key, value) = (key.escape_ascii(), value.escape_ascii());
+    format!("{key} = \"{value}\" (create {create_revision}, mod {mod_revision}, version {version})")
+}
