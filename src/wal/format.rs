@@ -271,3 +271,114 @@ fn get_optional<B: Buf, T>(
 ) -> Result<Option<T>, TryGetError> {
     Ok(if input.try_get_u8()? == 0 { None } else { Some(get(input)?) })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn positions() -> impl Strategy<Value = LogPosition> {
+        (any::<u64>(), any::<u64>())
+            .prop_map(|(term, index)| LogPosition { term: Term(term), index })
+    }
+
+    fn votes() -> impl Strategy<Value = Vote> {
+        (any::<u64>(), any::<Option<u64>>(), any::<bool>()).prop_map(|(term, member, committed)| {
+            Vote { term: Term(term), voted_for: member.map(MemberId), committed }
+        })
+    }
+
+    fn any_record() -> impl Strategy<Value = Record> {
+        let kinds = [EntryKind::Blank, EntryKind::Commands, EntryKind::Membership];
+        let kinds = proptest::sample::select(kinds.to_vec());
+        let data = proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
+        prop_oneof![
+            (positions(), kinds, data).prop_map(|(position, kind, data)| Record::Entry(LogEntry {
+                position,
+                kind,
+                data
+            })),
+            votes().prop_map(Record::Vote),
+            positions().prop_map(Record::Committed),
+            proptest::option::of(positions()).prop_map(Record::TruncateAfter),
+            positions().prop_map(Record::Purge),
+        ]
+    }
+
+    fn put(out: &mut Vec<u8>, record: &Record) {
+        match record {
+            Record::Entry(entry) => put_entry_record(out, entry),
+            Record::Vote(vote) => put_vote_record(out, *vote),
+            Record::Committed(position) => put_committed_record(out, *position),
+            Record::TruncateAfter(position) => put_truncate_record(out, *position),
+            Record::Purge(position) => put_purge_record(out, *position),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn records_are_read_as_they_were_written(
+            written in proptest::collection::vec(any_record(), 0..10)
+        ) {
+            let mut bytes = Vec::new();
+            written.iter().for_each(|record| put(&mut bytes, record));
+            prop_assert_eq!(records(bytes.into()), Ok(written));
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_refused_without_a_panic(
+            bytes in proptest::collection::vec(0_u8..8, SEGMENT_HEADER_BYTES)
+        ) {
+            prop_assert!(SegmentHeader::decode(&bytes).is_err());
+            prop_assert_eq!(FrameHeader::decode(&bytes, 0), None);
+            let _ = records(bytes.into());
+        }
+
+        #[test]
+        fn a_segment_header_is_read_as_it_was_written(
+            numbers: [u64; 6],
+            last in proptest::option::of(positions()),
+            vote in proptest::option::of(votes()),
+            committed in proptest::option::of(positions()),
+            purged in proptest::option::of(positions()),
+        ) {
+            let [member, sequence, salt, salt_before, segment_bytes, first_batch] = numbers;
+            let member = MemberId(member);
+            let hard = HardState { vote, committed, purged };
+            let header = SegmentHeader {
+                member, sequence, salt, salt_before, segment_bytes, first_batch, last, hard,
+            };
+            prop_assert_eq!(SegmentHeader::decode(&header.encode()), Ok(header));
+        }
+    }
+
+    /// The bytes on disk are a promise: changing them asks for another format version.
+    #[test]
+    fn the_format_of_version_1_does_not_change() {
+        let mut frame = vec![0; FRAME_HEADER_BYTES];
+        let position = LogPosition { term: Term(2), index: 3 };
+        let entry = LogEntry { position, kind: EntryKind::Commands, data: Bytes::from("x") };
+        let vote = Vote { term: Term(4), voted_for: Some(MemberId(5)), committed: true };
+        put(&mut frame, &Record::Entry(entry));
+        put(&mut frame, &Record::Vote(vote));
+        put(&mut frame, &Record::Committed(position));
+        put(&mut frame, &Record::TruncateAfter(None));
+        put(&mut frame, &Record::Purge(position));
+        seal_frame(&mut frame, 6, 7);
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert_eq!(hex(&frame[..28]), "060000000000000007000000000000004e00000029f38a6e79a1ccd3");
+        let hard = HardState { vote: Some(vote), committed: Some(position), purged: None };
+        let header = SegmentHeader {
+            member: MemberId(1),
+            sequence: 2,
+            salt: 3,
+            salt_before: 4,
+            segment_bytes: 8192,
+            first_batch: 5,
+            last: Some(position),
+            hard,
+        };
+        assert_eq!(hex(&header.encode()[508..]), "9d644255");
+    }
+}

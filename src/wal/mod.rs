@@ -60,6 +60,8 @@ mod tail;
 mod upkeep;
 mod writer;
 
+#[cfg(test)]
+mod tests;
 pub use error::WalError;
 pub use log::Log;
 pub use upkeep::Space;
@@ -73,7 +75,7 @@ pub struct WalOptions {
     pub member: MemberId,
     /// Random, another one at every start: it makes the salts.
     pub salt_seed: u64,
-    /// The length of a segment; at least two pages of 4096. A larger frame gets a larger segment.
+    /// The length of a segment: pages of 4096, two at least. A larger frame gets a larger segment.
     pub segment_bytes: u64,
     /// About so much of the end of the log stays in memory, decoded. What is not yet durable stays
     /// whatever its size.

@@ -35,6 +35,7 @@ pub(super) fn recover(
     dir: &Path,
     options: &WalOptions,
 ) -> Result<Recovered, WalError> {
+    assert!(segment::is_segment_length(options.segment_bytes), "segments are whole pages");
     disk.create_dir_all(dir).map_err(WalError::io(dir, 0, "create the directory"))?;
     let found = open_segments(disk, dir, options)?;
     let Some(first) = found.first() else {

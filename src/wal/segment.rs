@@ -71,6 +71,11 @@ pub(super) fn parse_file_name(name: &str) -> Option<u64> {
     (file_name(sequence) == name).then_some(sequence)
 }
 
+/// Whole pages: one for the header, and at least one for frames.
+pub(super) fn is_segment_length(bytes: u64) -> bool {
+    bytes.is_multiple_of(PAGE_BYTES) && bytes >= 2 * PAGE_BYTES
+}
+
 /// Whether this is a file that was on its way to become a segment.
 pub(super) fn is_spare_name(name: &str) -> bool {
     name.starts_with("spare-") && name.ends_with(".tmp")
@@ -156,6 +161,10 @@ impl Segment {
         }
         if header.sequence != sequence {
             let what = format!("this is segment {:016x} under another name", header.sequence);
+            return Err(WalError::damaged(&path, 0, what));
+        }
+        if !is_segment_length(header.segment_bytes) {
+            let what = format!("a segment cannot have {} bytes", header.segment_bytes);
             return Err(WalError::damaged(&path, 0, what));
         }
         if len < header.segment_bytes {
