@@ -56,8 +56,13 @@ pub struct Serve {
     #[arg(long, env = "KVD_ORDINAL", value_name = "N")]
     pub ordinal: Option<u32>,
     /// Where all members' peer ports are, by ordinal
-    #[arg(long, env = "KVD_PEERS", value_delimiter = ',', value_name = "HOST:PORT,…",
-          conflicts_with = "peer_template")]
+    #[arg(
+        long,
+        env = "KVD_PEERS",
+        value_delimiter = ',',
+        value_name = "HOST:PORT,…",
+        conflicts_with = "peer_template"
+    )]
     pub peers: Vec<String>,
     /// The same as a pattern: kv-{ordinal}.kv-peers:2380
     #[arg(long, env = "KVD_PEER_TEMPLATE", value_name = "PATTERN")]

@@ -5,7 +5,10 @@ use prometheus_client::{encoding::text::encode, metrics::gauge::Gauge, registry:
 use crate::node::{Header, Status};
 
 /// The state of a member at the moment of a scrape, in Prometheus' text format.
-pub fn render(now: Option<(&Header, &Status)>, rebuilt_tables: u64) -> Result<String, std::fmt::Error> {
+pub fn render(
+    now: Option<(&Header, &Status)>,
+    rebuilt_tables: u64,
+) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::default();
     let mut gauge = |name: &str, help: &str, value: u64| {
         let gauge: Gauge = Gauge::default();
@@ -13,10 +16,18 @@ pub fn render(now: Option<(&Header, &Status)>, rebuilt_tables: u64) -> Result<St
         registry.register(name, help, gauge);
     };
     gauge("ordinal_tables_rebuilt", "Tables set aside and rebuilt at start", rebuilt_tables);
-    gauge("ordinal_member_running", "Whether this volume is a running member", now.is_some().into());
+    gauge(
+        "ordinal_member_running",
+        "Whether this volume is a running member",
+        now.is_some().into(),
+    );
     if let Some((header, status)) = now {
         let leads = status.leader == Some(header.member);
-        gauge("etcd_server_has_leader", "Whether a leader is known", status.leader.is_some().into());
+        gauge(
+            "etcd_server_has_leader",
+            "Whether a leader is known",
+            status.leader.is_some().into(),
+        );
         gauge("etcd_server_is_leader", "Whether this member leads", leads.into());
         gauge("etcd_server_is_learner", "Whether this member is a learner", status.learner.into());
         gauge("etcd_server_quota_backend_bytes", "Quota of live bytes", status.db_size_quota_bytes);

@@ -83,8 +83,7 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>> {
-        let file =
-            fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
         file.try_lock()?;
         Ok(Box::new(RealLock { _file: file }))
     }

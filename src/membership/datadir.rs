@@ -37,11 +37,7 @@ pub enum DataDirError {
     )]
     NoLog { dir: String, member: crate::types::MemberId },
     #[error("{dir}: belongs to ordinal {found}, this is ordinal {expected}")]
-    OtherOrdinal {
-        dir: String,
-        found: crate::types::Ordinal,
-        expected: crate::types::Ordinal,
-    },
+    OtherOrdinal { dir: String, found: crate::types::Ordinal, expected: crate::types::Ordinal },
     #[error("{dir}: belongs to {found:?}, this is {expected:?}")]
     OtherHome { dir: String, found: String, expected: String },
 }

@@ -158,8 +158,7 @@ impl Formation {
         if request.home != self.config.home {
             return refuse(format!("this is {:?}, not {:?}", self.config.home, request.home));
         }
-        let founders: Vec<PeerPlace> =
-            request.founders.into_iter().map(place_from_wire).collect();
+        let founders: Vec<PeerPlace> = request.founders.into_iter().map(place_from_wire).collect();
         let Some(me) = founders.iter().find(|p| p.ordinal == self.config.ordinal) else {
             return refuse(format!("ordinal {} is no founder", self.config.ordinal));
         };

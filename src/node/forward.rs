@@ -94,8 +94,7 @@ impl Link {
     fn send(&mut self, forward: Forward) {
         let id = self.next_id;
         self.next_id += 1;
-        let request =
-            peer::ForwardRequest { hello: None, id, request: Some(forward.request) };
+        let request = peer::ForwardRequest { hello: None, id, request: Some(forward.request) };
         match self.requests.send(request) {
             Ok(()) => {
                 self.pending.insert(id, forward.outcome);

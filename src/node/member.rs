@@ -19,8 +19,8 @@ use crate::{
     lane::{Lane, Lanes},
     proto::convert,
     raft::Raft,
-    stop::Stop,
     state::{Attempt, ReadError, StorageError, View, reads_only},
+    stop::Stop,
     types::{
         AlarmKind, ClusterId, Command, CommandError, MemberId, Range, Revision, Txn, TxnReply,
     },
@@ -336,11 +336,8 @@ impl NodePort for Node {
         let inner = &self.inner;
         let now = inner.raft.leadership();
         let size = inner.view.size();
-        let learner = inner
-            .raft
-            .members()
-            .iter()
-            .any(|m| m.place.member == inner.options.member && !m.voter);
+        let learner =
+            inner.raft.members().iter().any(|m| m.place.member == inner.options.member && !m.voter);
         let mut errors = Vec::new();
         if now.leader.is_none() {
             errors.push("etcdserver: no leader".to_string());

@@ -14,8 +14,8 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::hello::Me;
 use super::address::PeerAddresses;
+use super::hello::Me;
 use crate::{
     membership::Peers,
     node::{Answers, LeaderLink, LinkError},
@@ -151,10 +151,8 @@ impl Transport for PeerClient {
         let traffic = if heartbeats { Traffic::Control } else { Traffic::Log };
         let client = self.client_of(to, traffic);
         let mut hello = self.hello(to.member);
-        let requests = requests.map(move |request| peer::AppendRequest {
-            hello: hello.take(),
-            ..request
-        });
+        let requests =
+            requests.map(move |request| peer::AppendRequest { hello: hello.take(), ..request });
         let requests = Outgoing(requests.boxed());
         Box::pin(async move {
             match client?.append(requests).await {
@@ -201,8 +199,7 @@ impl Transport for PeerClient {
     ) -> Opening<peer::SnapshotReply> {
         let client = self.client_of(to, Traffic::Snapshot);
         let mut hello = self.hello(to.member);
-        let chunks =
-            chunks.map(move |chunk| peer::SnapshotChunk { hello: hello.take(), ..chunk });
+        let chunks = chunks.map(move |chunk| peer::SnapshotChunk { hello: hello.take(), ..chunk });
         let chunks = Outgoing(chunks.boxed());
         Box::pin(async move {
             match client?.snapshot(chunks).await {

@@ -128,10 +128,7 @@ mod tests {
     fn calls_for_another_life_of_this_place_are_refused() {
         let other = Me { member: MemberId(1), ..me() };
         assert_eq!(me().check(&other.hello(MemberId(2))), Ok(()));
-        assert!(matches!(
-            me().check(&other.hello(MemberId(3))),
-            Err(Refused::Incarnation { .. })
-        ));
+        assert!(matches!(me().check(&other.hello(MemberId(3))), Err(Refused::Incarnation { .. })));
         let foreign = Me { cluster: ClusterId(8), ..other };
         assert!(matches!(me().check(&foreign.hello(MemberId(2))), Err(Refused::Cluster { .. })));
     }

@@ -44,8 +44,7 @@ struct Inner {
 
 impl PeerService {
     pub fn new(formation: Arc<Formation>, lanes: Lanes) -> PeerService {
-        let inner =
-            Inner { formation, running: OnceLock::new(), boots: Boots::default(), lanes };
+        let inner = Inner { formation, running: OnceLock::new(), boots: Boots::default(), lanes };
         PeerService { inner: Arc::new(inner) }
     }
 
@@ -176,8 +175,7 @@ impl Peer for PeerService {
     ) -> Result<Response<peer::PromiseReply>, Status> {
         let formation = self.inner.formation.clone();
         let request = request.into_inner();
-        let kept =
-            self.inner.lanes.run("promise", move || formation.handle_promise(request)).await;
+        let kept = self.inner.lanes.run("promise", move || formation.handle_promise(request)).await;
         match kept {
             Ok(Some(Ok(reply))) => Ok(Response::new(reply)),
             Ok(Some(Err(e))) => Err(Status::internal(e.to_string())),

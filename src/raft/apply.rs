@@ -11,7 +11,7 @@ use prost::Message;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    Commands, Answers, Types,
+    Answers, Commands, Types,
     convert::{self, Entry, StoredMembership},
     decode_commands,
     store::Recovered,
@@ -27,8 +27,14 @@ const COMPACTION_STEP_KEYS: usize = 4096;
 
 /// What the lane is asked to do.
 pub(super) enum Work {
-    Entries { entries: Vec<(Entry, Option<ApplyResponder<Types>>)>, done: Done },
-    Install { recovered: Recovered, done: Done },
+    Entries {
+        entries: Vec<(Entry, Option<ApplyResponder<Types>>)>,
+        done: Done,
+    },
+    Install {
+        recovered: Recovered,
+        done: Done,
+    },
     /// From the lane to itself between other work, and from `retention` now and then: a read may
     /// have held compaction up.
     Compact,

@@ -200,15 +200,9 @@ impl Raft {
         };
         let config = options.timing.raft_config().validate();
         let config = config.map_err(|e| StartError::Raft(e.to_string()))?;
-        let raft = openraft::Raft::new(
-            options.me,
-            Arc::new(config),
-            network,
-            log_store,
-            machine,
-        )
-        .await
-        .map_err(|e| StartError::Raft(e.to_string()))?;
+        let raft = openraft::Raft::new(options.me, Arc::new(config), network, log_store, machine)
+            .await
+            .map_err(|e| StartError::Raft(e.to_string()))?;
         clock.follow(raft.metrics());
         let handle = Raft {
             raft,
@@ -256,10 +250,9 @@ impl Raft {
     /// Replicates an encoded `CommandBatch` and answers what applying it answered.
     pub async fn propose(&self, commands: Bytes) -> Result<Proposed, ProposeError> {
         match self.raft.client_write(Commands(commands)).await {
-            Ok(done) => Ok(Proposed {
-                position: convert::position(&done.log_id),
-                replies: done.data.0,
-            }),
+            Ok(done) => {
+                Ok(Proposed { position: convert::position(&done.log_id), replies: done.data.0 })
+            }
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
                 Err(ProposeError::NotLeader(place(to.leader_id, to.leader_node)))
             }

@@ -38,7 +38,10 @@ pub(super) struct Machine {
 
 impl Machine {
     /// One hop to the apply lane and back.
-    async fn hop(&self, work: impl FnOnce(oneshot::Sender<io::Result<()>>) -> Work) -> io::Result<()> {
+    async fn hop(
+        &self,
+        work: impl FnOnce(oneshot::Sender<io::Result<()>>) -> Work,
+    ) -> io::Result<()> {
         let (done, result) = oneshot::channel();
         let gone = || io::Error::other("the apply lane has stopped");
         self.lane.send(work(done)).map_err(|_| gone())?;

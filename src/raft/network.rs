@@ -13,16 +13,14 @@ use std::{
 use futures_util::{Stream, StreamExt, stream};
 use openraft::{
     Instant as _, OptionalSend,
-    errors::{
-        NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
-    },
+    async_runtime::watch::WatchReceiver as _,
+    errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
     network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2},
     raft::{
         AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
         StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
         VoteResponse,
     },
-    async_runtime::watch::WatchReceiver as _,
     type_config::alias::{SnapshotOf, WatchReceiverOf},
 };
 use tokio::{sync::mpsc, time::Instant};
@@ -199,7 +197,11 @@ impl<T: Transport> Peer<T> {
         Rpc::Timeout(Timeout { action, id: self.net.me, target: self.to.member, timeout })
     }
 
-    async fn ask_vote(&self, rpc: VoteRequest<Types>, pre_vote: bool) -> Result<VoteResponse<Types>, Rpc> {
+    async fn ask_vote(
+        &self,
+        rpc: VoteRequest<Types>,
+        pre_vote: bool,
+    ) -> Result<VoteResponse<Types>, Rpc> {
         let request = peer::VoteRequest {
             hello: None,
             vote: Some(vote_to_wire(&rpc.vote)),
@@ -209,8 +211,7 @@ impl<T: Transport> Peer<T> {
         };
         // A vote costs the peer an fsync: more than a heartbeat's patience.
         let limit = self.net.heartbeat * 4;
-        let reply =
-            self.net.transport.vote(self.to, request, limit).await.map_err(rpc_error)?;
+        let reply = self.net.transport.vote(self.to, request, limit).await.map_err(rpc_error)?;
         Ok(VoteResponse {
             vote: vote_from_wire(reply.vote).map_err(unreadable)?,
             vote_granted: reply.granted,
@@ -281,7 +282,11 @@ impl<T: Transport> RaftNetworkV2<Types> for Peer<T> {
         })
     }
 
-    async fn vote(&mut self, rpc: VoteRequest<Types>, _: RPCOption) -> Result<VoteResponse<Types>, Rpc> {
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        _: RPCOption,
+    ) -> Result<VoteResponse<Types>, Rpc> {
         self.ask_vote(rpc, false).await
     }
 
@@ -306,18 +311,12 @@ impl<T: Transport> RaftNetworkV2<Types> for Peer<T> {
             last: log_id_to_wire(req.last_log_id().copied()),
         };
         let limit = option.hard_ttl().max(self.net.heartbeat * 4);
-        let reply = self
-            .net
-            .transport
-            .transfer_leader(self.to, request, limit)
-            .await
-            .map_err(rpc_error)?;
+        let reply =
+            self.net.transport.transfer_leader(self.to, request, limit).await.map_err(rpc_error)?;
         match reply.accepted {
             true => Ok(Ok(())),
             // The reasons differ only in words; openraft tries again either way.
-            false => {
-                Err(rpc_error(TransportError::Broken(self.to.member, reply.why_not)))
-            }
+            false => Err(rpc_error(TransportError::Broken(self.to.member, reply.why_not))),
         }
     }
 
@@ -404,7 +403,7 @@ async fn send_snapshot<T: Transport>(
             }
             reply = tokio::time::timeout(SNAPSHOT_STALL, replies.next()) => {
                 let reply = reply.map_err(|_| broken_snapshot(to, "no progress"))?;
-                let reply = reply.ok_or_else(|| gone())?;
+                let reply = reply.ok_or_else(gone)?;
                 let reply = reply.map_err(|e| StreamingError::from(rpc_error(e)))?;
                 match reply.result {
                     Some(snapshot_reply::Result::Want(want)) => {

@@ -16,8 +16,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::{
     Types,
     convert::{
-        Unreadable, entry_from_wire, log_id_from_wire, log_id_to_wire,
-        stored_membership_from_wire, vote_from_wire, vote_to_wire,
+        Unreadable, entry_from_wire, log_id_from_wire, log_id_to_wire, stored_membership_from_wire,
+        vote_from_wire, vote_to_wire,
     },
     handle::Raft,
     machine::SnapshotData,
@@ -88,7 +88,10 @@ impl Raft {
     }
 
     /// Heartbeats are answered one by one: a conflict in one of them does not end the stream.
-    fn answer_each<S>(&self, requests: S) -> BoxStream<'static, Result<peer::AppendReply, PeerError>>
+    fn answer_each<S>(
+        &self,
+        requests: S,
+    ) -> BoxStream<'static, Result<peer::AppendReply, PeerError>>
     where
         S: Stream<Item = Result<AppendEntriesRequest<Types>, Unreadable>> + Send + 'static,
     {
@@ -129,15 +132,12 @@ impl Raft {
             .filter_map(|request| std::future::ready(request.ok()));
         self.raft
             .stream_append(readable)
-            .map(|result| {
-                result.map(append_to_wire).map_err(|e| PeerError::Stopped(e.to_string()))
-            })
+            .map(|result| result.map(append_to_wire).map_err(|e| PeerError::Stopped(e.to_string())))
             .boxed()
     }
 
     pub async fn handle_vote(&self, wire: peer::VoteRequest) -> Result<peer::VoteReply, PeerError> {
-        let mut request =
-            VoteRequest::new(vote_from_wire(wire.vote)?, log_id_from_wire(wire.last));
+        let mut request = VoteRequest::new(vote_from_wire(wire.vote)?, log_id_from_wire(wire.last));
         request.leadership_transfer = wire.leadership_transfer;
         let reply = match wire.pre_vote {
             true => self.raft.pre_vote(request).await,
@@ -235,15 +235,10 @@ where
         }
     }
     incoming.finish().await.map_err(|e| failed(&e))?;
-    let snapshot = SnapshotOf::<Types, SnapshotData> {
-        meta,
-        snapshot: SnapshotData::Received(incoming),
-    };
+    let snapshot =
+        SnapshotOf::<Types, SnapshotData> { meta, snapshot: SnapshotData::Received(incoming) };
     let done = raft.install_full_snapshot(vote, snapshot).await;
     let done = done.map_err(|e| PeerError::Stopped(e.to_string()))?;
     tracing::info!(bytes = received, "a snapshot was installed");
-    replies
-        .send(reply(snapshot_reply::Result::Done(vote_to_wire(&done.vote))))
-        .await
-        .map_err(gone)
+    replies.send(reply(snapshot_reply::Result::Done(vote_to_wire(&done.vote)))).await.map_err(gone)
 }

@@ -34,12 +34,7 @@ impl Default for Retention {
 }
 
 /// Checks again and again until told to stop.
-pub(super) async fn run(
-    raft: Raft,
-    retention: Retention,
-    mut stopping: Stopping,
-    fault: Fault,
-) {
+pub(super) async fn run(raft: Raft, retention: Retention, mut stopping: Stopping, fault: Fault) {
     let mut tick = tokio::time::interval(retention.check_every);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -48,8 +48,10 @@ pub trait SnapshotStore: Send + Sync + 'static {
         files: Vec<SnapshotFile>,
     ) -> BoxFuture<'_, Result<Box<dyn Incoming>, StorageError>>;
     /// Replaces everything by a received snapshot.
-    fn install(&self, incoming: Box<dyn Incoming>)
-    -> BoxFuture<'_, Result<Recovered, StorageError>>;
+    fn install(
+        &self,
+        incoming: Box<dyn Incoming>,
+    ) -> BoxFuture<'_, Result<Recovered, StorageError>>;
 }
 
 /// A durable snapshot. Its files stay while it is held.

@@ -163,9 +163,9 @@ impl SnapshotStore for Snapshots {
             };
             let installed = self.store.install(received.0).await.map_err(failed)?;
             let latest = match self.store.retained() {
-                Some(snapshot) => Some(
-                    Sent::describe(&self.store, snapshot, self.lanes).await.map_err(failed)?,
-                ),
+                Some(snapshot) => {
+                    Some(Sent::describe(&self.store, snapshot, self.lanes).await.map_err(failed)?)
+                }
                 None => None,
             };
             self.keep(latest);

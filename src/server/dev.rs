@@ -3,10 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Context;
-use tokio::{
-    sync::oneshot,
-    task::JoinSet,
-};
+use tokio::{sync::oneshot, task::JoinSet};
 
 use super::{
     member::{self, MemberConfig, Ports},
@@ -95,7 +92,11 @@ fn welcome(args: &Dev) -> String {
          \x20   kvctl put greeting hello      (or etcdctl: it is the same API)\n\
          \x20   kvctl get greeting\n\
          \x20   kvctl endpoint status -w table\n\n  Ctrl-C stops it.\n\n",
-        if args.members == 1 { "One member is".into() } else { format!("{} members are", args.members) },
+        if args.members == 1 {
+            "One member is".into()
+        } else {
+            format!("{} members are", args.members)
+        },
         args.data_dir.display(),
         loopback(args.base_port + 100),
     )

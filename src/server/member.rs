@@ -3,11 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use tokio::{
-    net::TcpListener,
-    sync::oneshot,
-    task::JoinHandle,
-};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
@@ -21,9 +17,7 @@ use crate::{
     disk::{Disk, RealDisk},
     fault::Fault,
     lane::Lanes,
-    membership::{
-        DataDir, Formation, FormationConfig, Formed, Identity, promote_learners,
-    },
+    membership::{DataDir, Formation, FormationConfig, Formed, Identity, promote_learners},
     node::{Node, NodeOptions, NodePort, NodeTasks},
     peer::{Me, PeerAddresses, PeerClient, PeerService, Running},
     proto,
@@ -253,8 +247,7 @@ fn serve_clients(
         .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
         .build_v1()
         .context("the built-in descriptors are unreadable")?;
-    let routes =
-        api::routes(node.clone(), options).add_service(health).add_service(reflection);
+    let routes = api::routes(node.clone(), options).add_service(health).add_service(reflection);
     let server = Server::builder()
         .tcp_nodelay(true)
         // Clients ping about once a response; a dead one is noticed within half a minute.

@@ -149,10 +149,10 @@ impl Manifest {
         let ids = live.ids.as_deref().unwrap_or_default();
         let mut changed = BTreeSet::new();
         for id in dead {
-            if let Ok(ordinal) = ids.binary_search(id) {
-                if let Some(chunk) = live.dead.mark(ordinal) {
-                    changed.insert(chunk);
-                }
+            if let Ok(ordinal) = ids.binary_search(id)
+                && let Some(chunk) = live.dead.mark(ordinal)
+            {
+                changed.insert(chunk);
             }
         }
         let name = live.block.facts().name;
