@@ -128,7 +128,7 @@ impl Log {
         });
     }
 
-    /// Notes what is committed. Durable with the next change that is, or on [`Log::close`]: after a
+    /// Notes what is committed. Durable with the next change after it, or on [`Log::close`]: after a
     /// crash it may be an earlier one, but never runs ahead of the entries appended before it.
     pub fn save_committed(&self, position: LogPosition) {
         self.change(None, |state| {

@@ -5,7 +5,7 @@
 //!   say right after [`Log::open`] is durable too, also if the process before died in mid-write;
 //! - a damaged log is refused by name and offset. Only the final frame is ever cut, because a frame
 //!   that was not acknowledged cannot be told from the last one that was;
-//! - after a failed write or sync nothing is written any more: the member stops ([`Fault`]).
+//! - after a failed write or sync nothing is written any more: the member stops ([`crate::fault::Fault`]).
 //!
 //! # On disk
 //! ```text

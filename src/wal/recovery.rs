@@ -3,7 +3,7 @@
 //! Opening never needs space, except for the first segment ever, and what it reports is durable when
 //! it returns: the final frame may have been in the page cache only, because the process before died
 //! before its sync, or because that sync failed and left the pages marked clean. So that frame is
-//! written once more, and synced.
+//! written once more, and synced; the bytes are the same, so a torn write changes nothing.
 
 use std::{path::Path, sync::Arc};
 

@@ -182,3 +182,91 @@ impl State {
         Ok(ReadPlan::Disk(self.frames.covering(range.clone(), bytes_max), range))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::Arc};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        disk::sim::SimDisk,
+        types::{EntryKind, Term},
+        wal::{
+            format::{PAGE_BYTES, SegmentHeader},
+            segment::Spare,
+        },
+    };
+
+    fn somewhere() -> FramePlace {
+        let disk = SimDisk::new(1);
+        let header = SegmentHeader {
+            member: Default::default(),
+            sequence: 1,
+            salt: 1,
+            salt_before: 0,
+            segment_bytes: 0,
+            first_batch: 1,
+            last: None,
+            hard: HardState::default(),
+        };
+        let spare = Spare::prepare(&disk, Path::new(""), 0, 2 * PAGE_BYTES).unwrap();
+        let segment = Arc::new(spare.activate(&disk, Path::new(""), header).unwrap());
+        FramePlace { segment, offset: PAGE_BYTES, bytes: PAGE_BYTES }
+    }
+
+    fn request(state: &mut State, records: Vec<Record>) {
+        records.into_iter().for_each(|record| state.apply(record).unwrap());
+        state.end_request();
+    }
+
+    fn entries(term: u64, range: Range<u64>) -> Vec<Record> {
+        let entry = |index| LogEntry {
+            position: LogPosition { term: Term(term), index },
+            kind: EntryKind::Blank,
+            data: Bytes::new(),
+        };
+        range.map(|index| Record::Entry(entry(index))).collect()
+    }
+
+    /// The writer works request by request here, while more of them wait.
+    #[test]
+    fn what_a_truncation_on_its_way_replaces_is_neither_durable_nor_dropped_from_memory() {
+        let (mut state, place) = (State::after(None, HardState::default(), 0), somewhere());
+        let kept = LogPosition { term: Term(1), index: 4 };
+        request(&mut state, entries(1, 0..10));
+        request(&mut state, vec![Record::TruncateAfter(Some(kept))]);
+        request(&mut state, entries(2, 5..20));
+        let replaced = |state: &State| match state.plan_read(5..20, 1000).unwrap() {
+            ReadPlan::Ready(read) => read.len(),
+            ReadPlan::Disk(..) => 0,
+        };
+
+        state.settle(1, &place, &[Effect::Append { first: 0, end: 10 }]);
+        assert_eq!((state.durable(), replaced(&state)), (Some(4), 15));
+        state.settle(2, &place, &[Effect::Truncate { next: 5 }]);
+        assert_eq!((state.durable(), replaced(&state)), (Some(4), 15));
+        state.settle(3, &place, &[Effect::Append { first: 5, end: 20 }]);
+        assert_eq!((state.durable(), replaced(&state)), (Some(19), 0));
+    }
+
+    #[test]
+    fn the_impossible_is_refused() {
+        let mut state = State::after(None, HardState::default(), 0);
+        let at = |term, index| LogPosition { term: Term(term), index };
+        request(&mut state, entries(2, 0..10));
+        request(&mut state, vec![Record::Purge(at(2, 3))]);
+        let mut refused = |record| assert!(state.apply(record).is_err());
+        for gap in [9, 11] {
+            refused(entries(2, gap..gap + 1).remove(0));
+        }
+        refused(entries(1, 10..11).remove(0));
+        refused(Record::TruncateAfter(Some(at(1, 5))));
+        refused(Record::TruncateAfter(Some(at(2, 10))));
+        refused(Record::TruncateAfter(Some(at(2, 2))));
+        refused(Record::TruncateAfter(None));
+        refused(Record::Purge(at(2, 3)));
+        refused(Record::Purge(at(1, 7)));
+    }
+}

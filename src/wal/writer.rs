@@ -34,7 +34,7 @@ pub(super) struct Request {
 pub(super) enum Change {
     Append(Vec<LogEntry>),
     Vote(Vote),
-    /// Written with whatever comes next; not worth a frame of its own.
+    /// Written before whatever comes next; not worth a frame of its own.
     Committed(LogPosition),
     TruncateAfter(Option<LogPosition>),
     Purge(LogPosition),
@@ -171,7 +171,7 @@ impl Writer {
     }
 
     fn write_frame(&mut self) -> Result<(), WalError> {
-        let Some(bytes) = self.frame.finish() else { return Ok(()) };
+        let Some(bytes) = self.frame.size() else { return Ok(()) };
         if !self.end.segments.active().has_room(self.end.offset, bytes) {
             self.next_segment(bytes)?;
         }
@@ -288,15 +288,12 @@ impl Frame {
     }
 
     /// The size of the frame on disk; `None` when there is nothing to write.
-    fn finish(&mut self) -> Option<u64> {
-        if self.bytes.len() == FRAME_HEADER_BYTES {
-            return None;
-        }
-        self.put_committed();
-        Some(format::frame_bytes(self.bytes.len() - FRAME_HEADER_BYTES))
+    fn size(&self) -> Option<u64> {
+        let payload_bytes = self.bytes.len() - FRAME_HEADER_BYTES;
+        (payload_bytes > 0).then(|| format::frame_bytes(payload_bytes))
     }
 
-    /// Ready for the next; a commit mark that found no company stays.
+    /// Ready for the next; a commit mark that nothing followed stays.
     fn clear(&mut self) {
         self.after = self.before;
         self.effects.clear();

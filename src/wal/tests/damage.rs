@@ -175,6 +175,20 @@ async fn bytes_of_garbage_never_make_up_entries() {
     }
 }
 
+/// A write that the disk put in the wrong place: all checksums hold.
+#[tokio::test]
+async fn a_frame_in_the_place_of_another_is_refused() {
+    let recorded = record().await;
+    let (path, bytes) = recorded.segments().swap_remove(2);
+    let (first, second) = (PAGE_BYTES, 2 * PAGE_BYTES);
+    let later = &bytes[second as usize..][..PAGE_BYTES as usize];
+    let misplace = |disk: &SimDisk| {
+        disk.open(&path, Open::Write).unwrap().write_all_at(later, first).unwrap();
+    };
+    let error = recorded.after(misplace).unwrap_err();
+    assert!(is_damage(&error, (&path, first..=first)), "{error}");
+}
+
 #[tokio::test]
 async fn a_missing_segment_is_refused_unless_it_was_purged() {
     let recorded = record().await;

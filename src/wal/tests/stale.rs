@@ -61,3 +61,15 @@ async fn a_truncation_on_its_way_hides_what_the_disk_still_holds() {
     let read = log.read(5..9, 1 << 20).await.unwrap();
     assert_eq!(read, (5..9).map(|i| entry(2, i, 200)).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn a_segment_whose_entries_were_truncated_does_not_outlive_the_purge_of_what_it_holds() {
+    let disk = SimDisk::new(1);
+    let (log, _) = open(&disk, &options(2)).unwrap();
+    write(&log, Op::Append((0..10).map(|i| entry(1, i, 10)).collect())).await.unwrap();
+    write(&log, Op::TruncateAfter(Some(position(1, 1)))).await.unwrap();
+    write(&log, Op::Append((2..4).map(|i| entry(2, i, 10)).collect())).await.unwrap();
+    write(&log, Op::Purge(position(1, 1))).await.unwrap();
+    // Left are the entries 2 and 3, and the purge.
+    assert_eq!(log.size(), 2 * 2 * 4096);
+}
