@@ -37,7 +37,8 @@ use crate::{fault::Fault, types::LogPosition};
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
-/// What the lane is told.
+/// What the lane is told. Its inbox is bounded by its senders: each waits for its answer, and
+/// [`Message::Look`] is sent only if none is under way (see [`Pending`](super::pending::Pending)).
 #[derive(Debug)]
 pub(super) enum Message {
     /// There may be something to do.
