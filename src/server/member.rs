@@ -4,8 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
+use tonic::transport::{Server, server::TcpIncoming};
 
 use super::{
     adapters::OpenStorage,
@@ -213,15 +212,20 @@ async fn open_formation(config: &MemberConfig, lanes: Lanes) -> anyhow::Result<A
     Ok(Arc::new(opened?))
 }
 
+/// Small answers go out at once: Nagle's algorithm would hold them for 40 ms. (The server builder's
+/// own switch is not for listeners that are handed to it.)
+fn without_delay(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true))
+}
+
 fn serve_peers(servers: &mut Servers, listener: TcpListener, service: PeerService) {
     let server = Server::builder()
-        .tcp_nodelay(true)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
         .add_service(service.into_server());
     let stopped = servers.stopped();
     servers.add("peer", async move {
-        let incoming = TcpListenerStream::new(listener);
+        let incoming = without_delay(listener);
         Ok(server.serve_with_incoming_shutdown(incoming, stopped).await?)
     });
 }
@@ -249,14 +253,13 @@ fn serve_clients(
         .context("the built-in descriptors are unreadable")?;
     let routes = api::routes(node.clone(), options).add_service(health).add_service(reflection);
     let server = Server::builder()
-        .tcp_nodelay(true)
         // Clients ping about once a response; a dead one is noticed within half a minute.
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .add_routes(routes);
     let stopped = servers.stopped();
     servers.add("client", async move {
-        let incoming = TcpListenerStream::new(listener);
+        let incoming = without_delay(listener);
         Ok(server.serve_with_incoming_shutdown(incoming, stopped).await?)
     });
     Ok(())
