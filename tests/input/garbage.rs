@@ -52,13 +52,19 @@ fn garbage() -> Vec<(&'static str, Vec<u8>)> {
         ("a huge frame", after(&huge_frame)),
         ("headers without end", after(&headers_without_end)),
         ("a message of 4 GiB", after(&call(1, put, &[0, 0xff, 0xff, 0xff, 0xff, 1, 2, 3]))),
-        ("a message that is none", after(&call(1, put, &[&[0, 0, 0, 4, 0][..], &noise(3, 1024)].concat()))),
+        (
+            "a message that is none",
+            after(&call(1, put, &[&[0, 0, 0, 4, 0][..], &noise(3, 1024)].concat())),
+        ),
         ("a compressed message", after(&call(1, put, &[1, 0, 0, 0, 1, 9]))),
         ("half a message", after(&call(1, put, &[0, 0, 0, 4, 0, 1]))),
         ("data on no stream", after(&frame(DATA, 0, 7, b"data"))),
         ("HTTP/1", b"GET / HTTP/1.1\r\nHost: kv\r\n\r\n".to_vec()),
         ("a long HTTP/1 line", [b"GET /".as_slice(), &[b'a'; 1 << 20]].concat()),
-        ("HTTP/1 with endless headers", [b"GET / HTTP/1.1\r\n".as_slice(), &b"a: b\r\n".repeat(1 << 16)].concat()),
+        (
+            "HTTP/1 with endless headers",
+            [b"GET / HTTP/1.1\r\n".as_slice(), &b"a: b\r\n".repeat(1 << 16)].concat(),
+        ),
         ("a TLS greeting", [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &noise(4, 500)].concat()),
     ]
 }

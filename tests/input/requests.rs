@@ -97,8 +97,7 @@ async fn revisions_that_are_gone_or_not_there_yet_are_out_of_range() {
     for i in 0..5 {
         put(&mut kv, "k", format!("{i}")).await;
     }
-    let compact =
-        |revision| CompactionRequest { revision, ..CompactionRequest::default() };
+    let compact = |revision| CompactionRequest { revision, ..CompactionRequest::default() };
     kv.compact(compact(4)).await.unwrap();
     let at = |revision| RangeRequest { revision, ..range("k") };
     is(&kv.range(at(3)).await.unwrap_err(), Code::OutOfRange, COMPACTED);

@@ -7,7 +7,7 @@ use ordinal::proto::etcdserverpb::RangeRequest;
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    http2::{call, frame, greet, message, WINDOW_UPDATE},
+    http2::{WINDOW_UPDATE, call, frame, greet, message},
     kvd::{get, lone_member, put},
 };
 
@@ -26,11 +26,8 @@ async fn a_client_that_never_reads_costs_bounded_memory_and_keeps_nobody_waiting
         put(&mut kv, &format!("large/{i:02}"), Bytes::from(vec![b'v'; VALUE_BYTES])).await;
     }
     put(&mut kv, "small", "value").await;
-    let all = RangeRequest {
-        key: "large/".into(),
-        range_end: "large0".into(),
-        ..Default::default()
-    };
+    let all =
+        RangeRequest { key: "large/".into(), range_end: "large0".into(), ..Default::default() };
     let mut greedy = Vec::new();
     // One that lets nothing through, and one that lets the socket fill up.
     for window in [0, i32::MAX.cast_unsigned()] {
