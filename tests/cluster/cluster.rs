@@ -6,14 +6,25 @@ use ordinal::client::{Client, Timeouts};
 use tempfile::TempDir;
 use tokio::time::{Duration, Instant, sleep};
 
-use crate::process::{Member, PATIENCE, Ports, loopback};
+use crate::process::{Member, PATIENCE, Ports};
 
 /// Files of the log so small that a test goes through many of them, and little to fill with zeros.
 pub(crate) const SMALL_LOG: [&str; 2] = ["--wal-segment-bytes", "1MiB"];
 
+/// How members are told where the others are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Addresses {
+    /// `--peers`: those that found the cluster.
+    Founders(usize),
+    /// `--peer-template`: all that may ever be. So many found the cluster.
+    All(usize),
+}
+
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) members: Vec<Member>,
+    ports: Ports,
+    addresses: Addresses,
     args: Vec<String>,
     /// Until it is dropped.
     dir: Option<TempDir>,
@@ -22,16 +33,21 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Founds a cluster, and waits until every member wants clients.
     pub(crate) async fn start(members: usize, args: &[&str]) -> Cluster {
+        Cluster::found(Addresses::Founders(members), members, args).await
+    }
+
+    /// The same, and members may be added.
+    pub(crate) async fn start_to_grow(members: usize, args: &[&str]) -> Cluster {
+        Cluster::found(Addresses::All(members), members, args).await
+    }
+
+    async fn found(addresses: Addresses, members: usize, args: &[&str]) -> Cluster {
         let dir = TempDir::with_prefix_in("cluster-", env!("CARGO_TARGET_TMPDIR")).unwrap();
         let args = args.iter().map(ToString::to_string).collect();
-        let mut cluster = Cluster { members: Vec::new(), args, dir: Some(dir) };
-        let ports: Vec<Ports> = (0..members).map(|_| Ports::free()).collect();
-        for ordinal in 0..members {
-            let member = cluster.member(ordinal, &ports);
-            cluster.members.push(member);
-        }
-        for member in &mut cluster.members {
-            member.start();
+        let (ports, dir) = (Ports::free(), Some(dir));
+        let mut cluster = Cluster { members: Vec::new(), ports, addresses, args, dir };
+        for _ in 0..members {
+            cluster.add().start();
         }
         for member in &mut cluster.members {
             member.wait_ready().await;
@@ -39,21 +55,23 @@ impl Cluster {
         cluster
     }
 
-    /// One more member, told of all the others, who are not told of it. Not started yet.
+    /// One more member, not started yet.
     pub(crate) fn add(&mut self) -> &mut Member {
         let ordinal = self.members.len();
-        let mut ports: Vec<Ports> = self.members.iter().map(|m| m.ports).collect();
-        ports.push(Ports::free());
-        let member = self.member(ordinal, &ports);
+        let mut args = self.args.clone();
+        match self.addresses {
+            Addresses::Founders(founders) => {
+                let peers: Vec<String> = (0..founders).map(|i| self.ports.peer(i)).collect();
+                args.extend(["--peers".into(), peers.join(",")]);
+            }
+            Addresses::All(founders) => {
+                args.extend(["--peer-template".into(), self.ports.peer_template()]);
+                args.extend(["--initial-replicas".into(), founders.to_string()]);
+            }
+        }
+        let member = Member::new(ordinal, self.ports, self.root(), args);
         self.members.push(member);
         &mut self.members[ordinal]
-    }
-
-    fn member(&self, ordinal: usize, all: &[Ports]) -> Member {
-        let peers: Vec<String> = all.iter().map(|ports| loopback(ports.peer)).collect();
-        let mut args = self.args.clone();
-        args.extend(["--peers".into(), peers.join(",")]);
-        Member::new(ordinal, all[ordinal], self.root(), args)
     }
 
     fn root(&self) -> &Path {

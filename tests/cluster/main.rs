@@ -20,3 +20,7 @@ mod process;
 mod workload;
 
 mod crash;
+mod join;
+#[cfg(debug_assertions)]
+mod leader;
+mod restart;

@@ -3,10 +3,10 @@
 use std::{
     fs::{self, File},
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -20,44 +20,58 @@ const POLL: Duration = Duration::from_millis(20);
 const TIMEOUTS: Timeouts =
     Timeouts { dial: Duration::from_secs(1), command: Duration::from_secs(4) };
 
-/// A port that nobody listens on. Below those that the system gives to outgoing connections, so
-/// that it is still free when a killed member wants it back.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let base = 10_000 + (std::process::id() * 101 % 20_000) as u16;
-    loop {
-        let offset = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 10_000 + (base - 10_000 + offset) % 20_000;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
-}
-
-/// Where a member listens.
+/// Where the members of one cluster listen: thirty ports, ten of them for members' clients, ten for
+/// peers, ten for probes; in each ten, the last digit is the ordinal.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ports {
-    pub(crate) client: u16,
-    pub(crate) peer: u16,
-    pub(crate) admin: u16,
+    base: u16,
 }
 
 impl Ports {
+    /// Ports that nobody listens on. Below those that the system gives to outgoing connections, so
+    /// that they are still free when a killed member wants them back.
     pub(crate) fn free() -> Ports {
-        Ports { client: free_port(), peer: free_port(), admin: free_port() }
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        const BLOCKS: u32 = 700;
+        let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        loop {
+            let block = (std::process::id() * 37 + NEXT.fetch_add(1, Ordering::Relaxed)) % BLOCKS;
+            let base = 10_000 + 30 * block as u16;
+            if (base..base + 30).all(free) {
+                return Ports { base };
+            }
+        }
     }
-}
 
-pub(crate) fn loopback(port: u16) -> String {
-    format!("127.0.0.1:{port}")
+    fn client(self, ordinal: usize) -> String {
+        self.address(0, ordinal)
+    }
+
+    pub(crate) fn peer(self, ordinal: usize) -> String {
+        self.address(10, ordinal)
+    }
+
+    /// Stands for every ordinal's peer port.
+    pub(crate) fn peer_template(self) -> String {
+        format!("127.0.0.1:{}{{ordinal}}", (self.base + 10) / 10)
+    }
+
+    fn admin(self, ordinal: usize) -> String {
+        self.address(20, ordinal)
+    }
+
+    fn address(self, ten: u16, ordinal: usize) -> String {
+        assert!(ordinal < 10, "ten ports for each purpose");
+        format!("127.0.0.1:{}", self.base + ten + ordinal as u16)
+    }
 }
 
 /// A member, running or not. Killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) ordinal: usize,
-    pub(crate) ports: Ports,
-    /// The directory of this member: `data`, `log`, and `hold` while its log's writes are held back.
+    ports: Ports,
+    /// Its `data`, its `log`, and `hold` while it is kept from writing its log.
     dir: PathBuf,
     /// Beyond ordinal, ports and directory.
     args: Vec<String>,
@@ -71,17 +85,31 @@ impl Member {
         Member { ordinal, ports, dir, args, child: None }
     }
 
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.dir.join("data")
     }
 
-    /// While this file exists, the member's log writes nothing (debug builds).
-    pub(crate) fn hold(&self) -> PathBuf {
+    fn hold(&self) -> PathBuf {
         self.dir.join("hold")
     }
 
+    /// From now on it writes nothing to its log, and yet replicates (debug builds only).
+    #[cfg(debug_assertions)]
+    pub(crate) fn hold_log(&self) {
+        fs::write(self.hold(), "").unwrap();
+    }
+
+    #[cfg(debug_assertions)]
+    pub(crate) fn release_log(&self) {
+        fs::remove_file(self.hold()).unwrap();
+    }
+
     pub(crate) fn endpoint(&self) -> String {
-        loopback(self.ports.client)
+        self.ports.client(self.ordinal)
     }
 
     /// A client of this member only.
@@ -96,13 +124,12 @@ impl Member {
     pub(crate) fn start(&mut self) {
         assert!(self.child.is_none(), "member {} runs already", self.ordinal);
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
-        let Ports { client, peer, admin } = self.ports;
         let child = Command::new(env!("CARGO_BIN_EXE_kvd"))
             .arg("serve")
             .args(["--ordinal", &self.ordinal.to_string()])
-            .args(["--listen-client", &loopback(client)])
-            .args(["--listen-peer", &loopback(peer)])
-            .args(["--listen-admin", &loopback(admin)])
+            .args(["--listen-client", &self.ports.client(self.ordinal)])
+            .args(["--listen-peer", &self.ports.peer(self.ordinal)])
+            .args(["--listen-admin", &self.ports.admin(self.ordinal)])
             .arg("--data-dir")
             .arg(self.data())
             .args(&self.args)
@@ -156,21 +183,16 @@ impl Member {
     /// Waits until it wants clients.
     pub(crate) async fn wait_ready(&mut self) {
         let deadline = Instant::now() + PATIENCE;
-        loop {
+        while !self.is_ready() {
             let ended = self.child.as_mut().expect("it runs").try_wait().unwrap();
             assert!(ended.is_none(), "member {} ended by itself: {ended:?}", self.ordinal);
-            let answer = self.admin("/readyz");
-            if answer.as_deref().is_some_and(|text| text.starts_with("HTTP/1.1 200")) {
-                return;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "member {} is not ready: {}",
-                self.ordinal,
-                answer.unwrap_or("no answer".into())
-            );
+            assert!(Instant::now() < deadline, "member {} is not ready", self.ordinal);
             sleep(POLL).await;
         }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.admin("/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
     }
 
     /// The value of one of its metrics.
@@ -182,7 +204,7 @@ impl Member {
 
     /// What the admin port answers, status line and all.
     fn admin(&self, path: &str) -> Option<String> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports.admin));
+        let address = self.ports.admin(self.ordinal).parse().unwrap();
         let mut stream = TcpStream::connect_timeout(&address, POLL).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: kv\r\nConnection: close\r\n\r\n").ok()?;
