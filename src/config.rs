@@ -44,6 +44,23 @@ pub struct Tuning {
     /// How the log is written
     #[arg(long, env = "KVD_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
+    #[command(flatten)]
+    pub wal: Wal,
+}
+
+/// How the write-ahead log is cut and kept. Hidden, because nobody has to choose: tests take small
+/// values to come by snapshots and purges cheaply.
+#[derive(Debug, Clone, Args)]
+pub struct Wal {
+    /// The length of a file of the log: a multiple of 4KiB, and two of them at least
+    #[arg(long, hide = true, value_parser = bytes, default_value = "64MiB", value_name = "BYTES")]
+    pub wal_segment_bytes: u64,
+    /// No snapshot before the log since the last one has grown to this
+    #[arg(long, hide = true, value_parser = bytes, default_value = "64MiB", value_name = "BYTES")]
+    pub snapshot_log_bytes: u64,
+    /// Log kept behind a snapshot for followers that lag
+    #[arg(long, hide = true, value_parser = bytes, default_value = "256MiB", value_name = "BYTES")]
+    pub keep_log_bytes: u64,
 }
 
 /// `kvd serve`: one member.

@@ -7,7 +7,7 @@ use tokio::{sync::oneshot, task::JoinSet};
 
 use super::{
     member::{self, MemberConfig, Ports},
-    serve::timing,
+    serve::{retention, timing, wal_segment_bytes},
     signals,
 };
 use crate::{config::Dev, peer::PeerAddresses, stop::Stop, types::Ordinal};
@@ -78,6 +78,8 @@ fn member_config(args: &Dev, i: u16) -> anyhow::Result<MemberConfig> {
         quota_bytes: args.tuning.quota_bytes,
         cache_bytes: usize::try_from(args.tuning.cache_size)?,
         max_request_bytes: usize::try_from(args.tuning.max_request_bytes)?,
+        wal_segment_bytes: wal_segment_bytes(&args.tuning.wal)?,
+        retention: retention(&args.tuning.wal),
     })
 }
 

@@ -70,6 +70,8 @@ pub struct MemberConfig {
     pub quota_bytes: u64,
     pub cache_bytes: usize,
     pub max_request_bytes: usize,
+    pub wal_segment_bytes: u64,
+    pub retention: Retention,
 }
 
 /// The bound ports, before anything runs on them.
@@ -320,8 +322,9 @@ impl Member {
         let (dir, member, seed) =
             (formation.data_dir().clone(), identity.member, SystemRng.next_id());
         let (wal, faults) = (dir.clone(), fault.clone());
+        let segment_bytes = config.wal_segment_bytes;
         let opened = lanes.run("open", move || {
-            let options = WalOptions::new(member, seed, lanes);
+            let options = WalOptions { segment_bytes, ..WalOptions::new(member, seed, lanes) };
             Log::open(wal.disk().clone(), &wal.wal(), &options, faults)
         });
         let log = opened.await?.context("opening the log panicked")??;
@@ -332,7 +335,7 @@ impl Member {
             me: identity.member,
             timing: config.timing,
             lanes,
-            retention: Retention::default(),
+            retention: config.retention,
         };
         let (raft, raft_tasks) = Raft::start(
             options,
