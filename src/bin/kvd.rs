@@ -24,6 +24,7 @@ enum Command {
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
+    server::end_process_on_panic();
     let (format, quiet) = match &cli.command {
         Command::Dev(dev) => (dev.tuning.log_format, Some("warn,openraft=error,sled=error")),
         Command::Serve(serve) => (serve.tuning.log_format, None),

@@ -101,9 +101,11 @@ impl DataDir {
         self.root.join("identity")
     }
 
+    /// Whether there is anything in it that was finished: a segment that is only being filled ahead
+    /// is no log.
     fn holds(&self, name: &str) -> Result<bool, DataDirError> {
         match self.disk.list(&self.root.join(name)) {
-            Ok(names) => Ok(!names.is_empty()),
+            Ok(names) => Ok(names.iter().any(|name| !name.ends_with(".tmp"))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(source) => {
                 Err(DataDirError::Io { dir: self.root.join(name).display().to_string(), source })

@@ -83,6 +83,8 @@ pub struct Formation {
     dir: Arc<DataDir>,
     rng: Arc<dyn Rng>,
     state: Mutex<State>,
+    /// Held from looking at the identity until the next one is on disk: two founders may ask at once.
+    deciding: Mutex<()>,
     changed: Notify,
 }
 
@@ -91,6 +93,8 @@ struct State {
     identity: Option<Identity>,
     /// A peer that knows us as a member of our cluster has called.
     contacted: bool,
+    /// The identity is taken, and a log is being made under it: it cannot be another one any more.
+    settled: bool,
 }
 
 impl Formation {
@@ -106,8 +110,9 @@ impl Formation {
             identity.boot += 1;
             dir.store_identity(identity)?;
         }
-        let state = Mutex::new(State { identity, contacted: false });
-        Ok(Formation { config, dir, rng, state, changed: Notify::new() })
+        let state = Mutex::new(State { identity, contacted: false, settled: false });
+        let (deciding, changed) = (Mutex::new(()), Notify::new());
+        Ok(Formation { config, dir, rng, state, deciding, changed })
     }
 
     pub fn data_dir(&self) -> &Arc<DataDir> {
@@ -122,6 +127,33 @@ impl Formation {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn deciding(&self) -> MutexGuard<'_, ()> {
+        self.deciding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an identity in place of the one it was decided on; false: that is not ours any more.
+    fn adopt(&self, new: Identity, instead_of: Option<&Identity>) -> Result<bool, DataDirError> {
+        let _deciding = self.deciding();
+        if self.identity().as_ref() != instead_of {
+            return Ok(false);
+        }
+        self.store(new)?;
+        Ok(true)
+    }
+
+    /// The point of no return: from here on nobody gets another promise. `None`: the identity has
+    /// changed meanwhile.
+    fn settle(&self, identity: Identity, initialize: bool) -> Option<Formed> {
+        let _deciding = self.deciding();
+        let mut state = self.state();
+        if state.identity.as_ref() != Some(&identity) {
+            return None;
+        }
+        state.settled = true;
+        Some(Formed { identity, initialize })
+    }
+
+    /// The caller is `deciding`.
     fn store(&self, identity: Identity) -> Result<(), DataDirError> {
         self.dir.store_identity(&identity)?;
         self.state().identity = Some(identity);
@@ -130,16 +162,14 @@ impl Formation {
     }
 
     /// It has a log now: from here on a missing log is a lost log. Blocks on the disk.
-    pub fn became_member(&self) -> Result<Identity, DataDirError> {
-        let Some(mut identity) = self.identity() else {
-            unreachable!("only a volume with an identity opens a log")
-        };
-        if identity.stage != Stage::Member {
-            identity.stage = Stage::Member;
-            identity.founders.clear();
-            self.store(identity.clone())?;
+    pub fn became_member(&self, formed: &Identity) -> Result<(), DataDirError> {
+        let _deciding = self.deciding();
+        assert_eq!(self.identity().as_ref(), Some(formed), "a settled identity does not change");
+        if formed.stage != Stage::Member {
+            let member = Identity { stage: Stage::Member, founders: Vec::new(), ..formed.clone() };
+            self.store(member)?;
         }
-        Ok(identity)
+        Ok(())
     }
 
     /// A message of Raft's arrived, meant for this member of its cluster.
@@ -163,10 +193,11 @@ impl Formation {
             return refuse(format!("ordinal {} is no founder", self.config.ordinal));
         };
         let cluster = ClusterId(request.cluster_id);
-        let has_log = self.dir.has_log()?;
+        let _deciding = self.deciding();
+        let taken = self.state().settled || self.dir.has_log()?;
         let mut replaced_boot = 0;
         if let Some(own) = self.identity() {
-            if has_log || own.stage != Stage::Promised {
+            if taken || own.stage != Stage::Promised {
                 return reply(promise_reply::Result::Taken(peer::Taken {
                     cluster_id: own.cluster.0,
                     member_id: own.member.0,
@@ -214,17 +245,17 @@ impl Formation {
         let Some(identity) = self.identity() else {
             return self.pristine(peers).await.map(|()| None);
         };
+        let founds = identity.stage == Stage::Promised && self.leads_formation(&identity);
+        // A log is begun only when formation is over, so a crash came before `became_member`.
+        if identity.stage == Stage::Member || self.dir.has_log()? {
+            return Ok(self.settle(identity, founds));
+        }
         let contacted = self.state().contacted;
         match identity.stage {
-            Stage::Member => Ok(Some(Formed { identity, initialize: false })),
-            Stage::Promised if self.leads_formation(&identity) => {
-                self.collect_promises(peers, identity).await
-            }
-            Stage::Promised | Stage::Assigned if contacted => {
-                Ok(Some(Formed { identity, initialize: false }))
-            }
-            Stage::Promised => Ok(None),
+            Stage::Promised if founds => self.collect_promises(peers, identity).await,
+            _ if contacted => Ok(self.settle(identity, false)),
             Stage::Assigned => self.ask_to_be_added(peers, &identity).await.map(|()| None),
+            Stage::Promised | Stage::Member => Ok(None),
         }
     }
 
@@ -234,7 +265,7 @@ impl Formation {
 
     /// Looks for a cluster to join; where there is none, the lowest ordinal begins one.
     async fn pristine(&self, peers: &impl Peers) -> Result<(), FormationError> {
-        if self.join_existing(peers).await? {
+        if self.join_existing(peers, None).await? {
             return Ok(());
         }
         if self.config.ordinal != Ordinal(0) || self.identity().is_some() {
@@ -243,7 +274,7 @@ impl Formation {
         let place = |i: u32| PeerPlace { member: MemberId(u64::from(i) + 1), ordinal: Ordinal(i) };
         let cluster = ClusterId(self.rng.next_id());
         tracing::info!(%cluster, founders = self.config.founders, "founding a cluster");
-        Ok(self.store(Identity {
+        let founder = Identity {
             cluster,
             member: place(0).member,
             ordinal: Ordinal(0),
@@ -251,7 +282,10 @@ impl Formation {
             boot: 1,
             stage: Stage::Promised,
             founders: (0..self.config.founders).map(place).collect(),
-        })?)
+        };
+        // If it was promised away meanwhile, the next round sees that.
+        self.adopt(founder, None)?;
+        Ok(())
     }
 
     /// Founder: asks all; formed once every one of them has promised (or is a member already).
@@ -272,10 +306,10 @@ impl Formation {
         if answers.values().any(|a| *a == Answer::Other) {
             // There is a cluster without us: this volume was wiped. Ask to join it.
             tracing::warn!("the other members have a cluster already: asking to join it");
-            return self.join_existing(peers).await.map(|_| None);
+            return self.join_existing(peers, Some(&identity)).await.map(|_| None);
         }
         let all = answers.values().all(|a| *a == Answer::Ours);
-        Ok(all.then_some(Formed { identity, initialize: true }))
+        Ok(if all { self.settle(identity, true) } else { None })
     }
 
     async fn ask_promises(
@@ -302,7 +336,11 @@ impl Formation {
     }
 
     /// Asks for an id in a cluster that exists, and keeps it. False: none answers.
-    async fn join_existing(&self, peers: &impl Peers) -> Result<bool, FormationError> {
+    async fn join_existing(
+        &self,
+        peers: &impl Peers,
+        instead_of: Option<&Identity>,
+    ) -> Result<bool, FormationError> {
         let request = peer::JoinRequest {
             home: self.config.home.clone(),
             ordinal: self.config.ordinal.0,
@@ -312,7 +350,7 @@ impl Formation {
         };
         let Some(joined) = self.ask_join(peers, request).await? else { return Ok(false) };
         tracing::info!(member = %joined.member_id, "joining as a new member");
-        self.store(Identity {
+        let assigned = Identity {
             cluster: ClusterId(joined.cluster_id),
             member: MemberId(joined.member_id),
             ordinal: self.config.ordinal,
@@ -320,8 +358,8 @@ impl Formation {
             boot: 1,
             stage: Stage::Assigned,
             founders: Vec::new(),
-        })?;
-        Ok(true)
+        };
+        Ok(self.adopt(assigned, instead_of)?)
     }
 
     async fn ask_to_be_added(

@@ -43,8 +43,8 @@ async fn decide<N: NodePort>(
     let joined = |member: MemberId| {
         join_reply::Result::Joined(peer::Joined { cluster_id: cluster.0, member_id: member.0 })
     };
-    let there = raft.members().into_iter().find(|m| m.place.ordinal == ordinal);
-    match there {
+    let membership = raft.membership();
+    match membership.members.iter().find(|m| m.place.ordinal == ordinal) {
         Some(m) if m.place.member.0 == request.member_id => return joined(m.place.member),
         Some(m) => {
             return join_reply::Result::OccupiedBy(peer::Taken {
@@ -61,7 +61,7 @@ async fn decide<N: NodePort>(
         };
     }
     let place = PeerPlace { member: MemberId(request.member_id), ordinal };
-    match raft.add_learner(place).await {
+    match raft.add_learner(place, &membership).await {
         Ok(()) => joined(place.member),
         // It asks again in a moment, and then finds itself there or not.
         Err(e) => {

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{raft::Raft, stop::Stopping, types::MemberId};
+use crate::{
+    raft::{Raft, RaftMembership},
+    stop::Stopping,
+    types::MemberId,
+};
 
 /// More voters make writes slower and safety no better.
 const MAX_VOTERS: usize = 5;
@@ -22,9 +26,9 @@ pub async fn promote_learners(raft: Raft, mut stopping: Stopping) {
             _ = tick.tick() => {}
             () = stopping.wait() => return,
         }
-        let candidate = look(&raft, &mut stable);
-        let Some(member) = candidate else { continue };
-        match raft.promote(member).await {
+        let membership = raft.membership();
+        let Some(member) = look(&raft, &membership, &mut stable) else { continue };
+        match raft.promote(member, &membership).await {
             Ok(()) => tracing::info!(%member, "a learner caught up and votes now"),
             Err(e) => tracing::warn!(%member, error = %e, "a learner was not promoted"),
         }
@@ -33,12 +37,16 @@ pub async fn promote_learners(raft: Raft, mut stopping: Stopping) {
 }
 
 /// The learner to promote now, if any: the lowest ordinal first.
-fn look(raft: &Raft, stable: &mut BTreeMap<MemberId, u32>) -> Option<MemberId> {
+fn look(
+    raft: &Raft,
+    membership: &RaftMembership,
+    stable: &mut BTreeMap<MemberId, u32>,
+) -> Option<MemberId> {
     if !raft.leadership().is_mine() {
         stable.clear();
         return None;
     }
-    let members = raft.members();
+    let members = &membership.members;
     let voters = members.iter().filter(|m| m.voter).count();
     let last = raft.last_index().unwrap_or(0);
     let matched: BTreeMap<MemberId, u64> =

@@ -1,6 +1,9 @@
 //! A running member: owns the tasks that bring requests to the leader, and answers its services.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
@@ -62,26 +65,29 @@ struct Inner {
     proposals: mpsc::UnboundedSender<Proposal>,
     reads: mpsc::UnboundedSender<Read>,
     confirmations: mpsc::UnboundedSender<Confirm>,
-    disk_reads: Vec<mpsc::UnboundedSender<DiskRead>>,
+    disk_reads: ReadLanes,
     commands: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
-    waiting_reads: Semaphore,
+    waiting_reads: Arc<Semaphore>,
 }
 
 /// A read for a lane. It answers by itself.
 type DiskRead = Box<dyn FnOnce() + Send>;
+/// The ways to the lanes. Emptied at the end: a connection that outlives its server holds a node.
+type ReadLanes = Arc<RwLock<Vec<mpsc::UnboundedSender<DiskRead>>>>;
 
 /// What [`Node::start`] made and somebody must join.
 #[derive(Debug)]
 pub struct NodeTasks {
     tasks: Vec<JoinHandle<()>>,
     lanes: Vec<Lane>,
+    disk_reads: ReadLanes,
     stop: Stop,
 }
 
 impl NodeTasks {
-    /// Ends them: waiting requests get [`NodeError::Stopped`], those under way their answer.
-    /// The node's clones should be gone, or its read lanes go on until they are.
+    /// Ends them: waiting requests get [`NodeError::Stopped`], those under way their answer if it
+    /// comes soon.
     pub async fn stop(self) {
         self.stop.stop();
         for task in self.tasks {
@@ -89,6 +95,7 @@ impl NodeTasks {
                 tracing::error!(error = %e, "a task of the node ended badly");
             }
         }
+        self.disk_reads.write().unwrap_or_else(PoisonError::into_inner).clear();
         for lane in self.lanes {
             lane.join().await;
         }
@@ -136,6 +143,7 @@ impl Node {
             lanes.push(options.lanes.start(&format!("read-{i}"), rx, run)?);
             disk_reads.push(tx);
         }
+        let disk_reads = Arc::new(RwLock::new(disk_reads));
         let inner = Inner {
             view: raft.view().clone(),
             options,
@@ -144,12 +152,13 @@ impl Node {
             proposals,
             reads,
             confirmations,
-            disk_reads,
+            disk_reads: disk_reads.clone(),
             commands: Arc::new(Semaphore::new(INFLIGHT_COMMANDS)),
             bytes: Arc::new(Semaphore::new(INFLIGHT_BYTES / SHARE_BYTES)),
-            waiting_reads: Semaphore::new(WAITING_READS),
+            waiting_reads: Arc::new(Semaphore::new(WAITING_READS)),
         };
-        Ok((Node { inner: Arc::new(inner) }, NodeTasks { tasks, lanes, stop }))
+        let tasks = NodeTasks { tasks, lanes, disk_reads, stop };
+        Ok((Node { inner: Arc::new(inner) }, tasks))
     }
 
     pub fn raft(&self) -> &Raft {
@@ -189,17 +198,26 @@ impl Node {
         &self,
         read: impl FnOnce(&View) -> Result<R, ReadError> + Send + 'static,
     ) -> Result<R, NodeError> {
-        let Ok(_waiting) = self.inner.waiting_reads.try_acquire() else {
+        let Ok(waiting) = self.inner.waiting_reads.clone().try_acquire_owned() else {
             return Err(NodeError::TooManyRequests);
         };
         let lane = self.inner.waiting_reads.available_permits() % READ_LANES;
         let (tx, rx) = oneshot::channel();
         let view = self.inner.view.clone();
         let work: DiskRead = Box::new(move || {
-            // Whoever asked may have given up.
-            let _ = tx.send(read(&view));
+            // It counts until it is done, also for a caller who has given up; but is not done for him.
+            let _waiting = waiting;
+            if !tx.is_closed() {
+                let _ = tx.send(read(&view));
+            }
         });
-        self.inner.disk_reads[lane].send(work).map_err(|_| NodeError::Stopped)?;
+        let sent = {
+            let lanes = self.inner.disk_reads.read().unwrap_or_else(PoisonError::into_inner);
+            lanes.get(lane).is_some_and(|lane| lane.send(work).is_ok())
+        };
+        if !sent {
+            return Err(NodeError::Stopped);
+        }
         match rx.await {
             Ok(result) => result.map_err(|e| self.read_failed(e)),
             Err(_) => Err(NodeError::Stopped),

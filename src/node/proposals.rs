@@ -27,6 +27,8 @@ const BATCH_BYTES: usize = 256 << 10;
 /// Batches under way at once. Few: what waits meanwhile makes the next batch larger, and the WAL
 /// syncs them together anyway.
 const BATCHES_IN_FLIGHT: usize = 4;
+/// At the end, what is under way may take so long. Without a quorum it would take longer.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// Before asking again who leads, when the one who did cannot be reached.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -113,7 +115,10 @@ pub(super) async fn run(
     while let Some(proposal) = inbox.recv().await {
         let _ = proposal.reply.send(Err(NodeError::Stopped));
     }
-    while under_way.join_next().await.is_some() {}
+    let ends = async { while under_way.join_next().await.is_some() {} };
+    if tokio::time::timeout(LAST_ANSWERS, ends).await.is_err() {
+        tracing::warn!("proposals were still under way: their outcome is unknown");
+    }
 }
 
 fn into_batches(waiting: &mut Vec<Proposal>) -> Vec<Batch> {
@@ -171,13 +176,16 @@ async fn submit(ways: &Ways, batch: Batch) {
             Ok((term, replies)) => return batch.answer(term, replies),
             Err(Miss::Busy) => return batch.fail(&NodeError::TooManyRequests),
             Err(Miss::Unknown) => return batch.fail(&NodeError::LeaderChanged),
+            Err(Miss::Late) => return batch.fail(&NodeError::Timeout),
             Err(Miss::NotAppended) => {}
         }
         if Instant::now() >= batch.deadline.min(no_leader_after) {
             return batch.fail(&NodeError::NoLeader);
         }
         // A new leader, or a moment: the one we know may only have been unreachable.
-        let _ = tokio::time::timeout(PAUSE, leadership.changed()).await;
+        if let Ok(None) = tokio::time::timeout(PAUSE, leadership.changed()).await {
+            return batch.fail(&NodeError::Stopped);
+        }
     }
 }
 
@@ -185,6 +193,8 @@ enum Miss {
     NotAppended,
     Busy,
     Unknown,
+    /// Unknown, because the time is up.
+    Late,
 }
 
 type Tried = Result<(Term, Vec<Result<Reply, CommandError>>), Miss>;
@@ -193,7 +203,7 @@ async fn propose_here(ways: &Ways, batch: &Batch) -> Tried {
     let proposed = ways.raft.propose(batch.commands.clone());
     // Without a quorum there may never be an answer.
     let Ok(proposed) = tokio::time::timeout_at(batch.deadline, proposed).await else {
-        return Err(Miss::Unknown);
+        return Err(Miss::Late);
     };
     match proposed {
         Ok(done) => Ok((done.position.term, done.replies)),
@@ -226,6 +236,7 @@ async fn propose_there(ways: &Ways, batch: &Batch) -> Tried {
         }
         Ok(Ok(Outcome::NotAppended)) => Err(Miss::NotAppended),
         Ok(Ok(Outcome::Busy)) => Err(Miss::Busy),
-        Ok(Ok(Outcome::ReadIndex(_) | Outcome::Unknown) | Err(_)) | Err(_) => Err(Miss::Unknown),
+        Ok(Ok(Outcome::ReadIndex(_) | Outcome::Unknown) | Err(_)) => Err(Miss::Unknown),
+        Err(_) => Err(Miss::Late),
     }
 }

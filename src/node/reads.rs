@@ -114,7 +114,9 @@ async fn round(
             _ if now >= deadline => return Err(NodeError::Timeout),
             _ => {}
         }
-        let _ = tokio::time::timeout(PAUSE, leadership.changed()).await;
+        if let Ok(None) = tokio::time::timeout(PAUSE, leadership.changed()).await {
+            return Err(NodeError::Stopped);
+        }
     }
 }
 

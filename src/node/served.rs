@@ -41,7 +41,13 @@ impl Node {
             return forward_reply::Result::Busy(peer::Busy {});
         }
         // Kept in the log's tail: a slice of the message it came in would keep all of that.
-        match self.raft().propose(Bytes::copy_from_slice(&batch)).await {
+        let proposed = self.raft().propose(Bytes::copy_from_slice(&batch));
+        // Without a quorum there may never be an answer; the asker has given up by then.
+        let limit = self.raft().timing().request_timeout();
+        let Ok(proposed) = tokio::time::timeout(limit, proposed).await else {
+            return forward_reply::Result::Unknown("no quorum in time".into());
+        };
+        match proposed {
             Ok(done) => forward_reply::Result::Proposed(peer::Proposed {
                 position: Some(peer::LogPosition {
                     term: done.position.term.0,

@@ -2,6 +2,9 @@
 
 use crate::types::Ordinal;
 
+/// A pattern names every ordinal: so many are asked whether there is a cluster already.
+const PROBED: u32 = 9;
+
 /// Maps ordinals to `host:port`. Names are resolved anew at each dial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerAddresses {
@@ -38,6 +41,14 @@ impl PeerAddresses {
         match self {
             PeerAddresses::List(list) => list.get(ordinal.0 as usize).cloned(),
             PeerAddresses::Template(t) => Some(t.replace("{ordinal}", &ordinal.to_string())),
+        }
+    }
+
+    /// Ordinals below this may be asked for a cluster to join.
+    pub fn known(&self) -> u32 {
+        match self {
+            PeerAddresses::List(_) => self.listed(),
+            PeerAddresses::Template(_) => PROBED,
         }
     }
 

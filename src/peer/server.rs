@@ -71,13 +71,14 @@ impl PeerService {
             self.inner.formation.note_contact();
             return Err(Status::unavailable("this member is starting"));
         };
-        check_alive(running, MemberId(hello.from))?;
         self.inner.boots.check(&hello)?;
         Ok(running)
     }
 }
 
-/// An id that is not in the membership and not above the last one given out is dead.
+/// An id that is not in the membership and not above the last one given out is dead: it may not ask
+/// for anything. Raft's own messages are not checked so: a follower may have to hear of a new member
+/// from that member itself.
 fn check_alive(running: &Running, from: MemberId) -> Result<(), Refused> {
     let members = running.raft.members();
     if members.is_empty() || members.iter().any(|m| m.place.member == from) {
@@ -165,7 +166,9 @@ impl Peer for PeerService {
     ) -> Result<Response<Self::ForwardStream>, Status> {
         let mut stream = request.into_inner();
         let first = first(&mut stream).await?;
+        let from = MemberId(first.hello.as_ref().map_or(0, |hello| hello.from));
         let running = self.admit(first.hello)?;
+        check_alive(running, from)?;
         Ok(Response::new(running.node.handle_forward(readable(stream)).map(Ok).boxed()))
     }
 

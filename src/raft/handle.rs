@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use openraft::{
-    ChangeMembers, Precondition, ReadPolicy,
+    ChangeMembers, Instant as _, Precondition, ReadPolicy,
     async_runtime::watch::WatchReceiver as _,
     errors::{ClientWriteError, LinearizableReadError, RaftError},
     type_config::alias::WatchReceiverOf,
@@ -31,7 +31,7 @@ use crate::{
     fault::Fault,
     lane::{Lane, Lanes},
     state::{self, View},
-    stop::Stop,
+    stop::{Stop, Stopping},
     types::{CommandError, LogPosition, MemberId, Ordinal, PeerPlace, Reply, Revision, Term},
     wal::{Log, Space},
 };
@@ -114,12 +114,21 @@ pub struct RaftMember {
     pub voter: bool,
 }
 
+/// All members, as of one entry of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RaftMembership {
+    pub members: Vec<RaftMember>,
+    pub at: Option<LogPosition>,
+}
+
 /// How a peer is doing, as the leader sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerProgress {
     pub member: MemberId,
     /// The last entry it is known to hold.
     pub matched: Option<u64>,
+    /// Since its last answer to a heartbeat.
+    pub silent_for: Option<Duration>,
 }
 
 type Openraft = openraft::Raft<Types, Machine>;
@@ -145,7 +154,10 @@ pub struct RaftTasks {
     apply: Lane,
     retention: tokio::task::JoinHandle<()>,
     durable: tokio::task::JoinHandle<()>,
+    core: tokio::task::JoinHandle<()>,
     stop: Stop,
+    /// Later than the rest: what is applied waits to hear what is durable.
+    stop_durable: Stop,
 }
 
 impl std::fmt::Debug for Raft {
@@ -185,8 +197,9 @@ impl Raft {
 
         let stop = Stop::default();
         let stopping = stop.stopping();
+        let stop_durable = Stop::default();
         let log_store = LogStore::new(log.clone(), store.clone());
-        let durable = tokio::spawn(log_store.clone().pass_on_durable(stopping.clone()));
+        let durable = tokio::spawn(log_store.clone().pass_on_durable(stop_durable.stopping()));
         let nudge = lane.downgrade();
         let machine = Machine { lane, store: store.clone(), view: view.clone() };
         replay(&log, &machine).await?;
@@ -216,24 +229,25 @@ impl Raft {
             timing: options.timing,
             me: options.me,
         };
+        let core = tokio::spawn(watch_core(handle.raft.metrics(), fault.clone(), stopping.clone()));
         let retention =
             tokio::spawn(retention::run(handle.clone(), options.retention, stopping, fault));
-        Ok((handle, RaftTasks { apply, retention, durable, stop }))
+        Ok((handle, RaftTasks { apply, retention, durable, core, stop, stop_durable }))
     }
 
     /// Ends Raft and joins everything it started. The log and the storage stay open.
     pub async fn stop(self, tasks: RaftTasks) {
+        tasks.stop.stop();
         if let Err(e) = self.raft.shutdown().await {
             tracing::error!(error = %e, "raft ended badly");
         }
-        tasks.stop.stop();
         drop(self);
-        for task in [tasks.retention, tasks.durable] {
-            if let Err(e) = task.await {
-                tracing::error!(error = %e, "a raft task ended badly");
-            }
+        for task in [tasks.retention, tasks.core] {
+            joined(task).await;
         }
         tasks.apply.join().await;
+        tasks.stop_durable.stop();
+        joined(tasks.durable).await;
     }
 
     /// Makes these members the first voters of a new cluster. Once only, on a pristine log.
@@ -331,6 +345,11 @@ impl Raft {
 
     /// All members: by the last membership entry in the log, committed or not.
     pub fn members(&self) -> Vec<RaftMember> {
+        self.membership().members
+    }
+
+    /// The same, with the entry that says so: what is decided by it is guarded by it.
+    pub fn membership(&self) -> RaftMembership {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
@@ -339,36 +358,59 @@ impl Raft {
             place: PeerPlace { member: *id, ordinal: *ordinal },
             voter: voters.contains(id),
         };
-        membership.nodes().map(member).collect()
+        RaftMembership {
+            members: membership.nodes().map(member).collect(),
+            at: metrics.membership_config.log_id().as_ref().map(convert::position),
+        }
     }
 
     /// As the leader: how far each peer has come. Empty elsewhere.
     pub fn progress(&self) -> Vec<PeerProgress> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
+        let heard = |id: &MemberId| {
+            let answered = metrics.heartbeat.as_ref()?.get(id)?.as_ref()?;
+            Some(answered.elapsed())
+        };
         let all = metrics.replication.iter().flatten();
-        all.map(|(id, at)| PeerProgress { member: *id, matched: at.as_ref().map(|at| at.index) })
-            .collect()
+        all.map(|(id, at)| PeerProgress {
+            member: *id,
+            matched: at.as_ref().map(|at| at.index),
+            silent_for: heard(id),
+        })
+        .collect()
     }
 
     pub fn last_index(&self) -> Option<u64> {
         self.raft.metrics().borrow_watched().last_log_index
     }
 
-    /// As the leader: adds a learner. Guarded by the membership it was decided on.
-    pub async fn add_learner(&self, place: PeerPlace) -> Result<(), ProposeError> {
+    /// As the leader: adds a learner, if the membership still is the one it was decided on.
+    pub async fn add_learner(
+        &self,
+        place: PeerPlace,
+        decided_on: &RaftMembership,
+    ) -> Result<(), ProposeError> {
         let nodes = BTreeMap::from([(place.member, place.ordinal)]);
-        self.change(ChangeMembers::AddNodes(nodes)).await
+        self.change(ChangeMembers::AddNodes(nodes), decided_on).await
     }
 
-    /// As the leader: lets a learner vote.
-    pub async fn promote(&self, member: MemberId) -> Result<(), ProposeError> {
-        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([member]))).await
+    /// As the leader: lets a learner vote, if the membership still is the one it was decided on.
+    pub async fn promote(
+        &self,
+        member: MemberId,
+        decided_on: &RaftMembership,
+    ) -> Result<(), ProposeError> {
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([member])), decided_on).await
     }
 
-    async fn change(&self, change: ChangeMembers<MemberId, Ordinal>) -> Result<(), ProposeError> {
-        let at = *self.raft.server_metrics().borrow_watched().membership_config.log_id();
-        let guard = Precondition::LastMembershipLogId { last_membership_log_id: at };
+    async fn change(
+        &self,
+        change: ChangeMembers<MemberId, Ordinal>,
+        decided_on: &RaftMembership,
+    ) -> Result<(), ProposeError> {
+        let last_membership_log_id = decided_on.at.map(convert::log_id);
+        let guard = Precondition::LastMembershipLogId { last_membership_log_id };
         match self.raft.change_membership_if(change, true, [guard]).await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
@@ -391,6 +433,7 @@ impl Raft {
             .progress()
             .into_iter()
             .filter(|p| p.member != self.me && voters.contains(&p.member))
+            .filter(|p| p.silent_for.is_some_and(|t| t < self.timing.election_timeout))
             .max_by_key(|p| p.matched);
         let Some(heir) = heir else { return };
         tracing::info!(to = %heir.member, "handing over leadership");
@@ -470,4 +513,33 @@ async fn replay(log: &Log, machine: &Machine) -> Result<(), StartError> {
         machine.apply_chunk(entries).await.map_err(|e| failed(&e))?;
     }
     Ok(())
+}
+
+/// A Raft that has ended by itself cannot be trusted to have done so for a good reason.
+async fn watch_core(
+    mut metrics: WatchReceiverOf<Types, openraft::RaftMetrics<Types>>,
+    fault: Fault,
+    mut stopping: Stopping,
+) {
+    loop {
+        let ended = metrics.borrow_and_update().running_state.clone().err();
+        let changed = async { metrics.changed().await.is_ok() };
+        tokio::select! {
+            biased;
+            () = stopping.wait() => return,
+            () = std::future::ready(()), if ended.is_some() => {
+                let why = ended.map(|e| e.to_string()).unwrap_or_default();
+                return fault.stop(format_args!("raft ended: {why}"));
+            }
+            goes_on = changed => if !goes_on {
+                return fault.stop("raft ended without a word");
+            },
+        }
+    }
+}
+
+async fn joined(task: tokio::task::JoinHandle<()>) {
+    if let Err(e) = task.await {
+        tracing::error!(error = %e, "a raft task ended badly");
+    }
 }

@@ -33,7 +33,7 @@ use openraft::impls::leader_id_std::LeaderId;
 pub use convert::Unreadable;
 pub use handle::{
     Leadership, LeadershipWatch, PeerProgress, ProposeError, Proposed, Raft, RaftMember,
-    RaftOptions, RaftTasks, ReadError, StartError,
+    RaftMembership, RaftOptions, RaftTasks, ReadError, StartError,
 };
 pub use peer_side::PeerError;
 pub use retention::Retention;

@@ -1,6 +1,6 @@
 //! The receiving side: what other members' messages do to this one.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream, stream::BoxStream};
 use openraft::{
@@ -41,6 +41,8 @@ pub enum PeerError {
 
 /// A progress reply after so many bytes of a snapshot.
 const PROGRESS_BYTES: u64 = 4 << 20;
+/// A sign of life, well within the sender's patience.
+const STILL_HERE: Duration = Duration::from_secs(5);
 /// Replies on their way to a sender.
 const REPLY_WINDOW: usize = 8;
 
@@ -212,7 +214,8 @@ where
         last_membership: stored_membership_from_wire(offer.membership.unwrap_or_default())?,
     };
     let lengths: Vec<u64> = offer.files.iter().map(|f| f.bytes).collect();
-    let mut incoming = store.receive(offer.files).await.map_err(|e| failed(&e))?;
+    let receive = store.receive(offer.files);
+    let mut incoming = while_telling(receive, replies, 0).await.map_err(|e| failed(&e))?;
     let want = incoming.want();
     let mut missing: u64 = lengths.iter().zip(&want).map(|(len, from)| len - from.min(len)).sum();
     let reply = |result| Ok(peer::SnapshotReply { result: Some(result) });
@@ -234,11 +237,31 @@ where
             replies.send(reply(snapshot_reply::Result::Received(received))).await.map_err(gone)?;
         }
     }
-    incoming.finish().await.map_err(|e| failed(&e))?;
+    while_telling(incoming.finish(), replies, received).await.map_err(|e| failed(&e))?;
     let snapshot =
         SnapshotOf::<Types, SnapshotData> { meta, snapshot: SnapshotData::Received(incoming) };
-    let done = raft.install_full_snapshot(vote, snapshot).await;
+    let done = while_telling(raft.install_full_snapshot(vote, snapshot), replies, received).await;
     let done = done.map_err(|e| PeerError::Stopped(e.to_string()))?;
     tracing::info!(bytes = received, "a snapshot was installed");
     replies.send(reply(snapshot_reply::Result::Done(vote_to_wire(&done.vote)))).await.map_err(gone)
+}
+
+/// Waits for something that reads or writes whole files, and tells the sender that we live.
+async fn while_telling<T>(
+    work: impl Future<Output = T>,
+    replies: &mpsc::Sender<Result<peer::SnapshotReply, PeerError>>,
+    received: u64,
+) -> T {
+    let mut work = std::pin::pin!(work);
+    let mut beat = tokio::time::interval(STILL_HERE);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            _ = beat.tick() => {
+                let result = Some(snapshot_reply::Result::Received(received));
+                // Full: then the sender has something to read anyway.
+                let _ = replies.try_send(Ok(peer::SnapshotReply { result }));
+            }
+        }
+    }
 }

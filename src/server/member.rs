@@ -4,8 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
+use tonic::transport::{Server, server::TcpIncoming};
 
 use super::{
     adapters::OpenStorage,
@@ -104,8 +103,8 @@ impl Servers {
                 Ok(Err(e)) => tracing::error!(server = name, error = %e, "ended badly"),
                 Err(_) => {
                     tracing::info!(server = name, "connections are still open: closing them");
+                    // Its connections live on until the process ends; nothing waits for them.
                     task.abort();
-                    // Aborted, it ends at once; that is the error.
                     let _ = task.await;
                 }
             }
@@ -146,7 +145,11 @@ pub(super) async fn run(
         cluster = %me.cluster, member = %me.member, ordinal = %me.ordinal, "starting as a member"
     );
     client.introduce(Me::from(me));
-    let member = Member::start(&config, &formed, client, &formation, &fault, lanes).await?;
+    let member = tokio::select! {
+        started = Member::start(&config, &formed, client, &formation, &fault, lanes) => started?,
+        // A long recovery need not be waited for: it begins anew next time.
+        () = &mut shutdown => return Ok(()),
+    };
     if member.storage.rebuilt.is_some() {
         health.note_rebuilt_tables();
     }
@@ -167,9 +170,11 @@ pub(super) async fn run(
         reason = fault.stopped() => Some(reason),
     };
     health.stop();
-    if reason.is_none() {
-        member.raft.hand_over(HAND_OVER).await;
+    if let Some(reason) = reason {
+        // It cannot be sure of itself any more: the process ends as it is, and recovers at its start.
+        return Err(anyhow::anyhow!("{reason}"));
     }
+    member.raft.hand_over(HAND_OVER).await;
     outer.drain().await;
     stop_tasks.stop();
     for task in tasks {
@@ -177,10 +182,10 @@ pub(super) async fn run(
             tracing::error!(error = %e, "a task ended badly");
         }
     }
-    drop((service, health));
+    let data = member.stop().await;
     inner.drain().await;
-    member.stop().await;
-    match reason.or_else(|| fault.reason()) {
+    data.close().await;
+    match fault.reason() {
         Some(reason) => Err(anyhow::anyhow!("{reason}")),
         None => Ok(()),
     }
@@ -202,7 +207,7 @@ async fn open_formation(config: &MemberConfig, lanes: Lanes) -> anyhow::Result<A
         ordinal: config.ordinal,
         home: config.home.clone(),
         founders: config.founders,
-        known: (0..config.founders.max(config.addresses.listed())).map(Ordinal).collect(),
+        known: (0..config.founders.max(config.addresses.known())).map(Ordinal).collect(),
     };
     let root = config.data_dir.clone();
     let opened = lanes.run("open", move || -> anyhow::Result<Formation> {
@@ -213,15 +218,23 @@ async fn open_formation(config: &MemberConfig, lanes: Lanes) -> anyhow::Result<A
     Ok(Arc::new(opened?))
 }
 
+/// Small answers go out at once: Nagle's algorithm would hold them for 40 ms. (The server builder's
+/// own switch is not for listeners that are handed to it.)
+fn without_delay(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true))
+}
+
 fn serve_peers(servers: &mut Servers, listener: TcpListener, service: PeerService) {
     let server = Server::builder()
-        .tcp_nodelay(true)
+        // A peer whose machine is gone is let go of.
+        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
         .add_service(service.into_server());
     let stopped = servers.stopped();
     servers.add("peer", async move {
-        let incoming = TcpListenerStream::new(listener);
+        let incoming = without_delay(listener);
         Ok(server.serve_with_incoming_shutdown(incoming, stopped).await?)
     });
 }
@@ -249,14 +262,13 @@ fn serve_clients(
         .context("the built-in descriptors are unreadable")?;
     let routes = api::routes(node.clone(), options).add_service(health).add_service(reflection);
     let server = Server::builder()
-        .tcp_nodelay(true)
         // Clients ping about once a response; a dead one is noticed within half a minute.
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .add_routes(routes);
     let stopped = servers.stopped();
     servers.add("client", async move {
-        let incoming = TcpListenerStream::new(listener);
+        let incoming = without_delay(listener);
         Ok(server.serve_with_incoming_shutdown(incoming, stopped).await?)
     });
     Ok(())
@@ -331,15 +343,29 @@ impl Member {
             self.raft.initialize(&founders).await?;
         }
         let formation = formation.clone();
-        let kept = lanes.run("identity", move || formation.became_member()).await?;
+        let identity = formed.identity.clone();
+        let kept = lanes.run("identity", move || formation.became_member(&identity)).await?;
         kept.context("writing the identity panicked")??;
         Ok(())
     }
 
-    async fn stop(self) {
+    /// Ends everything that could still answer a peer; what is left is the data.
+    async fn stop(self) -> Data {
         drop(self.node);
         self.node_tasks.stop().await;
         self.raft.stop(self.raft_tasks).await;
+        Data { storage: self.storage, log: self.log }
+    }
+}
+
+/// What a stopped member has on disk.
+struct Data {
+    storage: OpenStorage,
+    log: Log,
+}
+
+impl Data {
+    async fn close(self) {
         self.storage.close().await;
         self.log.close().await;
     }

@@ -10,11 +10,13 @@ mod admin;
 mod dev;
 mod listen;
 mod member;
+mod panics;
 mod serve;
 mod signals;
 mod telemetry;
 
 pub use dev::dev;
 pub use member::{MemberConfig, Ports};
+pub use panics::end_process_on_panic;
 pub use serve::serve;
 pub use telemetry::init as init_telemetry;

@@ -79,9 +79,12 @@ impl Generations<'_> {
         Ok(())
     }
 
-    /// The marker may come back after a power failure, at the price of a rebuild: no sync.
     pub(super) fn unmark_opening(&self) -> Result<(), StoreError> {
-        if self.is_opening()? { self.layout.remove(&self.path("OPENING")) } else { Ok(()) }
+        if self.is_opening()? {
+            self.layout.remove(&self.path("OPENING"))?;
+            self.layout.sync_dir(&self.layout.tables())?;
+        }
+        Ok(())
     }
 
     pub(super) fn open(&self, number: u32) -> Result<(CheckedTables, Entries), StoreError> {
@@ -95,6 +98,8 @@ impl Generations<'_> {
     ) -> Result<(u32, CheckedTables, Entries), StoreError> {
         let number = self.numbers()?.last().map_or(1, |last| last + 1);
         let dir = self.dir(number);
+        // Only an engine that is not on this disk can still know the name.
+        self.engine.removed(&dir);
         self.layout.disk.create_dir_all(&dir).map_err(StoreError::io("create", &dir))?;
         let (tables, entries) = CheckedTables::create(self.engine, &dir, content)?;
         let current = format!("{number:08}\n");

@@ -1,8 +1,8 @@
 //! Keeps what the state machine made: block files of MVCC records, and small ordered tables in sled.
 //!
-//! Bulk goes to immutable files of our own ([block]), in revision order. What changes goes to the
-//! [tables]: those of the state machine, the manifest of the blocks, and the applied position, all
-//! changed by one atomic batch. A [snapshot] is a dump of the tables, and thereby a list of blocks
+//! Bulk goes to immutable files of our own (`block`), in revision order. What changes goes to the
+//! `tables`: those of the state machine, the manifest of the blocks, and the applied position, all
+//! changed by one atomic batch. A `snapshot` is a dump of the tables, and thereby a list of blocks
 //! that are on disk already.
 //!
 //! ```text
@@ -16,7 +16,7 @@
 //! - A block is durable before the tables name it, and it is removed only when neither they, nor the
 //!   retained snapshot, nor a reader holds it.
 //! - The tables are believed only after their checksum and their blocks were verified, and their
-//!   position was found in the WAL; else they are rebuilt from the snapshot (see [start]).
+//!   position was found in the WAL; else they are rebuilt from the snapshot (see `start`).
 //! - The first error on disk stops the member ([`Fault`](crate::fault::Fault)); nothing is retried.
 //!
 //! All files go through the [`Disk`](crate::disk::Disk) port but those of sled, which does its own

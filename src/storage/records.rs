@@ -106,6 +106,7 @@ impl Records {
                 return;
             }
             tokio::select! {
+                biased;
                 () = told => {}
                 _ = self.fault.stopped() => {}
             }

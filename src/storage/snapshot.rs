@@ -231,3 +231,55 @@ pub(super) fn names(layout: &Layout) -> Result<Vec<SnapshotName>, StoreError> {
     names.reverse();
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_entries() -> impl Strategy<Value = Entries> {
+        let bytes = || proptest::collection::vec(any::<u8>(), 0..30);
+        proptest::collection::btree_map(bytes(), bytes(), 0..10).prop_map(|entries| {
+            entries.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn entries_come_back_and_any_flipped_bit_is_noticed(
+            entries in any_entries(),
+            at in any::<prop::sample::Index>(),
+            bit in 0..8_u8,
+        ) {
+            let mut bytes = encode(&entries);
+            prop_assert_eq!(decode(&bytes.clone().into()), Some(entries));
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1_u8 << bit;
+            prop_assert_eq!(decode(&bytes.into()), None);
+        }
+
+        #[test]
+        fn nothing_with_a_right_checksum_makes_it_panic(
+            body in proptest::collection::vec(any::<u8>(), 0..60),
+            entries in any_entries(),
+        ) {
+            let mut bytes = [MAGIC.as_slice(), &body].concat();
+            let crc = crc32fast::hash(&bytes);
+            bytes.extend_from_slice(&crc.to_be_bytes());
+            let _ = decode(&bytes.into()).map(Content::parse);
+            // Keys of our own, values that are not.
+            let ours = entries.into_iter().map(|(key, value)| ([&[0, 4], &key[..]].concat().into(), value));
+            let _ = Content::parse(ours.collect());
+        }
+    }
+
+    #[test]
+    fn only_our_own_names_are_snapshot_names() {
+        let name = SnapshotName { index: 19, term: Term(2) };
+        assert_eq!(SnapshotName::parse(&name.to_string()), Some(name));
+        for wrong in ["", "19-2.snap", "../0000000000000013-0000000000000002.snap", "x.tmp"] {
+            assert_eq!(SnapshotName::parse(wrong), None);
+        }
+    }
+}

@@ -54,8 +54,9 @@ pub(super) fn start(
     let found = find_snapshot(layout, &mut shelf, wal)?;
     let names = layout.block_names()?;
     let current = generations.current()?;
+    let untouched = names.is_empty() && found.newest.is_none() && wal.first_index() == 0;
     let verdict = match current {
-        Current::Absent if names.is_empty() && found.newest.is_none() => Verdict::Fresh,
+        Current::Absent if untouched => Verdict::Fresh,
         Current::Absent => Verdict::Rebuild("there are no tables".into()),
         Current::Wrong => Verdict::Rebuild("CURRENT names no tables that are there".into()),
         Current::Number(_) if generations.is_opening()? => {

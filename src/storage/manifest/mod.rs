@@ -9,7 +9,12 @@ mod plan;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{block::Block, error::StoreError, schema, tables::Batch};
+use super::{
+    block::{Block, BlockName},
+    error::StoreError,
+    schema,
+    tables::Batch,
+};
 use crate::types::RecordId;
 
 pub(super) use dead::DeadSet;
@@ -65,6 +70,10 @@ impl Manifest {
 
     pub(super) fn blocks(&self) -> &[Live] {
         &self.blocks
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = BlockName> {
+        self.blocks.iter().map(|live| live.block.facts().name)
     }
 
     /// The open blocks, for readers.
@@ -147,14 +156,8 @@ impl Manifest {
             live.ids = Some(ids);
         }
         let ids = live.ids.as_deref().unwrap_or_default();
-        let mut changed = BTreeSet::new();
-        for id in dead {
-            if let Ok(ordinal) = ids.binary_search(id)
-                && let Some(chunk) = live.dead.mark(ordinal)
-            {
-                changed.insert(chunk);
-            }
-        }
+        let ordinals = dead.iter().filter_map(|id| ids.binary_search(id).ok());
+        let changed: BTreeSet<u32> = ordinals.filter_map(|at| live.dead.mark(at)).collect();
         let name = live.block.facts().name;
         for chunk in changed {
             batch.insert(schema::dead_key(name, chunk), Some(live.dead.chunk(chunk)));

@@ -59,8 +59,7 @@ impl Writer {
 
     /// Blocks that are no longer part of the state, unless the new one has a file of that name.
     fn doom(&mut self, blocks: Vec<Arc<super::Block>>) {
-        let kept: BTreeSet<_> =
-            self.manifest.blocks().iter().map(|live| live.block.facts().name).collect();
+        let kept: BTreeSet<_> = self.manifest.names().collect();
         self.doomed.extend(blocks);
         self.doomed.retain(|block| !kept.contains(&block.facts().name));
     }

@@ -37,7 +37,8 @@ use crate::{fault::Fault, types::LogPosition};
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
-/// What the lane is told.
+/// What the lane is told. Its inbox is bounded by its senders: each waits for its answer, and
+/// [`Message::Look`] is sent only if none is under way (see [`Pending`](super::pending::Pending)).
 #[derive(Debug)]
 pub(super) enum Message {
     /// There may be something to do.
@@ -90,6 +91,16 @@ struct Waiting {
 enum Awaited {
     Flush(Reply<Option<LogPosition>>),
     Snapshot(Reply<SnapshotRef>),
+}
+
+impl Awaited {
+    /// Everything that it waited for is written.
+    fn answer(self, writer: &mut Writer) -> Result<(), StoreError> {
+        match self {
+            Awaited::Flush(reply) => answer(reply, Ok(writer.applied)),
+            Awaited::Snapshot(reply) => answer(reply, writer.take_snapshot()),
+        }
+    }
 }
 
 /// The lane's own state.
@@ -158,7 +169,9 @@ impl WriterLane {
                 let outcome = writer.install(&incoming);
                 if outcome.is_ok() {
                     // What they waited for is behind the snapshot.
-                    self.waiting.clear();
+                    for waiting in self.waiting.drain(..) {
+                        waiting.reply.answer(writer)?;
+                    }
                 }
                 return answer(reply, outcome);
             }
@@ -189,10 +202,7 @@ impl WriterLane {
         let wrote = writer.write_next(target)?;
         let applied = writer.applied.map(|position| position.index);
         while let Some(next) = self.waiting.pop_front_if(|next| next.target <= applied) {
-            match next.reply {
-                Awaited::Flush(reply) => answer(reply, Ok(writer.applied))?,
-                Awaited::Snapshot(reply) => answer(reply, writer.take_snapshot())?,
-            }
+            next.reply.answer(writer)?;
         }
         let target = self.waiting.front().and_then(|waiting| waiting.target);
         let due = writer.looked(target);

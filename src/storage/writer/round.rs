@@ -7,11 +7,8 @@ use bytes::Bytes;
 use super::{StoreError, Writer, blocks::BlockWriter};
 use crate::{
     state::{Changes, TableChange},
-    storage::{
-        schema,
-        snapshot::{self, SnapshotName, SnapshotRef},
-        tables::Batch,
-    },
+    storage::{schema, snapshot::SnapshotRef, tables::Batch},
+    types::LogPosition,
 };
 
 impl Writer {
@@ -83,6 +80,14 @@ impl Writer {
         if let Some(newest) = self.shared.retained().filter(|last| last.position() == position) {
             return Ok(newest);
         }
+        self.save_snapshot(position)
+    }
+
+    /// Replaces the snapshot of this position, if there is one: it may list other blocks.
+    pub(super) fn save_snapshot(
+        &mut self,
+        position: LogPosition,
+    ) -> Result<SnapshotRef, StoreError> {
         let entries = self.tables.dump()?;
         let blocks = self.manifest.open_blocks();
         let snapshot = SnapshotRef::save(&self.layout, position, &entries, blocks)?;
@@ -92,18 +97,11 @@ impl Writer {
 
     /// Replaces the retained snapshot; older ones go once nobody holds them.
     pub(super) fn retain(&mut self, snapshot: SnapshotRef) -> Result<(), StoreError> {
-        let name = SnapshotName::from(snapshot.position());
         let before = {
             let mut retained = self.shared.retained.lock().unwrap_or_else(PoisonError::into_inner);
             retained.replace(snapshot)
         };
         self.doomed_snapshots.extend(before);
-        for other in snapshot::names(&self.layout)?.into_iter().filter(|other| *other != name) {
-            let path = self.layout.snapshots().join(other.to_string());
-            if self.doomed_snapshots.iter().all(|doomed| *doomed.path() != path) {
-                self.layout.remove(&path)?;
-            }
-        }
         self.sweep()
     }
 }

@@ -1,0 +1,171 @@
+//! What the writer may write when.
+
+use super::harness::{Machine, Model, at, check, history, process, record};
+use crate::{
+    disk::sim::{DiskOp, Fate},
+    fault::Fault,
+    state::{Changes, Storage, StorageError},
+    storage::StoreError,
+    types::{RecordId, Revision},
+};
+
+#[test]
+fn a_record_can_be_read_from_the_moment_it_was_submitted() {
+    process(async {
+        let mut machine = Machine::new(1);
+        let Model { records, .. } = Model::of(&history(40));
+        let opened = machine.open().await.unwrap();
+        let storage = opened.recovered.storage;
+        for changes in history(40) {
+            storage.submit(changes);
+        }
+        let ids: Vec<_> = records.keys().copied().collect();
+        let expected: Vec<_> = records.into_values().collect();
+        assert_eq!(storage.read(&ids).unwrap(), expected, "pending");
+        machine.wal.end = 40;
+        opened.store.note_durable(39);
+        opened.store.flush().await.unwrap();
+        assert_eq!(storage.read(&ids).unwrap(), expected, "from blocks");
+        for (id, record) in ids.iter().zip(&expected) {
+            assert_eq!(storage.read(&[*id]).unwrap(), std::slice::from_ref(record));
+        }
+    });
+}
+
+#[test]
+fn a_record_that_was_never_submitted_is_missing() {
+    process(async {
+        let mut machine = Machine::new(1);
+        let opened = machine.open().await.unwrap();
+        machine.write(&opened.store, &history(10)).await.unwrap();
+        for (main, sub) in [(0, 0), (2, 1), (5, 9), (1000, 0)] {
+            let id = RecordId { main: Revision(main), sub };
+            let read = opened.recovered.storage.read(&[id]);
+            assert!(matches!(read, Err(StorageError::Missing(missing)) if missing == id));
+        }
+    });
+}
+
+#[test]
+fn the_writer_never_gets_ahead_of_the_wal() {
+    process(async {
+        let machine = Machine::new(1);
+        let opened = machine.open().await.unwrap();
+        history(60).into_iter().for_each(|changes| opened.recovered.storage.submit(changes));
+        let mut flush = Box::pin(opened.store.flush());
+        for durable in [3, 10, 30] {
+            opened.store.note_durable(durable);
+            let waited = tokio::time::timeout(std::time::Duration::ZERO, &mut flush).await;
+            assert!(waited.is_err(), "flushed at {durable}");
+            settle().await;
+            let found =
+                Machine { wal: super::harness::Wal { first: 0, end: 60 }, ..machine.clone() };
+            let position = process_position(&found).await;
+            assert!(position.is_none_or(|index| index <= durable), "{position:?} > {durable}");
+        }
+        opened.store.note_durable(59);
+        assert_eq!(flush.await.unwrap(), Some(at(59)));
+    });
+}
+
+/// Where a start on a copy of the machine's disk would find the tables.
+async fn process_position(machine: &Machine) -> Option<u64> {
+    let copy = Machine { disk: machine.disk.fork(), ..machine.clone() };
+    copy.open().await.unwrap().recovered.position.map(|position| position.index)
+}
+
+/// Lets every lane do what it can.
+async fn settle() {
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn room_opens_when_the_wal_becomes_durable() {
+    process(async {
+        let machine = Machine::new(1);
+        let options =
+            crate::storage::StorageOptions { pending_bytes_max: 10_000, ..machine.options() };
+        let (disk, tables) = (machine.disk.clone(), machine.tables.clone());
+        let (disk, tables) = (std::sync::Arc::new(disk), std::sync::Arc::new(tables));
+        let opened =
+            super::harness::open(disk, tables, options, machine.wal, Fault::default()).await;
+        let opened = opened.unwrap();
+        let mut index = 0;
+        while !opened.store.pressure() {
+            let records = vec![record(index as i64 + 2, 0, "k", 500)];
+            let changes = Changes { position: at(index), records, ..Changes::default() };
+            opened.recovered.storage.submit(changes);
+            index += 1;
+        }
+        let mut room = Box::pin(opened.store.room());
+        let full = tokio::time::timeout(std::time::Duration::ZERO, &mut room).await;
+        assert!(full.is_err(), "there was room");
+        opened.store.note_durable(index - 1);
+        room.await;
+        assert!(!opened.store.pressure());
+    });
+}
+
+#[test]
+fn a_failing_disk_stops_the_member_and_names_the_file() {
+    for kind in [std::io::ErrorKind::StorageFull, std::io::ErrorKind::Other] {
+        process(async {
+            let mut machine = Machine::new(1);
+            let fault = Fault::default();
+            let opened = machine.open_with(fault.clone()).await.unwrap();
+            machine.disk.on_op(move |op| match op {
+                DiskOp::Write { path, .. } if path.extension().is_some_and(|e| e == "blk") => {
+                    Fate::Fail(kind)
+                }
+                _ => Fate::Obey,
+            });
+            let outcome = machine.write(&opened.store, &history(30)).await;
+            assert!(matches!(outcome, Err(StoreError::Stopped)));
+            let reason = fault.stopped().await;
+            assert!(reason.contains("cannot write data/blocks/"), "{reason}");
+            assert!(matches!(opened.store.flush().await, Err(StoreError::Stopped)));
+        });
+    }
+}
+
+#[test]
+fn a_value_that_rotted_is_never_returned() {
+    let mut machine = Machine::new(1);
+    process(async {
+        let opened = machine.open().await.unwrap();
+        machine.write(&opened.store, &history(30)).await.unwrap();
+        opened.store.close().await.unwrap();
+    });
+    let block = machine.block_files().remove(0);
+    machine.disk.flip_bit(&block, 50, 3).unwrap();
+    process(async {
+        let fault = Fault::default();
+        let opened = machine.open_with(fault.clone()).await.unwrap();
+        let ids: Vec<_> = opened.recovered.records.map(|meta| meta.id).collect();
+        let read = opened.recovered.storage.read(&ids);
+        let Err(StorageError::Damaged(what)) = read else { panic!("{read:?}") };
+        assert!(what.contains(block.to_str().unwrap()) && what.contains("at byte 8:"), "{what}");
+        assert!(fault.is_stopped());
+    });
+}
+
+#[test]
+fn closing_writes_all_that_is_durable_and_no_more() {
+    let mut machine = Machine::new(1);
+    let history = history(30);
+    process(async {
+        let opened = machine.open().await.unwrap();
+        history.iter().for_each(|changes| opened.recovered.storage.submit(changes.clone()));
+        opened.store.note_durable(20);
+        opened.store.close().await.unwrap();
+        assert!(matches!(opened.store.flush().await, Err(StoreError::Stopped)));
+    });
+    machine.wal.end = 21;
+    process(async {
+        let opened = machine.open().await.unwrap();
+        assert_eq!(opened.recovered.position, Some(at(20)));
+        check(opened.recovered, &history);
+    });
+}

@@ -1,0 +1,143 @@
+//! Data directories that are not this member's, or not whole.
+
+use std::{fs, path::Path, process::Output, time::Duration};
+
+use ordinal::proto::peer::{Identity, identity::Stage};
+use prost::Message;
+use tempfile::TempDir;
+
+use crate::kvd::{Kvd, Ports, get, lone_member, probe, put, run};
+
+/// Runs a member on this directory that is expected to refuse.
+fn serve(data: &Path, more: &[&str]) -> (Option<i32>, String) {
+    let ports = Ports::free();
+    let listen = [ports.client, ports.peer, ports.admin].map(|a| a.to_string());
+    let mut args = vec!["serve", "--data-dir", data.to_str().unwrap()];
+    args.extend(["--listen-client", &listen[0], "--listen-peer", &listen[1]]);
+    args.extend(["--listen-admin", &listen[2]]);
+    args.extend(more);
+    let Output { status, stderr, .. } = run(&args);
+    (status.code(), String::from_utf8(stderr).unwrap())
+}
+
+fn refused(data: &Path, more: &[&str], says: &[&str]) {
+    let (code, said) = serve(data, more);
+    assert_eq!(code, Some(1), "{said}");
+    for what in says {
+        assert!(said.contains(what), "does not say {what:?}: {said}");
+    }
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+/// The `identity` file, opened up.
+fn change_identity(data: &Path, change: impl FnOnce(&mut [u8], &mut Identity)) {
+    let path = data.join("identity");
+    let bytes = fs::read(&path).unwrap();
+    let mut magic = bytes[..8].to_vec();
+    let mut identity = Identity::decode(&bytes[8..bytes.len() - 4]).unwrap();
+    change(&mut magic, &mut identity);
+    let mut bytes = [magic, identity.encode_to_vec()].concat();
+    bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_in_use_is_refused() {
+    let (kvd, scratch) = lone_member().await;
+    let data = scratch.path().join("data");
+    let says = ["in use by another kvd", "--data-dir", data.to_str().unwrap()];
+    refused(&data, &["--ordinal=0"], &says);
+    put(&mut kvd.kv().await, "still", "here").await;
+    kvd.stop().await;
+}
+
+#[tokio::test]
+async fn a_directory_that_is_not_ours_or_not_whole_is_refused_and_left_as_it_is() {
+    let (kvd, scratch) = lone_member().await;
+    put(&mut kvd.kv().await, "k", "v").await;
+    kvd.stop().await;
+    let data = scratch.path().join("data");
+    let identity = data.join("identity");
+    let (wal, away) = (data.join("wal"), scratch.path().join("away"));
+    let own = fs::read(&identity).unwrap();
+    let restore = || fs::write(&identity, &own).unwrap();
+    let here = ["--ordinal=0"];
+
+    // Another ordinal's. (Peers, so that ordinal 1 has somebody to look for.)
+    let peers = "--peers=127.0.0.1:1,127.0.0.1:2";
+    refused(&data, &["--ordinal=1", peers], &["belongs to ordinal 0, this is ordinal 1"]);
+    change_identity(&data, |_, identity| identity.home = "prod/kv".into());
+    refused(&data, &here, &["belongs to \"prod/kv\""]);
+    // Another incarnation's log.
+    restore();
+    change_identity(&data, |_, identity| identity.member_id += 7);
+    refused(&data, &here, &[".wal", "a segment of member"]);
+    // Another format version's.
+    restore();
+    change_identity(&data, |magic, _| magic[7] = 9);
+    refused(&data, &here, &["identity: format version 9, this program reads version 1"]);
+    // Damaged, or no identity at all.
+    restore();
+    let mut damaged = own.clone();
+    damaged[12] ^= 0x40;
+    fs::write(&identity, damaged).unwrap();
+    refused(&data, &here, &["identity: damaged", "offset"]);
+    fs::write(&identity, b"hello").unwrap();
+    refused(&data, &here, &["not an identity file of Ordinal"]);
+    fs::remove_file(&identity).unwrap();
+    refused(&data, &here, &["has wal but no identity"]);
+    // Its log lost.
+    restore();
+    fs::rename(&wal, &away).unwrap();
+    refused(&data, &here, &["its log is gone"]);
+    fs::rename(&away, &wal).unwrap();
+    // A file where a directory should be.
+    refused(&identity, &here, &[identity.to_str().unwrap()]);
+    restore();
+
+    let mut kvd = Kvd::serve(scratch.path(), &data, Ports::free());
+    kvd.ready().await;
+    assert_eq!(get(&mut kvd.kv().await, "k").await.unwrap(), "v");
+    kvd.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_of_another_cluster_is_kept_out() {
+    let scratch = TempDir::new().unwrap();
+    let ports = [Ports::free(), Ports::free(), Ports::free()];
+    let peers = ports.map(|p| p.peer.to_string()).join(",");
+    let start = |i: usize| {
+        let listen = [ports[i].client, ports[i].peer, ports[i].admin].map(|a| a.to_string());
+        let (data, ordinal) = (scratch.path().join(format!("data-{i}")), i.to_string());
+        let mut args = vec!["serve", "--data-dir", data.to_str().unwrap(), "--peers", &peers];
+        args.extend(["--ordinal", &ordinal, "--election-timeout=500ms"]);
+        args.extend(["--listen-client", &listen[0], "--listen-peer", &listen[1]]);
+        args.extend(["--listen-admin", &listen[2]]);
+        Kvd::start(scratch.path(), ports[i], &args)
+    };
+    let mut members: Vec<Kvd> = (0..3).map(start).collect();
+    for member in &mut members {
+        member.ready().await;
+    }
+    put(&mut members[0].kv().await, "k", "v").await;
+    members.pop().unwrap().stop().await;
+    // The volume of the same place in another cluster.
+    change_identity(&scratch.path().join("data-2"), |_, identity| {
+        assert_eq!(identity.stage(), Stage::Member);
+        identity.cluster_id ^= 1;
+    });
+    let mut stranger = start(2);
+    stranger.says("the call is from cluster").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_ne!(probe(stranger.ports.admin), Some(200), "{}", stranger.said());
+    for member in &members {
+        let mut kv = member.kv().await;
+        assert_eq!(get(&mut kv, "k").await.unwrap(), "v");
+        put(&mut kv, "k", "v").await;
+    }
+    stranger.signal("TERM");
+    stranger.ended(Duration::from_secs(20)).await;
+    for member in members {
+        member.stop().await;
+    }
+}

@@ -1,0 +1,209 @@
+//! A `kvd` process under test.
+
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use ordinal::proto::etcdserverpb::{
+    PutRequest, RangeRequest, kv_client::KvClient, maintenance_client::MaintenanceClient,
+};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+use tonic::transport::Channel;
+
+/// Nothing here takes so long, also on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks at a process or a probe.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Ports of one member.
+#[derive(Debug, Clone, Copy)]
+pub struct Ports {
+    pub client: SocketAddr,
+    pub peer: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+impl Ports {
+    pub fn free() -> Ports {
+        Ports { client: free_port(), peer: free_port(), admin: free_port() }
+    }
+}
+
+/// A port nobody listens on, below those that the kernel gives to outgoing connections.
+pub fn free_port() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let start = u16::try_from(std::process::id() % 150).unwrap() * 100;
+        let port = 12_000 + (start + n) % 18_000;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+/// A running process. Dropped, it is killed, and must not have panicked.
+#[derive(Debug)]
+pub struct Kvd {
+    child: Child,
+    log: PathBuf,
+    pub ports: Ports,
+}
+
+impl Kvd {
+    /// Starts it with these arguments; its log goes to a file under `scratch`.
+    pub fn start(scratch: &Path, ports: Ports, args: &[&str]) -> Kvd {
+        let log = scratch.join(format!("kvd-{}.log", ports.client.port()));
+        let to = File::options().create(true).append(true).open(&log).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_kvd"))
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(to)
+            .spawn()
+            .unwrap();
+        Kvd { child, log, ports }
+    }
+
+    /// Starts a member that is a cluster by itself.
+    pub fn serve(scratch: &Path, data_dir: &Path, ports: Ports) -> Kvd {
+        let listen = [ports.client, ports.peer, ports.admin].map(|a| a.to_string());
+        let mut args = vec!["serve", "--ordinal=0", "--data-dir", data_dir.to_str().unwrap()];
+        args.extend(["--listen-client", &listen[0], "--listen-peer", &listen[1]]);
+        args.extend(["--listen-admin", &listen[2]]);
+        Kvd::start(scratch, ports, &args)
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has said so far.
+    pub fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Waits until it says this.
+    pub async fn says(&mut self, text: &str) {
+        let start = Instant::now();
+        while !self.said().contains(text) {
+            assert!(start.elapsed() < PATIENCE, "never said {text:?}:\n{}", self.said());
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until it answers clients.
+    pub async fn ready(&mut self) {
+        let start = Instant::now();
+        while probe(self.ports.admin) != Some(200) {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("ended with {status}:\n{}", self.said());
+            }
+            assert!(start.elapsed() < PATIENCE, "never ready:\n{}", self.said());
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Sends a signal, by the name that kill(1) knows.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(&mut self, limit: Duration) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < limit, "still there after {limit:?}:\n{}", self.said());
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Asks it to end, and sees that it ends well.
+    pub async fn stop(mut self) {
+        self.signal("TERM");
+        let status = self.ended(PATIENCE).await;
+        assert!(status.success(), "{status}:\n{}", self.said());
+    }
+
+    /// Memory that is its own now, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
+    }
+
+    pub async fn channel(&self) -> Channel {
+        connect(self.ports.client).await
+    }
+
+    pub async fn kv(&self) -> KvClient<Channel> {
+        KvClient::new(self.channel().await).max_decoding_message_size(usize::MAX)
+    }
+
+    pub async fn maintenance(&self) -> MaintenanceClient<Channel> {
+        MaintenanceClient::new(self.channel().await)
+    }
+}
+
+impl Drop for Kvd {
+    fn drop(&mut self) {
+        // Ended already: that is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if !std::thread::panicking() {
+            let said = self.said();
+            assert!(!said.contains("panicked"), "{said}");
+        }
+    }
+}
+
+/// A member of its own in a directory that goes away with it.
+pub async fn lone_member() -> (Kvd, TempDir) {
+    let scratch = TempDir::new().unwrap();
+    let mut kvd = Kvd::serve(scratch.path(), &scratch.path().join("data"), Ports::free());
+    kvd.ready().await;
+    (kvd, scratch)
+}
+
+/// Runs `kvd` to its end, which comes at once.
+pub fn run(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_kvd")).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+pub async fn connect(to: SocketAddr) -> Channel {
+    Channel::from_shared(format!("http://{to}")).unwrap().connect().await.unwrap()
+}
+
+/// The HTTP status of `/readyz`; `None` when nobody answers.
+pub fn probe(admin: SocketAddr) -> Option<u16> {
+    let mut stream = TcpStream::connect(admin).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: kv\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.split_whitespace().nth(1)?.parse().ok()
+}
+
+pub async fn put(kv: &mut KvClient<Channel>, key: &str, value: impl Into<Bytes>) {
+    let key = Bytes::copy_from_slice(key.as_bytes());
+    kv.put(PutRequest { key, value: value.into(), ..Default::default() }).await.unwrap();
+}
+
+pub async fn get(kv: &mut KvClient<Channel>, key: &str) -> Option<Bytes> {
+    let key = Bytes::copy_from_slice(key.as_bytes());
+    let answer = kv.range(RangeRequest { key, ..Default::default() }).await.unwrap().into_inner();
+    answer.kvs.into_iter().next().map(|kv| kv.value)
+}

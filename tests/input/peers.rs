@@ -1,0 +1,1 @@
+//! Peers that are none, or talk nonsense.
