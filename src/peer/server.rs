@@ -6,7 +6,7 @@ use futures_util::{Stream, StreamExt, stream::BoxStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    client::MESSAGE_BYTES_MAX,
+    client::{REPLY_BYTES_MAX, REQUEST_BYTES_MAX},
     hello::{Boots, Me, Refused},
 };
 use crate::{
@@ -58,8 +58,8 @@ impl PeerService {
 
     pub fn into_server(self) -> PeerServer<PeerService> {
         PeerServer::new(self)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+            .max_decoding_message_size(REQUEST_BYTES_MAX)
+            .max_encoding_message_size(REPLY_BYTES_MAX)
     }
 
     /// Who runs here, for a caller that may know.

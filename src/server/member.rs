@@ -36,7 +36,7 @@ const CUT: Duration = Duration::from_secs(1);
 /// Streams of one client's connection. (etcd has no bound; each watcher may be a stream.)
 const CLIENT_STREAMS_MAX: u32 = 4096;
 /// Streams of one peer's connection, of which a handful are in use.
-const PEER_STREAMS_MAX: u32 = 64;
+const PEER_STREAMS_MAX: u32 = 32;
 /// Who is silent for so long is asked for a sign of life, and has twice as long to give it: a dead
 /// connection is gone within half a minute.
 const KEEPALIVE: Duration = Duration::from_secs(10);

@@ -11,9 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use ordinal::proto::etcdserverpb::{
-    PutRequest, RangeRequest, kv_client::KvClient, maintenance_client::MaintenanceClient,
-};
+use ordinal::proto::etcdserverpb::{PutRequest, RangeRequest, kv_client::KvClient};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
@@ -37,16 +35,22 @@ impl Ports {
     }
 }
 
-/// A port nobody listens on, below those that the kernel gives to outgoing connections.
+/// A port nobody listens on, and nobody else here is given.
 pub(crate) fn free_port() -> SocketAddr {
+    free_ports(1)
+}
+
+/// The first of so many in a row. They lie below those that the kernel gives to outgoing connections.
+pub(crate) fn free_ports(count: u16) -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Several of these processes may run at a time.
+    let start = u16::try_from(std::process::id() % 40).unwrap() * 450;
+    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     loop {
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let start = u16::try_from(std::process::id() % 150).unwrap() * 100;
-        let port = 12_000 + (start + n) % 18_000;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if TcpListener::bind(address).is_ok() {
-            return address;
+        let n = NEXT.fetch_add(count, Ordering::Relaxed);
+        let first = 12_000 + (start + n) % 18_000;
+        if (first..first + count).all(|port| TcpListener::bind(at(port)).is_ok()) {
+            return at(first);
         }
     }
 }
@@ -151,10 +155,6 @@ impl Kvd {
 
     pub(crate) async fn kv(&self) -> KvClient<Channel> {
         KvClient::new(self.channel().await).max_decoding_message_size(usize::MAX)
-    }
-
-    pub(crate) async fn maintenance(&self) -> MaintenanceClient<Channel> {
-        MaintenanceClient::new(self.channel().await)
     }
 }
 
