@@ -10,6 +10,9 @@ pub const DEFAULT_QUOTA_BYTES: u64 = 8 << 30;
 pub const DEFAULT_CACHE_BYTES: usize = 64 << 20;
 /// The largest request: 1.5 MiB, as in etcd.
 pub const DEFAULT_MAX_REQUEST_BYTES: usize = 1536 << 10;
+/// As large as [`Tuning::max_request_bytes`] may be: one log entry holds a request, and one message
+/// to a peer an entry. Fixed, because the members of a cluster need not agree on the flag.
+pub const MAX_REQUEST_BYTES_MAX: usize = 32 << 20;
 
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
@@ -38,12 +41,29 @@ pub struct Tuning {
           value_name = "BYTES")]
     pub cache_size: u64,
     /// The largest request a client may send
-    #[arg(long, env = "KVD_MAX_REQUEST_BYTES", value_parser = bytes, default_value = "1536KiB",
+    #[arg(long, env = "KVD_MAX_REQUEST_BYTES", value_parser = request_bytes, default_value = "1536KiB",
           value_name = "BYTES")]
     pub max_request_bytes: u64,
     /// How the log is written
     #[arg(long, env = "KVD_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
+    #[command(flatten)]
+    pub wal: Wal,
+}
+
+/// How the write-ahead log is cut and kept. Hidden, because nobody has to choose: tests take small
+/// values to come by snapshots and purges cheaply.
+#[derive(Debug, Clone, Args)]
+pub struct Wal {
+    /// The length of a file of the log: a multiple of 4KiB, and two of them at least
+    #[arg(long, hide = true, value_parser = bytes, default_value = "64MiB", value_name = "BYTES")]
+    pub wal_segment_bytes: u64,
+    /// No snapshot before the log since the last one has grown to this
+    #[arg(long, hide = true, value_parser = bytes, default_value = "64MiB", value_name = "BYTES")]
+    pub snapshot_log_bytes: u64,
+    /// Log kept behind a snapshot for followers that lag
+    #[arg(long, hide = true, value_parser = bytes, default_value = "256MiB", value_name = "BYTES")]
+    pub keep_log_bytes: u64,
 }
 
 /// `kvd serve`: one member.
@@ -130,6 +150,14 @@ fn bytes(text: &str) -> Result<u64, String> {
     let (_, factor) =
         BYTE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).ok_or_else(wrong)?;
     number.checked_mul(*factor).ok_or_else(wrong)
+}
+
+fn request_bytes(text: &str) -> Result<u64, String> {
+    let number = bytes(text)?;
+    if number > MAX_REQUEST_BYTES_MAX as u64 {
+        return Err(format!("at most {}MiB", MAX_REQUEST_BYTES_MAX >> 20));
+    }
+    Ok(number)
 }
 
 fn split_unit(text: &str) -> Option<(&str, &str)> {

@@ -10,6 +10,7 @@
 //!
 //! All calls may block, so they are made on lanes (see [`crate::lane`]), never on an async worker.
 
+mod hold;
 mod real;
 pub mod sim;
 

@@ -2,14 +2,17 @@
 
 use std::{fs, io, os::unix::fs::FileExt, path::Path, sync::Arc};
 
-use super::{Disk, File, FileLock, Open};
+use super::{Disk, File, FileLock, Open, hold::Hold};
 
 /// The file system of this machine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealDisk;
 
 #[derive(Debug)]
-struct RealFile(fs::File);
+struct RealFile {
+    file: fs::File,
+    hold: Hold,
+}
 
 /// flock(2): the kernel lets go when the file is closed, however the process ends.
 #[derive(Debug)]
@@ -33,7 +36,7 @@ impl Disk for RealDisk {
                 options.write(true).create_new(true);
             }
         }
-        Ok(Arc::new(RealFile(options.open(path)?)))
+        Ok(Arc::new(RealFile { file: options.open(path)?, hold: Hold::of(path) }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -91,22 +94,23 @@ impl Disk for RealDisk {
 
 impl File for RealFile {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buf, offset)
+        self.file.read_exact_at(buf, offset)
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(buf, offset)
+        self.hold.wait();
+        self.file.write_all_at(buf, offset)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 }

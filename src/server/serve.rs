@@ -1,6 +1,6 @@
 //! `kvd serve`: one member, until it is told to stop.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use tokio::sync::oneshot;
 
 use super::{
@@ -8,9 +8,9 @@ use super::{
     signals,
 };
 use crate::{
-    config::{Serve, Tuning},
+    config::{Serve, Tuning, Wal},
     peer::PeerAddresses,
-    raft::Timing,
+    raft::{Retention, Timing},
     types::Ordinal,
 };
 
@@ -34,6 +34,25 @@ pub(super) fn timing(tuning: &Tuning) -> Timing {
         timing.heartbeat = heartbeat;
     }
     timing
+}
+
+pub(super) fn retention(wal: &Wal) -> Retention {
+    Retention {
+        snapshot_log_bytes_min: wal.snapshot_log_bytes,
+        keep_log_bytes: wal.keep_log_bytes,
+        ..Retention::default()
+    }
+}
+
+/// # Errors
+/// When the log could not be cut into files of this length.
+pub(super) fn wal_segment_bytes(wal: &Wal) -> anyhow::Result<u64> {
+    let bytes = wal.wal_segment_bytes;
+    ensure!(
+        bytes.is_multiple_of(4096) && bytes >= 8192,
+        "--wal-segment-bytes {bytes} is not a multiple of 4KiB, 8KiB at least"
+    );
+    Ok(bytes)
 }
 
 fn member_config(args: Serve, host: &str) -> anyhow::Result<MemberConfig> {
@@ -87,6 +106,8 @@ fn member_config(args: Serve, host: &str) -> anyhow::Result<MemberConfig> {
         quota_bytes: args.tuning.quota_bytes,
         cache_bytes: usize::try_from(args.tuning.cache_size)?,
         max_request_bytes: usize::try_from(args.tuning.max_request_bytes)?,
+        wal_segment_bytes: wal_segment_bytes(&args.tuning.wal)?,
+        retention: retention(&args.tuning.wal),
     })
 }
 

@@ -1,0 +1,145 @@
+//! Compares what a cluster holds with what it promised.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ordinal::{
+    client::Client,
+    proto::{
+        etcdserverpb::{HashKvResponse, RangeRequest, RangeResponse},
+        mvccpb::KeyValue,
+    },
+};
+use tokio::{
+    task::JoinSet,
+    time::{Duration, Instant, sleep},
+};
+
+use crate::{
+    cluster::Cluster,
+    oracle::{Attempt, Oracle, Outcome},
+    process::{Member, PATIENCE},
+};
+
+/// Asserts that all members hold the same, and that it is what the oracle was told: every
+/// acknowledged write at its revision, of the unknown ones each once or not at all, and nothing
+/// else.
+///
+/// All members must run; nobody may write meanwhile.
+pub(crate) async fn holds_what_it_promised(cluster: &Cluster, oracle: &Oracle) {
+    let revision = agreed_revision(cluster).await;
+    let versions = all_versions(cluster.members[0].client(), revision).await;
+    let attempts = oracle.attempts();
+    check_versions(&versions, &attempts);
+    check_real_time(&attempts);
+    let expected: BTreeSet<i64> = (2..=revision).collect();
+    let found: BTreeSet<i64> = versions.iter().map(|kv| kv.mod_revision).collect();
+    assert_eq!(found, expected, "every revision is one write");
+}
+
+/// Waits until all running members are at the same revision and agree on the hash of it.
+pub(crate) async fn agreed_revision(cluster: &Cluster) -> i64 {
+    let deadline = Instant::now() + PATIENCE;
+    let mut before = None;
+    loop {
+        let mut hashes = Vec::new();
+        for member in cluster.members.iter().filter(|member| member.is_running()) {
+            hashes.push(hash(member).await);
+        }
+        let same = hashes.iter().all(|hash| *hash == hashes[0]);
+        // A write whose outcome is unknown may still be on its way: look twice.
+        if same && hashes[0].is_some() && before == hashes[0] {
+            return hashes[0].unwrap().0;
+        }
+        before = if same { hashes[0] } else { None };
+        assert!(
+            Instant::now() < deadline,
+            "the members differ (revision, hash, compacted): {hashes:?}"
+        );
+        sleep(Duration::from_millis(300)).await;
+    }
+}
+
+/// Revision, hash and compacted revision of what a member holds, once it holds all there is.
+async fn hash(member: &Member) -> Option<(i64, u32, i64)> {
+    let client = member.client();
+    // A linearizable read first: the member has applied whatever was acknowledged.
+    client.range(RangeRequest { key: b"x".to_vec().into(), ..Default::default() }).await.ok()?;
+    let HashKvResponse { hash, compact_revision, hash_revision, .. } =
+        client.hash_kv(0).await.ok()?;
+    Some((hash_revision, hash, compact_revision))
+}
+
+/// Every version of every key. Nothing was deleted or compacted.
+async fn all_versions(client: Client, revision: i64) -> Vec<KeyValue> {
+    let client = std::sync::Arc::new(client);
+    let latest = range(&client, b"\0", b"\0", revision).await.kvs;
+    let mut keys = JoinSet::new();
+    for latest in latest {
+        let client = client.clone();
+        keys.spawn(async move {
+            let mut versions = vec![latest];
+            while let Some(newer) = versions.last().filter(|kv| kv.version > 1) {
+                let mut older = range(&client, &newer.key, b"", newer.mod_revision - 1).await.kvs;
+                assert_eq!(older[0].version, newer.version - 1, "a version of a key is missing");
+                versions.append(&mut older);
+            }
+            versions
+        });
+    }
+    keys.join_all().await.into_iter().flatten().collect()
+}
+
+async fn range(client: &Client, key: &[u8], end: &[u8], revision: i64) -> RangeResponse {
+    let request = RangeRequest {
+        key: key.to_vec().into(),
+        range_end: end.to_vec().into(),
+        revision,
+        serializable: true,
+        ..Default::default()
+    };
+    client.range(request).await.unwrap()
+}
+
+fn check_versions(versions: &[KeyValue], attempts: &[Attempt]) {
+    let mut found: BTreeMap<&[u8], &KeyValue> = BTreeMap::new();
+    for version in versions {
+        let twice = found.insert(&version.value, version);
+        assert!(twice.is_none(), "written twice: {version:?} and {twice:?}");
+    }
+    for attempt in attempts {
+        let there = found.remove(attempt.value.as_bytes());
+        let here = there.is_none_or(|kv| kv.key == attempt.key.as_bytes());
+        assert!(here, "found under another key: {attempt:?}: {there:?}");
+        let revision = there.map(|kv| kv.mod_revision);
+        match attempt.outcome {
+            Outcome::Acknowledged(at) => assert_eq!(revision, Some(at), "lost: {attempt:?}"),
+            Outcome::Refused => assert_eq!(revision, None, "refused, and yet done: {attempt:?}"),
+            Outcome::Unknown => {}
+        }
+    }
+    assert!(found.is_empty(), "nobody wrote this: {found:?}");
+}
+
+/// What was acknowledged before another write began has the lower revision.
+fn check_real_time(attempts: &[Attempt]) {
+    let revision = |attempt: &Attempt| match attempt.outcome {
+        Outcome::Acknowledged(revision) => Some(revision),
+        _ => None,
+    };
+    let mut done: Vec<(i64, &Attempt)> =
+        attempts.iter().filter_map(|attempt| Some((revision(attempt)?, attempt))).collect();
+    done.sort_by_key(|(revision, _)| *revision);
+    let mut earliest_end: Option<&Attempt> = None;
+    for (_, attempt) in done.into_iter().rev() {
+        if let Some(later) = earliest_end {
+            assert!(
+                later.ended >= attempt.began,
+                "acknowledged before the other began, and has the higher revision: {later:?}, \
+                 {attempt:?}"
+            );
+        }
+        if earliest_end.is_none_or(|earliest| attempt.ended < earliest.ended) {
+            earliest_end = Some(attempt);
+        }
+    }
+}
