@@ -28,8 +28,8 @@ COPY --from=build /out/ /usr/local/bin/
 COPY --from=build --chown=65532:65532 /data /data
 USER 65532:65532
 WORKDIR /data
-# Clients; peers.
-EXPOSE 2379 2380
+# Clients; peers; probes and metrics.
+EXPOSE 2379 2380 2381
 # kvd hands its leadership over when it is asked to stop.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/local/bin/kvd"]

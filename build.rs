@@ -15,8 +15,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let descriptors = protox::compile(FILES, ["proto"])?;
 
-    // Reflection has no use for comments and source positions, which are most of the bytes.
+    // Reflection tells clients what is for them. It has no use for comments and source positions,
+    // which are most of the bytes.
     let mut reflected = descriptors.clone();
+    reflected.file.retain(|file| !file.package().starts_with("ordinal."));
     for file in &mut reflected.file {
         file.source_code_info = None;
     }

@@ -10,6 +10,9 @@ pub const DEFAULT_QUOTA_BYTES: u64 = 8 << 30;
 pub const DEFAULT_CACHE_BYTES: usize = 64 << 20;
 /// The largest request: 1.5 MiB, as in etcd.
 pub const DEFAULT_MAX_REQUEST_BYTES: usize = 1536 << 10;
+/// As large as [`Tuning::max_request_bytes`] may be: one log entry holds a request, and one message
+/// to a peer an entry. Fixed, because the members of a cluster need not agree on the flag.
+pub const MAX_REQUEST_BYTES_MAX: usize = 32 << 20;
 
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
@@ -38,7 +41,7 @@ pub struct Tuning {
           value_name = "BYTES")]
     pub cache_size: u64,
     /// The largest request a client may send
-    #[arg(long, env = "KVD_MAX_REQUEST_BYTES", value_parser = bytes, default_value = "1536KiB",
+    #[arg(long, env = "KVD_MAX_REQUEST_BYTES", value_parser = request_bytes, default_value = "1536KiB",
           value_name = "BYTES")]
     pub max_request_bytes: u64,
     /// How the log is written
@@ -147,6 +150,14 @@ fn bytes(text: &str) -> Result<u64, String> {
     let (_, factor) =
         BYTE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).ok_or_else(wrong)?;
     number.checked_mul(*factor).ok_or_else(wrong)
+}
+
+fn request_bytes(text: &str) -> Result<u64, String> {
+    let number = bytes(text)?;
+    if number > MAX_REQUEST_BYTES_MAX as u64 {
+        return Err(format!("at most {}MiB", MAX_REQUEST_BYTES_MAX >> 20));
+    }
+    Ok(number)
 }
 
 fn split_unit(text: &str) -> Option<(&str, &str)> {

@@ -66,6 +66,18 @@ impl From<WireError> for Status {
     }
 }
 
+/// What the transport says of a message that is longer than it takes.
+const MESSAGE_TOO_LONG: &str = "Error, decoded message length too large: found ";
+
+/// The transport's own refusals, in the words and with the code of etcd's transport.
+pub(super) fn of_transport(status: &Status) -> Option<Status> {
+    let lengths = status.message().strip_prefix(MESSAGE_TOO_LONG)?;
+    let mut numbers = lengths.split_whitespace().filter_map(|word| word.parse::<u64>().ok());
+    let (found, limit) = (numbers.next()?, numbers.next()?);
+    let text = format!("grpc: received message larger than max ({found} vs. {limit})");
+    Some(Status::resource_exhausted(text))
+}
+
 /// The node answered a command with the reply of another: a fault of ours, and the command was applied.
 pub(super) fn mismatched(command: &'static str) -> Status {
     Status::internal(format!("ordinal: a {command} was answered by the reply of another command"))

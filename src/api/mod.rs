@@ -23,8 +23,12 @@ mod range_stream;
 mod tests;
 mod validate;
 
-use axum::http::{Response, Uri};
-use tonic::{Status, body::Body, service::Routes};
+use axum::{
+    body::Body,
+    http::{Response, Uri},
+    middleware::map_response,
+};
+use tonic::{Status, service::Routes};
 
 use crate::{
     node::NodePort,
@@ -74,7 +78,20 @@ pub fn routes<N: NodePort>(node: N, options: Options) -> Routes {
     let routes = Routes::new(KvServer::new(kv).max_decoding_message_size(message_bytes))
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(message_bytes))
         .add_service(MaintenanceServer::new(maintenance).max_decoding_message_size(message_bytes));
-    routes.into_axum_router().fallback(unknown_method).into()
+    let router = routes.into_axum_router().fallback(unknown_method);
+    router.layer(map_response(in_etcds_words)).into()
+}
+
+/// Only what the transport refused before a service saw it has its status in the header.
+async fn in_etcds_words(response: Response<Body>) -> Response<Body> {
+    if !response.headers().contains_key(Status::GRPC_STATUS) {
+        return response;
+    }
+    let status = Status::from_header_map(response.headers());
+    match status.as_ref().and_then(errors::of_transport) {
+        Some(status) => status.into_http(),
+        None => response,
+    }
 }
 
 async fn unknown_method(uri: Uri) -> Response<Body> {

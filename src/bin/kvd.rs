@@ -6,6 +6,9 @@ use ordinal::{
     server,
 };
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Ordinal: a replicated key-value store with the etcd v3 API, at home in a Kubernetes StatefulSet
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true)]

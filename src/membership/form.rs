@@ -241,7 +241,8 @@ impl Formation {
         }
     }
 
-    async fn round(&self, peers: &impl Peers) -> Result<Option<Formed>, FormationError> {
+    /// One look at everything, and one step if there is one to make.
+    pub(super) async fn round(&self, peers: &impl Peers) -> Result<Option<Formed>, FormationError> {
         let Some(identity) = self.identity() else {
             return self.pristine(peers).await.map(|()| None);
         };

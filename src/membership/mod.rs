@@ -22,6 +22,8 @@ mod form;
 mod identity;
 mod join;
 mod promote;
+#[cfg(test)]
+mod tests;
 
 pub use datadir::{DataDir, DataDirError};
 pub use form::{Formation, FormationConfig, FormationError, Formed, Peers};

@@ -356,10 +356,6 @@ impl NodePort for Node {
         let size = inner.view.size();
         let learner =
             inner.raft.members().iter().any(|m| m.place.member == inner.options.member && !m.voter);
-        let mut errors = Vec::new();
-        if now.leader.is_none() {
-            errors.push("etcdserver: no leader".to_string());
-        }
         let mut alarms = Vec::new();
         if self.over_quota() {
             alarms.push((inner.options.member, AlarmKind::NoSpace));
@@ -373,7 +369,7 @@ impl NodePort for Node {
             db_size_in_use_bytes: size.live_bytes,
             db_size_quota_bytes: inner.options.quota_bytes,
             learner,
-            errors,
+            errors: Vec::new(),
             alarms,
         }
     }

@@ -82,7 +82,7 @@ pub struct Status {
     pub db_size_in_use_bytes: u64,
     pub db_size_quota_bytes: u64,
     pub learner: bool,
-    /// What is wrong, in words; empty when nothing is.
+    /// What else is wrong, in words: beyond what `leader` and `alarms` say.
     pub errors: Vec<String>,
     /// Raised alarms, by member.
     pub alarms: Vec<(MemberId, AlarmKind)>,

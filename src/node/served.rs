@@ -6,7 +6,10 @@ use tokio::sync::oneshot;
 
 use super::member::Node;
 use crate::{
-    proto::peer::{self, forward_reply, forward_request},
+    proto::{
+        convert,
+        peer::{self, forward_reply, forward_request},
+    },
     raft::{ProposeError, ReadError},
 };
 
@@ -39,6 +42,11 @@ impl Node {
     async fn serve(&self, batch: Bytes) -> forward_reply::Result {
         if self.refuses_writes().is_some() {
             return forward_reply::Result::Busy(peer::Busy {});
+        }
+        // Once committed, an entry that cannot be applied stops every member, at each start anew.
+        if let Err(e) = convert::decode_commands(batch.clone()) {
+            tracing::warn!(error = %e, "a forwarded batch is unreadable");
+            return forward_reply::Result::Unknown(e.to_string());
         }
         // Kept in the log's tail: a slice of the message it came in would keep all of that.
         let proposed = self.raft().propose(Bytes::copy_from_slice(&batch));

@@ -17,6 +17,7 @@ use tonic::{
 use super::address::PeerAddresses;
 use super::hello::Me;
 use crate::{
+    config::MAX_REQUEST_BYTES_MAX,
     membership::Peers,
     node::{Answers, LeaderLink, LinkError},
     proto::peer::{self, peer_client::PeerClient as Generated},
@@ -28,8 +29,11 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection without traffic is probed, and given up when it does not answer.
 const KEEPALIVE: Duration = Duration::from_secs(2);
-/// The largest message: a replication batch, which holds at least one entry of any size.
-pub(super) const MESSAGE_BYTES_MAX: usize = 256 << 20;
+/// The largest request: about 1 MiB of log entries, or one entry of any size that
+/// [`MAX_REQUEST_BYTES_MAX`] allows.
+pub(super) const REQUEST_BYTES_MAX: usize = MAX_REQUEST_BYTES_MAX + (8 << 20);
+/// The largest reply: what the transactions of one forwarded batch have read.
+pub(super) const REPLY_BYTES_MAX: usize = 256 << 20;
 /// Flow control windows, wide enough that a batch never waits for an acknowledgement.
 const WINDOW_BYTES: u32 = 4 << 20;
 /// Formation calls cost the other side an fsync.
@@ -85,8 +89,8 @@ impl PeerClient {
             }
         };
         Ok(Generated::new(channel)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX))
+            .max_decoding_message_size(REPLY_BYTES_MAX)
+            .max_encoding_message_size(REQUEST_BYTES_MAX))
     }
 }
 

@@ -6,7 +6,7 @@ use futures_util::{Stream, StreamExt, stream::BoxStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    client::MESSAGE_BYTES_MAX,
+    client::{REPLY_BYTES_MAX, REQUEST_BYTES_MAX},
     hello::{Boots, Me, Refused},
 };
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
         peer_server::{Peer, PeerServer},
     },
     raft::{PeerError, Raft},
+    stop::Stopping,
     types::{ClusterId, MemberId},
 };
 
@@ -40,12 +41,14 @@ struct Inner {
     running: OnceLock<Running>,
     boots: Boots,
     lanes: Lanes,
+    stopping: Stopping,
 }
 
 impl PeerService {
-    pub fn new(formation: Arc<Formation>, lanes: Lanes) -> PeerService {
-        let inner = Inner { formation, running: OnceLock::new(), boots: Boots::default(), lanes };
-        PeerService { inner: Arc::new(inner) }
+    /// Streams of other members, which never end by themselves, end with `stopping`.
+    pub fn new(formation: Arc<Formation>, lanes: Lanes, stopping: Stopping) -> PeerService {
+        let (running, boots) = (OnceLock::new(), Boots::default());
+        PeerService { inner: Arc::new(Inner { formation, running, boots, lanes, stopping }) }
     }
 
     /// From now on Raft's messages are handled. Once.
@@ -55,8 +58,8 @@ impl PeerService {
 
     pub fn into_server(self) -> PeerServer<PeerService> {
         PeerServer::new(self)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+            .max_decoding_message_size(REQUEST_BYTES_MAX)
+            .max_encoding_message_size(REPLY_BYTES_MAX)
     }
 
     /// Who runs here, for a caller that may know.
@@ -88,12 +91,16 @@ fn check_alive(running: &Running, from: MemberId) -> Result<(), Refused> {
     if from <= newest { Err(Refused::Dead(from)) } else { Ok(()) }
 }
 
-/// The messages of a stream until it breaks.
-fn readable<T: Send + 'static>(stream: Streaming<T>) -> impl Stream<Item = T> + Send + Unpin {
+/// The messages of a stream until it breaks, or this member stops: what has arrived is answered yet.
+fn readable<T: Send + 'static>(
+    stream: Streaming<T>,
+    mut stopping: Stopping,
+) -> impl Stream<Item = T> + Send + Unpin {
     Box::pin(
         stream
             .take_while(|message| std::future::ready(message.is_ok()))
-            .filter_map(|message| std::future::ready(message.ok())),
+            .filter_map(|message| std::future::ready(message.ok()))
+            .take_until(async move { stopping.wait().await }),
     )
 }
 
@@ -128,7 +135,9 @@ impl Peer for PeerService {
         let mut stream = request.into_inner();
         let mut first = first(&mut stream).await?;
         let running = self.admit(first.hello.take())?;
-        Ok(Response::new(outgoing(running.raft.handle_append(first, readable(stream)))))
+        Ok(Response::new(outgoing(
+            running.raft.handle_append(first, readable(stream, self.inner.stopping.clone())),
+        )))
     }
 
     async fn vote(
@@ -157,7 +166,9 @@ impl Peer for PeerService {
         let mut stream = request.into_inner();
         let mut first = first(&mut stream).await?;
         let running = self.admit(first.hello.take())?;
-        Ok(Response::new(outgoing(running.raft.handle_snapshot(first, readable(stream)))))
+        Ok(Response::new(outgoing(
+            running.raft.handle_snapshot(first, readable(stream, self.inner.stopping.clone())),
+        )))
     }
 
     async fn forward(
@@ -169,7 +180,13 @@ impl Peer for PeerService {
         let from = MemberId(first.hello.as_ref().map_or(0, |hello| hello.from));
         let running = self.admit(first.hello)?;
         check_alive(running, from)?;
-        Ok(Response::new(running.node.handle_forward(readable(stream)).map(Ok).boxed()))
+        Ok(Response::new(
+            running
+                .node
+                .handle_forward(readable(stream, self.inner.stopping.clone()))
+                .map(Ok)
+                .boxed(),
+        ))
     }
 
     async fn promise(

@@ -45,5 +45,6 @@ mod ordinal {
 }
 pub use ordinal::peer::v1 as peer;
 
-/// All of the above as an encoded `FileDescriptorSet`, for gRPC reflection.
+/// What clients may call and send, as an encoded `FileDescriptorSet` for gRPC reflection: all of the
+/// above but [`peer`].
 pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("descriptors");

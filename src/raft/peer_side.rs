@@ -16,8 +16,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::{
     Types,
     convert::{
-        Unreadable, entry_from_wire, log_id_from_wire, log_id_to_wire, stored_membership_from_wire,
-        vote_from_wire, vote_to_wire,
+        RaftVote, Unreadable, entry_from_wire, log_id_from_wire, log_id_to_wire,
+        stored_membership_from_wire, vote_from_wire, vote_to_wire,
     },
     handle::Raft,
     machine::SnapshotData,
@@ -46,13 +46,30 @@ const STILL_HERE: Duration = Duration::from_secs(5);
 /// Replies on their way to a sender.
 const REPLY_WINDOW: usize = 8;
 
+/// Refuses what no leader sends: the log below takes it for an error of ours, and ends the process.
 fn append_from_wire(wire: peer::AppendRequest) -> Result<AppendEntriesRequest<Types>, Unreadable> {
+    let vote = leader_from_wire(wire.vote)?;
+    let mut last = wire.previous;
+    for entry in &wire.entries {
+        let next = last.map_or(Some(0), |last| last.index.checked_add(1));
+        let terms = last.map_or(0, |last| last.term)..=vote.leader_id.term;
+        if next != Some(entry.index) || !terms.contains(&entry.term) {
+            return Err(Unreadable("order of entries"));
+        }
+        last = Some(peer::LogPosition { term: entry.term, index: entry.index });
+    }
     Ok(AppendEntriesRequest {
-        vote: vote_from_wire(wire.vote)?,
+        vote,
         prev_log_id: log_id_from_wire(wire.previous),
         entries: wire.entries.into_iter().map(entry_from_wire).collect::<Result<_, _>>()?,
         leader_commit: log_id_from_wire(wire.committed),
     })
+}
+
+/// The vote of somebody who was elected.
+fn leader_from_wire(wire: Option<peer::Vote>) -> Result<RaftVote, Unreadable> {
+    let vote = vote_from_wire(wire)?;
+    if vote.committed { Ok(vote) } else { Err(Unreadable("vote of a leader")) }
 }
 
 fn append_to_wire(result: StreamAppendResult<Types>) -> peer::AppendReply {
@@ -207,7 +224,7 @@ where
     S: Stream<Item = peer::SnapshotChunk> + Send + Unpin,
 {
     let failed = |e: &dyn std::fmt::Display| PeerError::Snapshot(e.to_string());
-    let vote = vote_from_wire(first.vote)?;
+    let vote = leader_from_wire(first.vote)?;
     let offer = first.offer.ok_or(Unreadable("snapshot offer"))?;
     let meta = SnapshotMetaOf::<Types> {
         last_log_id: log_id_from_wire(offer.position),
@@ -217,7 +234,9 @@ where
     let receive = store.receive(offer.files);
     let mut incoming = while_telling(receive, replies, 0).await.map_err(|e| failed(&e))?;
     let want = incoming.want();
-    let mut missing: u64 = lengths.iter().zip(&want).map(|(len, from)| len - from.min(len)).sum();
+    let missing = lengths.iter().zip(&want).map(|(len, from)| len - from.min(len));
+    let missing = missing.fold(Some(0u64), |sum, bytes| sum?.checked_add(bytes));
+    let mut missing = missing.ok_or(Unreadable("snapshot offer"))?;
     let reply = |result| Ok(peer::SnapshotReply { result: Some(result) });
     let gone = |_| PeerError::Snapshot("the sender went away".into());
     let wanted = snapshot_reply::Result::Want(peer::SnapshotWant { from: want });

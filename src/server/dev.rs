@@ -108,17 +108,15 @@ fn welcome(args: &Dev) -> String {
 mod tests {
     use super::*;
 
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        dev: Dev,
+    }
+
     #[test]
     fn members_take_the_ports_that_the_help_promises() {
-        let tuning = crate::config::Tuning {
-            heartbeat: None,
-            election_timeout: std::time::Duration::from_secs(1),
-            quota_bytes: 1,
-            cache_size: 1,
-            max_request_bytes: 1,
-            log_format: crate::config::LogFormat::Text,
-        };
-        let args = Dev { members: 3, base_port: 2379, data_dir: "d".into(), tuning };
+        let args = <Line as clap::Parser>::parse_from(["dev"]).dev;
         let ports = member_config(&args, 2).unwrap().ports;
         let all = [ports.client.port(), ports.peer.port(), ports.admin.port()];
         assert_eq!(all, [2383, 2384, 2481]);

@@ -4,12 +4,14 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::{service::Routes, transport::Server};
 
 use super::{
     adapters::OpenStorage,
     admin::{self, Health},
+    answers,
     listen::bind,
+    port::Port,
 };
 use crate::{
     api,
@@ -29,6 +31,15 @@ use crate::{
 
 /// In-flight client requests get so long to end at shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
+/// What is left then is cut off, which takes no time to speak of.
+const CUT: Duration = Duration::from_secs(1);
+/// Streams of one client's connection. (etcd has no bound; each watcher may be a stream.)
+const CLIENT_STREAMS_MAX: u32 = 4096;
+/// Streams of one peer's connection, of which a handful are in use.
+const PEER_STREAMS_MAX: u32 = 32;
+/// Who is silent for so long is asked for a sign of life, and has twice as long to give it: a dead
+/// connection is gone within half a minute.
+const KEEPALIVE: Duration = Duration::from_secs(10);
 /// A planned change of leader takes milliseconds; more than this is waited for in vain.
 const HAND_OVER: Duration = Duration::from_secs(2);
 /// Between two tries to tell the others who we are.
@@ -70,15 +81,22 @@ struct Listeners {
     admin: TcpListener,
 }
 
-/// Servers that were started, and the switch that ends them.
+/// Servers that were started, and the switches that end them.
 struct Servers {
+    /// They take no further requests.
     stop: Stop,
+    /// Their connections end, whatever they are at.
+    cut: Stop,
     tasks: Vec<(&'static str, JoinHandle<anyhow::Result<()>>)>,
 }
 
 impl Servers {
     fn new() -> Servers {
-        Servers { stop: Stop::default(), tasks: Vec::new() }
+        Servers { stop: Stop::default(), cut: Stop::default(), tasks: Vec::new() }
+    }
+
+    fn port(&self, listener: TcpListener) -> Port {
+        Port::new(listener, self.cut.stopping())
     }
 
     /// Resolves when the servers should stop taking requests.
@@ -95,22 +113,33 @@ impl Servers {
         self.tasks.push((name, tokio::spawn(server)));
     }
 
-    /// Lets requests under way end, for a while.
-    async fn drain(self) {
+    /// Lets requests under way end, for a while; then cuts them off.
+    async fn drain(mut self) {
         self.stop.stop();
-        for (name, mut task) in self.tasks {
-            match tokio::time::timeout(DRAIN, &mut task).await {
-                Ok(Ok(Ok(()))) => {}
-                Ok(Ok(Err(e))) => tracing::error!(server = name, error = %e, "ended badly"),
-                Ok(Err(e)) => tracing::error!(server = name, error = %e, "ended badly"),
-                Err(_) => {
-                    tracing::info!(server = name, "connections are still open: closing them");
-                    // Its connections live on until the process ends; nothing waits for them.
-                    task.abort();
-                    let _ = task.await;
-                }
+        let ended = async {
+            for (name, task) in &mut self.tasks {
+                join(name, task).await;
+            }
+        };
+        if tokio::time::timeout(DRAIN, ended).await.is_ok() {
+            return;
+        }
+        tracing::info!("connections are still open: closing them");
+        self.cut.stop();
+        for (name, task) in &mut self.tasks {
+            if !task.is_finished() && tokio::time::timeout(CUT, join(name, task)).await.is_err() {
+                tracing::error!(server = name, "did not end");
+                task.abort();
             }
         }
+    }
+}
+
+async fn join(server: &str, task: &mut JoinHandle<anyhow::Result<()>>) {
+    match task.await {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => tracing::error!(server, error = %e, "ended badly"),
+        Err(e) => tracing::error!(server, error = %e, "ended badly"),
     }
 }
 
@@ -127,9 +156,9 @@ pub(super) async fn run(
     let fault = Fault::default();
     let lanes = Lanes::Threads;
     let formation = open_formation(&config, lanes).await?;
-    let service = PeerService::new(formation.clone(), lanes);
-    let health = Health::new(fault.clone());
     let (mut inner, mut outer) = (Servers::new(), Servers::new());
+    let service = PeerService::new(formation.clone(), lanes, inner.stop.stopping());
+    let health = Health::new(fault.clone());
     serve_peers(&mut inner, listeners.peer, service.clone());
     serve_admin(&mut inner, listeners.admin, health.clone());
 
@@ -220,32 +249,25 @@ async fn open_formation(config: &MemberConfig, lanes: Lanes) -> anyhow::Result<A
     Ok(Arc::new(opened?))
 }
 
-/// Small answers go out at once: Nagle's algorithm would hold them for 40 ms. (The server builder's
-/// own switch is not for listeners that are handed to it.)
-fn without_delay(listener: TcpListener) -> TcpIncoming {
-    TcpIncoming::from(listener).with_nodelay(Some(true))
-}
-
 fn serve_peers(servers: &mut Servers, listener: TcpListener, service: PeerService) {
     let server = Server::builder()
-        // A peer whose machine is gone is let go of.
-        .http2_keepalive_interval(Some(Duration::from_secs(5)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
+        .max_concurrent_streams(PEER_STREAMS_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE * 2))
         .add_service(service.into_server());
-    let stopped = servers.stopped();
+    let (stopped, port) = (servers.stopped(), servers.port(listener));
     servers.add("peer", async move {
-        let incoming = without_delay(listener);
-        Ok(server.serve_with_incoming_shutdown(incoming, stopped).await?)
+        Ok(server.serve_with_incoming_shutdown(port.connections(), stopped).await?)
     });
 }
 
 fn serve_admin(servers: &mut Servers, listener: TcpListener, health: Health) {
-    let stopped = servers.stopped();
+    let (stopped, port) = (servers.stopped(), servers.port(listener));
     servers.add("admin", async move {
         let router = admin::router(health);
-        Ok(axum::serve(listener, router).with_graceful_shutdown(stopped).await?)
+        Ok(axum::serve(port, router).with_graceful_shutdown(stopped).await?)
     });
 }
 
@@ -263,15 +285,16 @@ fn serve_clients(
         .build_v1()
         .context("the built-in descriptors are unreadable")?;
     let routes = api::routes(node.clone(), options).add_service(health).add_service(reflection);
+    let bounded = axum::middleware::from_fn(answers::bound);
+    let routes = Routes::from(routes.into_axum_router().layer(bounded));
     let server = Server::builder()
-        // Clients ping about once a response; a dead one is noticed within half a minute.
-        .http2_keepalive_interval(Some(Duration::from_secs(10)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .max_concurrent_streams(CLIENT_STREAMS_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE * 2))
         .add_routes(routes);
-    let stopped = servers.stopped();
+    let (stopped, port) = (servers.stopped(), servers.port(listener));
     servers.add("client", async move {
-        let incoming = without_delay(listener);
-        Ok(server.serve_with_incoming_shutdown(incoming, stopped).await?)
+        Ok(server.serve_with_incoming_shutdown(port.connections(), stopped).await?)
     });
     Ok(())
 }

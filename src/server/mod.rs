@@ -2,15 +2,18 @@
 //!
 //! ```text
 //! start: listeners → data directory → formation → wal → storage → raft → node → client API
-//! stop:  not ready → hand over leadership → client API drains → node → raft → storage → wal
+//! stop:  not ready → hand over leadership → client API drains → peer streams end → node → raft
+//!        → storage → wal
 //! ```
 
 mod adapters;
 mod admin;
+mod answers;
 mod dev;
 mod listen;
 mod member;
 mod panics;
+mod port;
 mod serve;
 mod signals;
 mod telemetry;

@@ -4,12 +4,12 @@ use std::{net::TcpListener, time::Duration};
 
 use tempfile::TempDir;
 
-use crate::kvd::{Kvd, Ports, free_port, run};
+use crate::kvd::{Kvd, Ports, free_port, free_ports, run};
 
 #[test]
 fn a_wrong_command_line_is_explained() {
     // What is typed, the exit code, and what the answer must say.
-    let table: [(&[&str], i32, &[&str]); 14] = [
+    let table: [(&[&str], i32, &[&str]); 15] = [
         (&["sevre"], 2, &["unrecognized subcommand 'sevre'", "serve"]),
         (&["serve", "--data-dri", "d"], 2, &["unexpected argument '--data-dri'", "--data-dir"]),
         (&["dev", "--member", "3"], 2, &["'--member'", "--members"]),
@@ -19,6 +19,7 @@ fn a_wrong_command_line_is_explained() {
         (&["serve", "--ordinal", "first"], 2, &["--ordinal", "invalid digit"]),
         (&["serve", "--listen-client", "2379"], 2, &["--listen-client", "invalid socket address"]),
         (&["serve", "--quota-bytes", "lots"], 2, &["--quota-bytes", "64MiB"]),
+        (&["serve", "--max-request-bytes", "1GiB"], 2, &["--max-request-bytes", "32MiB"]),
         (&["serve", "--election-timeout", "5"], 2, &["--election-timeout", "500ms"]),
         (
             &["serve", "--data-dir", "d", "--ordinal", "1"],
@@ -76,11 +77,13 @@ fn a_port_in_use_is_named_with_its_flag() {
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains(&taken.to_string()) && said.contains(flag), "{said}");
     }
-    let base = taken.port().to_string();
+    let first = free_ports(104);
+    let _other = TcpListener::bind(first).unwrap();
+    let base = first.port().to_string();
     let output = run(&["dev", "--base-port", &base, "--data-dir", data.to_str().unwrap()]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains(&taken.to_string()) && said.contains("--base-port"), "{said}");
+    assert!(said.contains(&first.to_string()) && said.contains("--base-port"), "{said}");
 }
 
 #[tokio::test]

@@ -111,7 +111,7 @@ async fn a_full_disk_stops_the_member_by_name_and_loses_nothing() {
     let said = kvd.said();
     let reason = said.lines().last().unwrap_or_default();
     assert!(reason.starts_with("kvd: "), "{said}");
-    assert!(reason.contains("no space left on"), "{said}");
+    assert!(reason.contains("No space left on"), "{said}");
     assert!(reason.contains(data.to_str().unwrap()), "{said}");
 
     // Still full: refused by name again, and nothing gets worse.

@@ -8,18 +8,18 @@ use std::{
 
 use prost::Message;
 
-pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-pub const DATA: u8 = 0;
-pub const HEADERS: u8 = 1;
-pub const SETTINGS: u8 = 4;
-pub const WINDOW_UPDATE: u8 = 8;
-pub const CONTINUATION: u8 = 9;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
+pub(crate) const CONTINUATION: u8 = 9;
 
-pub const END_STREAM: u8 = 1;
-pub const END_HEADERS: u8 = 4;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 
-pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut bytes = length[1..].to_vec();
     bytes.extend([kind, flags]);
@@ -29,7 +29,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// HPACK without any compression.
-pub fn header(name: &str, value: &str) -> Vec<u8> {
+pub(crate) fn header(name: &str, value: &str) -> Vec<u8> {
     let mut bytes = vec![0];
     for text in [name, value] {
         // Seven bits hold any length here; longer ones would need a prefix integer.
@@ -40,7 +40,7 @@ pub fn header(name: &str, value: &str) -> Vec<u8> {
 }
 
 /// A call of a gRPC method, as two frames.
-pub fn call(stream: u32, method: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn call(stream: u32, method: &str, body: &[u8]) -> Vec<u8> {
     let headers = [
         (":method", "POST"),
         (":scheme", "http"),
@@ -56,7 +56,7 @@ pub fn call(stream: u32, method: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// A message with gRPC's five bytes before it.
-pub fn message(message: &impl Message) -> Vec<u8> {
+pub(crate) fn message(message: &impl Message) -> Vec<u8> {
     let encoded = message.encode_to_vec();
     let mut bytes = vec![0];
     bytes.extend(u32::try_from(encoded.len()).unwrap().to_be_bytes());
@@ -65,7 +65,7 @@ pub fn message(message: &impl Message) -> Vec<u8> {
 }
 
 /// A connection that has greeted, with this window for each answer.
-pub fn greet(to: SocketAddr, window_bytes: u32) -> io::Result<TcpStream> {
+pub(crate) fn greet(to: SocketAddr, window_bytes: u32) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(to)?;
     stream.set_write_timeout(Some(Duration::from_secs(5)))?;
     let mut settings = 4u16.to_be_bytes().to_vec();
@@ -76,7 +76,7 @@ pub fn greet(to: SocketAddr, window_bytes: u32) -> io::Result<TcpStream> {
 }
 
 /// Reads until the other side closes, or says nothing for a while. Whatever comes is fine.
-pub fn hear_out(mut stream: &TcpStream, patience: Duration) -> Vec<u8> {
+pub(crate) fn hear_out(mut stream: &TcpStream, patience: Duration) -> Vec<u8> {
     let mut heard = Vec::new();
     let mut buf = [0; 4096];
     if stream.set_read_timeout(Some(patience)).is_ok() {

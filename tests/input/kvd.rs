@@ -11,9 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use ordinal::proto::etcdserverpb::{
-    PutRequest, RangeRequest, kv_client::KvClient, maintenance_client::MaintenanceClient,
-};
+use ordinal::proto::etcdserverpb::{PutRequest, RangeRequest, kv_client::KvClient};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
@@ -25,43 +23,49 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Ports of one member.
 #[derive(Debug, Clone, Copy)]
-pub struct Ports {
-    pub client: SocketAddr,
-    pub peer: SocketAddr,
-    pub admin: SocketAddr,
+pub(crate) struct Ports {
+    pub(crate) client: SocketAddr,
+    pub(crate) peer: SocketAddr,
+    pub(crate) admin: SocketAddr,
 }
 
 impl Ports {
-    pub fn free() -> Ports {
+    pub(crate) fn free() -> Ports {
         Ports { client: free_port(), peer: free_port(), admin: free_port() }
     }
 }
 
-/// A port nobody listens on, below those that the kernel gives to outgoing connections.
-pub fn free_port() -> SocketAddr {
+/// A port nobody listens on, and nobody else here is given.
+pub(crate) fn free_port() -> SocketAddr {
+    free_ports(1)
+}
+
+/// The first of so many in a row. They lie below those that the kernel gives to outgoing connections.
+pub(crate) fn free_ports(count: u16) -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Several of these processes may run at a time.
+    let start = u16::try_from(std::process::id() % 40).unwrap() * 450;
+    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     loop {
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let start = u16::try_from(std::process::id() % 150).unwrap() * 100;
-        let port = 12_000 + (start + n) % 18_000;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if TcpListener::bind(address).is_ok() {
-            return address;
+        let n = NEXT.fetch_add(count, Ordering::Relaxed);
+        let first = 12_000 + (start + n) % 18_000;
+        if (first..first + count).all(|port| TcpListener::bind(at(port)).is_ok()) {
+            return at(first);
         }
     }
 }
 
 /// A running process. Dropped, it is killed, and must not have panicked.
 #[derive(Debug)]
-pub struct Kvd {
+pub(crate) struct Kvd {
     child: Child,
     log: PathBuf,
-    pub ports: Ports,
+    pub(crate) ports: Ports,
 }
 
 impl Kvd {
     /// Starts it with these arguments; its log goes to a file under `scratch`.
-    pub fn start(scratch: &Path, ports: Ports, args: &[&str]) -> Kvd {
+    pub(crate) fn start(scratch: &Path, ports: Ports, args: &[&str]) -> Kvd {
         let log = scratch.join(format!("kvd-{}.log", ports.client.port()));
         let to = File::options().create(true).append(true).open(&log).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_kvd"))
@@ -75,7 +79,7 @@ impl Kvd {
     }
 
     /// Starts a member that is a cluster by itself.
-    pub fn serve(scratch: &Path, data_dir: &Path, ports: Ports) -> Kvd {
+    pub(crate) fn serve(scratch: &Path, data_dir: &Path, ports: Ports) -> Kvd {
         let listen = [ports.client, ports.peer, ports.admin].map(|a| a.to_string());
         let mut args = vec!["serve", "--ordinal=0", "--data-dir", data_dir.to_str().unwrap()];
         args.extend(["--listen-client", &listen[0], "--listen-peer", &listen[1]]);
@@ -83,17 +87,17 @@ impl Kvd {
         Kvd::start(scratch, ports, &args)
     }
 
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// What it has said so far.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
 
     /// Waits until it says this.
-    pub async fn says(&mut self, text: &str) {
+    pub(crate) async fn says(&mut self, text: &str) {
         let start = Instant::now();
         while !self.said().contains(text) {
             assert!(start.elapsed() < PATIENCE, "never said {text:?}:\n{}", self.said());
@@ -102,7 +106,7 @@ impl Kvd {
     }
 
     /// Waits until it answers clients.
-    pub async fn ready(&mut self) {
+    pub(crate) async fn ready(&mut self) {
         let start = Instant::now();
         while probe(self.ports.admin) != Some(200) {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -114,13 +118,13 @@ impl Kvd {
     }
 
     /// Sends a signal, by the name that kill(1) knows.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
     /// Waits until it has ended by itself.
-    pub async fn ended(&mut self, limit: Duration) -> ExitStatus {
+    pub(crate) async fn ended(&mut self, limit: Duration) -> ExitStatus {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -132,29 +136,25 @@ impl Kvd {
     }
 
     /// Asks it to end, and sees that it ends well.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.signal("TERM");
         let status = self.ended(PATIENCE).await;
         assert!(status.success(), "{status}:\n{}", self.said());
     }
 
     /// Memory that is its own now, in bytes.
-    pub fn resident_bytes(&self) -> u64 {
+    pub(crate) fn resident_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
     }
 
-    pub async fn channel(&self) -> Channel {
+    pub(crate) async fn channel(&self) -> Channel {
         connect(self.ports.client).await
     }
 
-    pub async fn kv(&self) -> KvClient<Channel> {
+    pub(crate) async fn kv(&self) -> KvClient<Channel> {
         KvClient::new(self.channel().await).max_decoding_message_size(usize::MAX)
-    }
-
-    pub async fn maintenance(&self) -> MaintenanceClient<Channel> {
-        MaintenanceClient::new(self.channel().await)
     }
 }
 
@@ -171,7 +171,7 @@ impl Drop for Kvd {
 }
 
 /// A member of its own in a directory that goes away with it.
-pub async fn lone_member() -> (Kvd, TempDir) {
+pub(crate) async fn lone_member() -> (Kvd, TempDir) {
     let scratch = TempDir::new().unwrap();
     let mut kvd = Kvd::serve(scratch.path(), &scratch.path().join("data"), Ports::free());
     kvd.ready().await;
@@ -179,16 +179,16 @@ pub async fn lone_member() -> (Kvd, TempDir) {
 }
 
 /// Runs `kvd` to its end, which comes at once.
-pub fn run(args: &[&str]) -> Output {
+pub(crate) fn run(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_kvd")).args(args).stdin(Stdio::null()).output().unwrap()
 }
 
-pub async fn connect(to: SocketAddr) -> Channel {
+pub(crate) async fn connect(to: SocketAddr) -> Channel {
     Channel::from_shared(format!("http://{to}")).unwrap().connect().await.unwrap()
 }
 
 /// The HTTP status of `/readyz`; `None` when nobody answers.
-pub fn probe(admin: SocketAddr) -> Option<u16> {
+pub(crate) fn probe(admin: SocketAddr) -> Option<u16> {
     let mut stream = TcpStream::connect(admin).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
     stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: kv\r\nConnection: close\r\n\r\n").ok()?;
@@ -197,12 +197,12 @@ pub fn probe(admin: SocketAddr) -> Option<u16> {
     answer.split_whitespace().nth(1)?.parse().ok()
 }
 
-pub async fn put(kv: &mut KvClient<Channel>, key: &str, value: impl Into<Bytes>) {
+pub(crate) async fn put(kv: &mut KvClient<Channel>, key: &str, value: impl Into<Bytes>) {
     let key = Bytes::copy_from_slice(key.as_bytes());
     kv.put(PutRequest { key, value: value.into(), ..Default::default() }).await.unwrap();
 }
 
-pub async fn get(kv: &mut KvClient<Channel>, key: &str) -> Option<Bytes> {
+pub(crate) async fn get(kv: &mut KvClient<Channel>, key: &str) -> Option<Bytes> {
     let key = Bytes::copy_from_slice(key.as_bytes());
     let answer = kv.range(RangeRequest { key, ..Default::default() }).await.unwrap().into_inner();
     answer.kvs.into_iter().next().map(|kv| kv.value)

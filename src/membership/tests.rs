@@ -1,0 +1,340 @@
+//! Formation on simulated disks: founders are started, crashed and wiped in any order, also between
+//! a promise and the log that follows it.
+//!
+//! What must hold: a cluster is begun only while no volume of another one is left; without a wiped
+//! volume all founders end in one cluster; a promise that was answered survives a crash.
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use proptest::prelude::*;
+
+use super::{DataDir, Formation, FormationConfig, Formed, Peers, Stage, identity::place_to_wire};
+use crate::{
+    disk::{
+        Disk, Open,
+        sim::{Crash, DiskOp, SimDisk},
+    },
+    proto::peer::{self, join_reply, promise_reply},
+    rng::Rng,
+    types::{ClusterId, MemberId, Ordinal, PeerPlace},
+};
+
+const FOUNDERS: u32 = 3;
+
+#[derive(Debug, Default)]
+struct Counter(std::sync::atomic::AtomicU64);
+
+impl Rng for Counter {
+    fn next_u64(&self) -> u64 {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1
+    }
+}
+
+/// One pod and its volume.
+struct Pod {
+    disk: SimDisk,
+    up: Option<Arc<Formation>>,
+    formed: Option<Formed>,
+}
+
+struct World {
+    pods: Vec<Mutex<Pod>>,
+    rng: Arc<Counter>,
+    /// Clusters whose founder has initialized Raft.
+    begun: Mutex<BTreeSet<ClusterId>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Round(usize),
+    Start(usize),
+    Crash(usize, Crash),
+    /// The process dies after it began its log and before it says that it is a member.
+    CrashBeforeMember(usize, Crash),
+    Wipe(usize),
+}
+
+impl World {
+    fn new() -> World {
+        let pod =
+            |i: u32| Mutex::new(Pod { disk: SimDisk::new(u64::from(i)), up: None, formed: None });
+        World {
+            pods: (0..FOUNDERS).map(pod).collect(),
+            rng: Arc::default(),
+            begun: Mutex::default(),
+        }
+    }
+
+    fn config(ordinal: u32) -> FormationConfig {
+        FormationConfig {
+            ordinal: Ordinal(ordinal),
+            home: "default/kv".into(),
+            founders: FOUNDERS,
+            known: (0..FOUNDERS).map(Ordinal).collect(),
+        }
+    }
+
+    fn up(&self, i: usize) -> Option<Arc<Formation>> {
+        self.pods[i].lock().unwrap().up.clone()
+    }
+
+    fn start(&self, i: usize) {
+        let mut pod = self.pods[i].lock().unwrap();
+        if pod.up.is_some() {
+            return;
+        }
+        let dir = DataDir::open(Arc::new(pod.disk.clone()), Path::new("/data")).unwrap();
+        let config = World::config(u32::try_from(i).unwrap());
+        match Formation::open(config, Arc::new(dir), self.rng.clone()) {
+            Ok(formation) => pod.up = Some(Arc::new(formation)),
+            Err(e) => panic!("pod {i} refuses its own volume: {e}"),
+        }
+    }
+
+    fn crash(&self, i: usize, how: Crash) {
+        let mut pod = self.pods[i].lock().unwrap();
+        (pod.up, pod.formed) = (None, None);
+        pod.disk = pod.disk.crash(how);
+    }
+
+    fn wipe(&self, i: usize) {
+        let mut pod = self.pods[i].lock().unwrap();
+        (pod.up, pod.formed) = (None, None);
+        pod.disk = SimDisk::new(self.rng.next_u64());
+    }
+
+    /// The clusters that volumes with a log belong to.
+    fn with_logs(&self) -> BTreeSet<ClusterId> {
+        let mut clusters = BTreeSet::new();
+        for pod in &self.pods {
+            let pod = pod.lock().unwrap();
+            let has_log = pod.disk.list(Path::new("/data/wal")).is_ok_and(|l| !l.is_empty());
+            let identity = super::Identity::load(&pod.disk, Path::new("/data/identity"));
+            if let (true, Ok(Some(identity))) = (has_log, identity) {
+                clusters.insert(identity.cluster);
+            }
+        }
+        clusters
+    }
+
+    async fn round(&self, i: usize, member: bool) {
+        let Some(formation) = self.up(i) else { return };
+        if self.pods[i].lock().unwrap().formed.is_some() {
+            return;
+        }
+        // A refusal ends the process: it may be started again.
+        let formed = match formation.round(self).await {
+            Ok(Some(formed)) => formed,
+            Ok(None) => return,
+            Err(_) => return self.crash(i, Crash::KeepAll),
+        };
+        self.begin_log(i);
+        if formed.initialize {
+            let others = self.with_logs();
+            let mine = BTreeSet::from([formed.identity.cluster]);
+            assert_eq!(others, mine, "a second cluster is begun beside a living one");
+            self.begun.lock().unwrap().insert(formed.identity.cluster);
+            self.call_all(&formed);
+        }
+        if member {
+            formation.became_member(&formed.identity).unwrap();
+            self.pods[i].lock().unwrap().formed = Some(formed);
+        }
+    }
+
+    fn begin_log(&self, i: usize) {
+        let disk = self.pods[i].lock().unwrap().disk.clone();
+        let (dir, file) = (Path::new("/data/wal"), Path::new("/data/wal/1.wal"));
+        disk.create_dir_all(dir).unwrap();
+        if !disk.exists(file).unwrap() {
+            disk.open(file, Open::CreateNew).unwrap().sync_data().unwrap();
+        }
+        disk.sync_dir(dir).unwrap();
+    }
+
+    /// The founder leads, and calls everybody.
+    fn call_all(&self, formed: &Formed) {
+        for i in 0..self.pods.len() {
+            if let Some(other) = self.up(i)
+                && other.identity().is_some_and(|o| o.cluster == formed.identity.cluster)
+            {
+                other.note_contact();
+            }
+        }
+    }
+
+    fn settle_all(&self, runtime: &tokio::runtime::Runtime) {
+        for i in 0..self.pods.len() {
+            self.start(i);
+        }
+        for _ in 0..6 {
+            for i in 0..self.pods.len() {
+                runtime.block_on(self.round(i, true));
+            }
+            // A leader goes on calling.
+            for i in 0..self.pods.len() {
+                let formed = self.pods[i].lock().unwrap().formed.clone();
+                if let Some(formed) = formed
+                    && self.begun.lock().unwrap().contains(&formed.identity.cluster)
+                {
+                    self.call_all(&formed);
+                }
+            }
+        }
+    }
+}
+
+impl Peers for World {
+    async fn promise(
+        &self,
+        to: Ordinal,
+        request: peer::PromiseRequest,
+    ) -> Result<peer::PromiseReply, String> {
+        let there = self.up(to.0 as usize).ok_or("down")?;
+        there.handle_promise(request).map_err(|e| e.to_string())
+    }
+
+    async fn join(&self, to: Ordinal, _: peer::JoinRequest) -> Result<peer::JoinReply, String> {
+        let there = self.up(to.0 as usize).ok_or("down")?;
+        let identity = there.identity();
+        let formed = self.pods[to.0 as usize].lock().unwrap().formed.is_some();
+        let result = match identity.filter(|_| formed) {
+            // Every founder's place is taken in its cluster.
+            Some(member) => join_reply::Result::OccupiedBy(peer::Taken {
+                cluster_id: member.cluster.0,
+                member_id: member.member.0,
+            }),
+            None => join_reply::Result::NotFormed(peer::NotFormed {}),
+        };
+        Ok(peer::JoinReply { result: Some(result) })
+    }
+}
+
+fn crash() -> impl Strategy<Value = Crash> {
+    prop_oneof![Just(Crash::LoseAll), Just(Crash::KeepAll), Just(Crash::Arbitrary)]
+}
+
+fn step(wipes: bool) -> impl Strategy<Value = Step> {
+    let pod = 0..FOUNDERS as usize;
+    prop_oneof![
+        8 => pod.clone().prop_map(Step::Round),
+        4 => pod.clone().prop_map(Step::Start),
+        2 => (pod.clone(), crash()).prop_map(|(i, how)| Step::Crash(i, how)),
+        1 => (pod.clone(), crash()).prop_map(|(i, how)| Step::CrashBeforeMember(i, how)),
+        u32::from(wipes) => pod.prop_map(Step::Wipe),
+    ]
+}
+
+fn play(world: &World, steps: &[Step], runtime: &tokio::runtime::Runtime) {
+    for step in steps {
+        match *step {
+            Step::Round(i) => runtime.block_on(world.round(i, true)),
+            Step::Start(i) => world.start(i),
+            Step::Crash(i, how) => world.crash(i, how),
+            Step::CrashBeforeMember(i, how) => {
+                runtime.block_on(world.round(i, false));
+                world.crash(i, how);
+            }
+            Step::Wipe(i) => world.wipe(i),
+        }
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn crashes_alone_never_keep_founders_from_one_cluster(
+        steps in prop::collection::vec(step(false), 0..60),
+    ) {
+        let (world, runtime) = (World::new(), runtime());
+        play(&world, &steps, &runtime);
+        world.settle_all(&runtime);
+        let clusters: Vec<_> = world
+            .pods
+            .iter()
+            .map(|pod| pod.lock().unwrap().formed.as_ref().map(|f| f.identity.cluster))
+            .collect();
+        prop_assert!(clusters[0].is_some(), "nothing formed");
+        prop_assert!(clusters.iter().all(|c| *c == clusters[0]), "{clusters:?}");
+        prop_assert_eq!(world.begun.lock().unwrap().len(), 1);
+    }
+
+    /// The assertion is in `World::round`.
+    #[test]
+    fn a_wiped_volume_never_begins_a_second_cluster_beside_the_first(
+        steps in prop::collection::vec(step(true), 0..80),
+    ) {
+        let (world, runtime) = (World::new(), runtime());
+        play(&world, &steps, &runtime);
+        world.settle_all(&runtime);
+        prop_assert!(world.with_logs().len() <= 1, "{:?}", world.with_logs());
+    }
+}
+
+fn promise(cluster: u64, replace: bool) -> peer::PromiseRequest {
+    let place = |i: u32| PeerPlace { member: MemberId(u64::from(i) + 1), ordinal: Ordinal(i) };
+    peer::PromiseRequest {
+        cluster_id: cluster,
+        home: "default/kv".into(),
+        founders: (0..FOUNDERS).map(place).map(place_to_wire).collect(),
+        replace,
+    }
+}
+
+/// Promises on a disk, then lets the power fail; what the volume remembers.
+fn promised_after_power_loss(disk: &SimDisk) -> Option<ClusterId> {
+    let open = |disk: &SimDisk| {
+        let dir = DataDir::open(Arc::new(disk.clone()), Path::new("/data")).unwrap();
+        Formation::open(World::config(1), Arc::new(dir), Arc::new(Counter::default())).unwrap()
+    };
+    let reply = open(disk).handle_promise(promise(7, false)).unwrap();
+    assert!(matches!(reply.result, Some(promise_reply::Result::Promised(_))));
+    disk.obey();
+    let disk = disk.crash(Crash::LoseAll);
+    open(&disk).identity().map(|identity| identity.cluster)
+}
+
+#[test]
+fn a_promise_survives_a_power_loss() {
+    assert_eq!(promised_after_power_loss(&SimDisk::new(1)), Some(ClusterId(7)));
+}
+
+#[test]
+fn without_the_sync_of_the_identity_a_promise_is_forgotten() {
+    let disk = SimDisk::new(1);
+    disk.ignore_syncs(|op| matches!(op, DiskOp::SyncData(_)));
+    let forgotten = std::panic::catch_unwind(|| promised_after_power_loss(&disk));
+    // Forgotten, or a file of zeros that is refused.
+    assert!(!matches!(forgotten, Ok(Some(ClusterId(7)))));
+}
+
+#[test]
+fn without_the_sync_of_its_directory_a_promise_is_forgotten() {
+    let disk = SimDisk::new(1);
+    disk.ignore_syncs(|op| matches!(op, DiskOp::SyncDir(dir) if dir == Path::new("/data")));
+    assert_ne!(promised_after_power_loss(&disk), Some(ClusterId(7)));
+}
+
+#[test]
+fn a_promise_is_replaced_only_when_asked_to_and_only_without_a_log() {
+    let disk = SimDisk::new(1);
+    let dir = Arc::new(DataDir::open(Arc::new(disk.clone()), Path::new("/data")).unwrap());
+    let formation = Formation::open(World::config(1), dir, Arc::new(Counter::default())).unwrap();
+    let answer = |request| formation.handle_promise(request).unwrap().result.unwrap();
+    assert!(matches!(answer(promise(7, false)), promise_reply::Result::Promised(_)));
+    assert!(matches!(answer(promise(8, false)), promise_reply::Result::Engaged(_)));
+    assert!(matches!(answer(promise(8, true)), promise_reply::Result::Promised(_)));
+    disk.create_dir_all(Path::new("/data/wal")).unwrap();
+    disk.open(Path::new("/data/wal/1.wal"), Open::CreateNew).unwrap();
+    assert!(matches!(answer(promise(9, true)), promise_reply::Result::Taken(_)));
+    assert_eq!(formation.identity().unwrap().stage, Stage::Promised);
+}
