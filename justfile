@@ -21,9 +21,10 @@ fix:
 dev:
     cargo run --release --bin kvd -- dev
 
-# The long crash test: members are killed at random points, and nothing that was acknowledged is lost.
+# The long crash tests: members are killed at random points (KVD_CRASH_KILLS of them), and leaders that have not written what they promised (a hook of debug builds); nothing acknowledged is lost.
 crash:
     cargo test --release --test cluster -- --ignored crash_long --nocapture
+    cargo test --test cluster -- --ignored leader_crash_long --nocapture
 
 # Starts `kvd dev` and uses every member with a real etcdctl.
 smoke:

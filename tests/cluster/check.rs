@@ -26,6 +26,9 @@ use crate::{
 ///
 /// All members must run; nobody may write meanwhile.
 pub(crate) async fn holds_what_it_promised(cluster: &Cluster, oracle: &Oracle) {
+    for member in &cluster.members {
+        assert!(!member.log().contains("panicked"), "member {} panicked", member.ordinal);
+    }
     let revision = agreed_revision(cluster).await;
     let versions = all_versions(cluster.members[0].client(), revision).await;
     let attempts = oracle.attempts();
@@ -37,7 +40,7 @@ pub(crate) async fn holds_what_it_promised(cluster: &Cluster, oracle: &Oracle) {
 }
 
 /// Waits until all running members are at the same revision and agree on the hash of it.
-pub(crate) async fn agreed_revision(cluster: &Cluster) -> i64 {
+async fn agreed_revision(cluster: &Cluster) -> i64 {
     let deadline = Instant::now() + PATIENCE;
     let mut before = None;
     loop {

@@ -11,6 +11,16 @@ use crate::process::{Member, PATIENCE, Ports};
 /// Files of the log so small that a test goes through many of them, and little to fill with zeros.
 pub(crate) const SMALL_LOG: [&str; 2] = ["--wal-segment-bytes", "1MiB"];
 
+/// So that a few hundred writes make a snapshot and drop the log behind it.
+pub(crate) const LITTLE_LOG: [&str; 6] = [
+    "--wal-segment-bytes",
+    "64KiB",
+    "--snapshot-log-bytes",
+    "128KiB",
+    "--keep-log-bytes",
+    "128KiB",
+];
+
 /// How members are told where the others are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Addresses {

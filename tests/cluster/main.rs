@@ -20,6 +20,7 @@ mod process;
 mod workload;
 
 mod crash;
+mod damage;
 mod join;
 #[cfg(debug_assertions)]
 mod leader;

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 /// A member that has not done within this what it was asked to will not do it. Long, because all
 /// tests together may have one busy core.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(20);
+pub(crate) const POLL: Duration = Duration::from_millis(20);
 const TIMEOUTS: Timeouts =
     Timeouts { dial: Duration::from_secs(1), command: Duration::from_secs(4) };
 
@@ -83,10 +83,6 @@ impl Member {
         let dir = root.join(format!("kv-{ordinal}"));
         fs::create_dir_all(&dir).unwrap();
         Member { ordinal, ports, dir, args, child: None }
-    }
-
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
     }
 
     pub(crate) fn data(&self) -> PathBuf {

@@ -42,16 +42,7 @@ pub(crate) struct Workload {
 
 impl Workload {
     pub(crate) fn start(cluster: &Cluster, clients: usize, dice: &mut Dice) -> Workload {
-        Workload::resume(cluster, clients, dice, Oracle::default())
-    }
-
-    /// Goes on with what an earlier workload was promised.
-    pub(crate) fn resume(
-        cluster: &Cluster,
-        clients: usize,
-        dice: &mut Dice,
-        oracle: Oracle,
-    ) -> Workload {
+        let oracle = Oracle::default();
         let stop = Arc::new(AtomicBool::new(false));
         let start = |name: usize| {
             let of_all = (0..cluster.members.len()).map(|i| cluster.client(i, TIMEOUTS)).collect();
@@ -67,9 +58,14 @@ impl Workload {
     /// Waits for so many more acknowledged writes.
     pub(crate) async fn progress(&self, writes: usize) {
         let target = self.oracle.tally().acknowledged + writes;
+        self.until(|| self.oracle.tally().acknowledged >= target).await;
+    }
+
+    /// Goes on until this has happened.
+    pub(crate) async fn until(&self, happened: impl Fn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
-        while self.oracle.tally().acknowledged < target {
-            assert!(Instant::now() < deadline, "no writes are acknowledged any more");
+        while !happened() {
+            assert!(Instant::now() < deadline, "what the load was to bring does not come");
             assert!(self.clients.iter().all(|c| !c.is_finished()), "a client saw what cannot be");
             sleep(PAUSE).await;
         }
