@@ -234,9 +234,11 @@ where
     let receive = store.receive(offer.files);
     let mut incoming = while_telling(receive, replies, 0).await.map_err(|e| failed(&e))?;
     let want = incoming.want();
-    let missing = lengths.iter().zip(&want).map(|(len, from)| len - from.min(len));
-    let missing = missing.fold(Some(0u64), |sum, bytes| sum?.checked_add(bytes));
-    let mut missing = missing.ok_or(Unreadable("snapshot offer"))?;
+    let mut missing = lengths
+        .iter()
+        .zip(&want)
+        .try_fold(0u64, |sum, (len, from)| sum.checked_add(len - from.min(len)))
+        .ok_or(Unreadable("snapshot offer"))?;
     let reply = |result| Ok(peer::SnapshotReply { result: Some(result) });
     let gone = |_| PeerError::Snapshot("the sender went away".into());
     let wanted = snapshot_reply::Result::Want(peer::SnapshotWant { from: want });
