@@ -2,6 +2,7 @@
 //! dependency, what the deterministic layers must not touch, and how a file opens.
 //!
 //! `ARCHITECTURE.md` shows the same layers to people; the last test compares the two.
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

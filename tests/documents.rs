@@ -1,5 +1,6 @@
 //! Holds the documents to the program: what they name exists, and the help they show is the help
 //! that the program prints.
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::{
     path::{Path, PathBuf},
