@@ -1,6 +1,6 @@
 //! What the state machine asks of whatever keeps its records: a port, in the state machine's words.
 //!
-//! `storage` implements it with block files and tables, [`MemoryStorage`] with maps.
+//! `storage` implements it with block files and tables, a `MemoryStorage` for tests with maps.
 
 use std::sync::Arc;
 
