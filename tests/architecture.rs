@@ -39,7 +39,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ctl", &["client", "proto"]),
     ("client", &["proto"]),
     ("api", &["node", "proto", "types"]),
-    ("peer", &["membership", "node", "raft", "proto", "lane", "types"]),
+    // `config` for the bound on a request, which a message between members must hold.
+    ("peer", &["membership", "node", "raft", "proto", "config", "lane", "stop", "types"]),
     ("membership", &["node", "raft", "proto", "disk", "rng", "stop", "types"]),
     // Not a leaf: it renders what a node says of itself.
     ("metrics", &["node", "types"]),
