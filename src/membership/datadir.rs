@@ -52,7 +52,22 @@ impl DataDir {
             io::ErrorKind::WouldBlock => DataDirError::InUse(dir.clone()),
             _ => failed(e),
         })?;
-        Ok(DataDir { disk, root: root.to_owned(), _lock: lock })
+        let dir = DataDir { disk, root: root.to_owned(), _lock: lock };
+        dir.free_spares().map_err(failed)?;
+        Ok(dir)
+    }
+
+    /// Removes segments that were only being filled ahead: on a full disk they are the room that the
+    /// start needs.
+    fn free_spares(&self) -> io::Result<()> {
+        let names = match self.disk.list(&self.wal()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            names => names?,
+        };
+        for name in names.iter().filter(|name| name.ends_with(".tmp")) {
+            self.disk.remove(&self.wal().join(name))?;
+        }
+        Ok(())
     }
 
     pub fn disk(&self) -> &Arc<dyn Disk> {

@@ -266,8 +266,9 @@ impl Formation {
 
     /// Looks for a cluster to join; where there is none, the lowest ordinal begins one.
     async fn pristine(&self, peers: &impl Peers) -> Result<(), FormationError> {
-        if self.join_existing(peers, None).await? {
-            return Ok(());
+        match self.join_existing(peers, None).await? {
+            Found::NoCluster => {}
+            Found::Joined | Found::NoLeader => return Ok(()),
         }
         if self.config.ordinal != Ordinal(0) || self.identity().is_some() {
             return Ok(());
@@ -336,12 +337,12 @@ impl Formation {
         futures_util::future::join_all(others.iter().copied().map(ask)).await.into_iter().collect()
     }
 
-    /// Asks for an id in a cluster that exists, and keeps it. False: none answers.
+    /// Asks for an id in a cluster that exists, and keeps it.
     async fn join_existing(
         &self,
         peers: &impl Peers,
         instead_of: Option<&Identity>,
-    ) -> Result<bool, FormationError> {
+    ) -> Result<Found, FormationError> {
         let request = peer::JoinRequest {
             home: self.config.home.clone(),
             ordinal: self.config.ordinal.0,
@@ -349,7 +350,11 @@ impl Formation {
             member_id: 0,
             cluster_id: 0,
         };
-        let Some(joined) = self.ask_join(peers, request).await? else { return Ok(false) };
+        let joined = match self.ask_join(peers, request).await? {
+            Asked::Joined(joined) => joined,
+            Asked::NoLeader => return Ok(Found::NoLeader),
+            Asked::Nobody => return Ok(Found::NoCluster),
+        };
         tracing::info!(member = %joined.member_id, "joining as a new member");
         let assigned = Identity {
             cluster: ClusterId(joined.cluster_id),
@@ -360,7 +365,9 @@ impl Formation {
             stage: Stage::Assigned,
             founders: Vec::new(),
         };
-        Ok(self.adopt(assigned, instead_of)?)
+        // If it was promised away meanwhile, the next round sees that.
+        self.adopt(assigned, instead_of)?;
+        Ok(Found::Joined)
     }
 
     async fn ask_to_be_added(
@@ -378,22 +385,25 @@ impl Formation {
         self.ask_join(peers, request).await.map(|_| ())
     }
 
-    /// Asks everybody known, and the leader they name. `None`: no cluster answers yet.
+    /// Asks everybody known, and the leader they name.
     async fn ask_join(
         &self,
         peers: &impl Peers,
         request: peer::JoinRequest,
-    ) -> Result<Option<peer::Joined>, FormationError> {
+    ) -> Result<Asked, FormationError> {
         let mut ask: Vec<Ordinal> = self.config.known.clone();
         ask.retain(|&o| o != self.config.ordinal);
-        let mut hops = 0;
+        let (mut hops, mut asked) = (0, Asked::Nobody);
         while let Some(to) = ask.pop() {
             let Ok(reply) = peers.join(to, request.clone()).await else { continue };
             match reply.result {
-                Some(join_reply::Result::Joined(joined)) => return Ok(Some(joined)),
+                Some(join_reply::Result::Joined(joined)) => return Ok(Asked::Joined(joined)),
                 Some(join_reply::Result::LeaderAt(at)) if hops < 3 => {
                     hops += 1;
                     ask.push(Ordinal(at.ordinal));
+                }
+                Some(join_reply::Result::NoLeader(_) | join_reply::Result::LeaderAt(_)) => {
+                    asked = Asked::NoLeader;
                 }
                 Some(join_reply::Result::Refused(why)) => return Err(FormationError::Refused(why)),
                 Some(join_reply::Result::OccupiedBy(by)) => {
@@ -403,11 +413,28 @@ impl Formation {
                         cluster: ClusterId(by.cluster_id),
                     });
                 }
-                _ => {}
+                Some(join_reply::Result::NotFormed(_)) | None => {}
             }
         }
-        Ok(None)
+        Ok(asked)
     }
+}
+
+/// What asking to join came to.
+enum Asked {
+    Joined(peer::Joined),
+    /// There is a cluster, but nobody there could decide.
+    NoLeader,
+    /// Nobody answers, or nobody knows of a cluster.
+    Nobody,
+}
+
+/// What a pristine volume found.
+enum Found {
+    Joined,
+    /// A cluster, which it must not found anew: ask again.
+    NoLeader,
+    NoCluster,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -33,7 +33,7 @@ async fn decide<N: NodePort>(
     }
     let now = raft.leadership();
     match now.leader {
-        None => return join_reply::Result::NotFormed(peer::NotFormed {}),
+        None => return join_reply::Result::NoLeader(peer::NoLeader {}),
         Some(leader) if !now.is_mine() => {
             return join_reply::Result::LeaderAt(peer::LeaderAt { ordinal: leader.ordinal.0 });
         }
@@ -57,7 +57,7 @@ async fn decide<N: NodePort>(
     if request.member_id == 0 {
         return match assign(ordinal, request.nonce, node).await {
             Ok(member) => joined(member),
-            Err(_) => join_reply::Result::NotFormed(peer::NotFormed {}),
+            Err(_) => join_reply::Result::NoLeader(peer::NoLeader {}),
         };
     }
     let place = PeerPlace { member: MemberId(request.member_id), ordinal };
@@ -66,7 +66,7 @@ async fn decide<N: NodePort>(
         // It asks again in a moment, and then finds itself there or not.
         Err(e) => {
             tracing::warn!(member = %place.member, error = %e, "a learner was not added");
-            join_reply::Result::NotFormed(peer::NotFormed {})
+            join_reply::Result::NoLeader(peer::NoLeader {})
         }
     }
 }

@@ -28,7 +28,12 @@ pub async fn promote_learners(raft: Raft, mut stopping: Stopping) {
         }
         let membership = raft.membership();
         let Some(member) = look(&raft, &membership, &mut stable) else { continue };
-        match raft.promote(member, &membership).await {
+        // Without a quorum it may wait for ever.
+        let promoted = tokio::select! {
+            () = stopping.wait() => return,
+            promoted = raft.promote(member, &membership) => promoted,
+        };
+        match promoted {
             Ok(()) => tracing::info!(%member, "a learner caught up and votes now"),
             Err(e) => tracing::warn!(%member, error = %e, "a learner was not promoted"),
         }

@@ -261,7 +261,7 @@ impl NodePort for Node {
         if let Some(refused) = self.refuses_writes() {
             return Err(refused);
         }
-        if needs_room(&command) && self.over_quota() {
+        if needs_room(&command) && (self.over_quota() || self.inner.raft.log_is_short()) {
             return Err(NodeError::Command(CommandError::NoSpace));
         }
         let command = convert::encode_commands([command]);
@@ -270,7 +270,7 @@ impl NodePort for Node {
         }
         let shares = u32::try_from(command.len() / SHARE_BYTES + 1).unwrap_or(u32::MAX);
         let inner = &self.inner;
-        let Ok(_slot) = inner.commands.try_acquire() else {
+        let Ok(slot) = inner.commands.clone().try_acquire_owned() else {
             return Err(NodeError::TooManyRequests);
         };
         let Ok(share) = inner.bytes.clone().try_acquire_many_owned(shares) else {
@@ -278,7 +278,7 @@ impl NodePort for Node {
         };
         let deadline = Instant::now() + inner.raft.timing().request_timeout();
         let (reply, answer) = oneshot::channel();
-        let proposal = Proposal { command, deadline, reply, share };
+        let proposal = Proposal { command, deadline, reply, share: (slot, share) };
         inner.proposals.send(proposal).map_err(|_| NodeError::Stopped)?;
         match tokio::time::timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => answer,

@@ -35,14 +35,17 @@ pub(super) struct Proposal {
     pub(super) deadline: Instant,
     pub(super) reply: oneshot::Sender<Result<Applied, NodeError>>,
     /// Its share of what may be in flight; given back when it is answered.
-    pub(super) share: OwnedSemaphorePermit,
+    pub(super) share: Share,
 }
+
+/// A command, and its bytes.
+type Share = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 /// Proposals that travel together.
 struct Batch {
     commands: Bytes,
     deadline: Instant,
-    waiting: Vec<(oneshot::Sender<Result<Applied, NodeError>>, OwnedSemaphorePermit)>,
+    waiting: Vec<(oneshot::Sender<Result<Applied, NodeError>>, Share)>,
 }
 
 impl Batch {
@@ -91,6 +94,8 @@ pub(super) async fn run(
             () = stopping.wait() => break,
             n = inbox.recv_many(&mut waiting, BATCH_COMMANDS) => if n == 0 { return },
         }
+        // Who has given up is told "unknown" already; that nothing was sent is certain still.
+        waiting.retain(|proposal| !proposal.reply.is_closed());
         let batches = into_batches(&mut waiting).into_iter().map(|batch| submit(&ways, batch));
         let mut under_way = join_all(batches);
         tokio::select! {
@@ -210,7 +215,12 @@ async fn propose_there(ways: &Ways, batch: &Batch) -> Tried {
     let outcome = tokio::time::timeout_at(batch.deadline, outcome).await;
     match outcome {
         Ok(Ok(Outcome::Proposed(proposed))) => {
-            let term = Term(proposed.position.unwrap_or_default().term);
+            let position = proposed.position.unwrap_or_default();
+            let term = Term(position.term);
+            // Who wrote through this member reads it here next, perhaps without asking the leader.
+            // Done it is in any case, so a late apply is no failure.
+            let applied = ways.raft.applied_at_least(position.index);
+            let _ = tokio::time::timeout_at(batch.deadline, applied).await;
             let replies: Result<Vec<_>, WireError> =
                 proposed.replies.into_iter().map(TryInto::try_into).collect();
             match replies {

@@ -130,6 +130,7 @@ impl Applier {
             .map_err(|e| format!("installing a snapshot: {e}"))?;
         self.machine.replace(machine);
         self.applied.send_replace(position);
+        self.pruned.send_replace(self.machine.view().pruned());
         self.schedule_compaction();
         Ok(())
     }

@@ -302,6 +302,11 @@ impl Raft {
         pruned.wait_for(|at| *at >= revision).await.map(|_| ()).map_err(|_| ReadError::Stopped)
     }
 
+    /// How far compaction has come, with everything that it freed submitted to the storage.
+    pub(super) fn pruned(&self) -> Revision {
+        *self.pruned.borrow()
+    }
+
     /// Lets compaction go on, if a read held it up.
     pub(super) fn nudge_compaction(&self) {
         if self.view.pruned() < self.view.compacted()
@@ -312,9 +317,15 @@ impl Raft {
         }
     }
 
-    /// Whether this member can take no more for now: memory, or the room ahead of the log.
+    /// Whether this member can take no more for now: what was applied waits to be written.
     pub fn is_full(&self) -> bool {
-        self.store.is_full() || *self.log.space().borrow() == Space::Low
+        self.store.is_full()
+    }
+
+    /// Whether the disk has no room for the next segment of the log. The present one goes on for a
+    /// while: for what makes room.
+    pub fn log_is_short(&self) -> bool {
+        *self.log.space().borrow() == Space::Low
     }
 
     pub fn view(&self) -> &View {
@@ -336,6 +347,12 @@ impl Raft {
     /// Sees every change of leader.
     pub fn watch_leadership(&self) -> LeadershipWatch {
         LeadershipWatch(self.raft.server_metrics())
+    }
+
+    /// How many entries are committed, as far as this member was told, and not applied here.
+    pub fn lag(&self) -> u64 {
+        let applied = self.view.applied().map_or(0, |at| at.index);
+        self.clock.committed().saturating_sub(applied)
     }
 
     /// When a quorum was last known to hold: the leader by itself, others as it told them.

@@ -6,7 +6,10 @@
 use std::{
     collections::VecDeque,
     future::Future,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -51,10 +54,12 @@ const SNAPSHOT_STALL: Duration = Duration::from_secs(30);
 /// Chunks under way at once.
 const SNAPSHOT_WINDOW: usize = 8;
 
-/// When a quorum was last heard from: by us if we lead, else as the leader's messages say.
+/// When a quorum was last heard from: by us if we lead, else as the leader's messages say. And how
+/// far the log is committed, as they say.
 #[derive(Clone, Default)]
 pub(super) struct QuorumClock {
     told: Arc<Mutex<Option<Instant>>>,
+    committed: Arc<AtomicU64>,
     own: Arc<OnceLock<WatchReceiverOf<Types, openraft::RaftMetrics<Types>>>>,
 }
 
@@ -71,7 +76,13 @@ impl QuorumClock {
         let _ = self.own.set(metrics);
     }
 
-    pub(super) fn note_told(&self, age: Option<u64>) {
+    /// The index up to which a leader has said that the log is committed.
+    pub(super) fn committed(&self) -> u64 {
+        self.committed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_told(&self, age: Option<u64>, committed: Option<u64>) {
+        self.committed.fetch_max(committed.unwrap_or(0), Ordering::Relaxed);
         let Some(age) = age else { return };
         let at = Instant::now().checked_sub(Duration::from_millis(age));
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);

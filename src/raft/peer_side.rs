@@ -100,7 +100,7 @@ impl Raft {
         let heartbeats = first.heartbeats;
         let clock = self.clock.clone();
         let requests = stream::once(std::future::ready(first)).chain(rest).map(move |wire| {
-            clock.note_told(wire.quorum_age_ms);
+            clock.note_told(wire.quorum_age_ms, wire.committed.map(|at| at.index));
             append_from_wire(wire)
         });
         if heartbeats { self.answer_each(requests) } else { self.answer_pipelined(requests) }

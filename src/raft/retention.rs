@@ -33,10 +33,18 @@ impl Default for Retention {
     }
 }
 
+impl Retention {
+    /// For a disk that is almost full: nothing is kept that a snapshot covers.
+    fn sparing(self) -> Retention {
+        Retention { snapshot_log_bytes_min: 0, keep_log_bytes: 0, ..self }
+    }
+}
+
 /// Checks again and again until told to stop.
 pub(super) async fn run(raft: Raft, retention: Retention, mut stopping: Stopping, fault: Fault) {
     let mut tick = tokio::time::interval(retention.check_every);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut reclaimed = raft.pruned();
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -46,9 +54,22 @@ pub(super) async fn run(raft: Raft, retention: Retention, mut stopping: Stopping
             return;
         }
         raft.nudge_compaction();
-        if *raft.log().space().borrow() == Space::Low {
+        let pruned = raft.pruned();
+        if pruned > reclaimed {
+            reclaimed = pruned;
+            // What was discarded is only a few bytes to write, and much space to get back.
+            tokio::select! {
+                flushed = raft.store.flush() => if let Err(e) = flushed {
+                    tracing::warn!(error = %e, "what a compaction freed is not written yet");
+                },
+                () = stopping.wait() => return,
+            }
+        }
+        let low = *raft.log().space().borrow() == Space::Low;
+        if low {
             raft.log().retry_space();
         }
+        let retention = if low { retention.sparing() } else { retention };
         if snapshot_due(&raft, retention) && raft.trigger().snapshot().await.is_err() {
             return;
         }

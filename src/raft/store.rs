@@ -38,6 +38,8 @@ pub trait SnapshotStore: Send + Sync + 'static {
     fn room(&self) -> BoxFuture<'_, ()>;
     /// So full that no new proposals should come.
     fn is_full(&self) -> bool;
+    /// Writes all that was submitted, once it is durable in the WAL: small changes wait otherwise.
+    fn flush(&self) -> BoxFuture<'_, Result<(), StorageError>>;
     /// Takes a snapshot of all that was submitted, and makes it durable. Waits for the WAL.
     fn take(&self) -> BoxFuture<'_, Result<Arc<dyn Snapshot>, StorageError>>;
     /// The newest durable snapshot.

@@ -1,6 +1,6 @@
 //! Fits `storage` to what `raft` asks for: neither knows the other.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -11,7 +11,7 @@ use crate::{
     membership::DataDir,
     proto::peer,
     raft::{Incoming, Recovered, Snapshot, SnapshotStore},
-    state::{MEMBERSHIP_KEY, StorageError},
+    state::StorageError,
     storage::{
         self, BlockStorage, IncomingSnapshot, SledTables, SnapshotRef, StorageOptions, StoreError,
         WalBounds,
@@ -44,12 +44,7 @@ impl OpenStorage {
         let disk = dir.disk().clone();
         let opened =
             BlockStorage::open(options, disk, Arc::new(SledTables), lanes, bounds, fault).await?;
-        let latest = match opened.snapshot {
-            Some(snapshot) => Some(Sent::describe(&opened.store, snapshot, lanes).await?),
-            None => None,
-        };
-        let snapshots =
-            Snapshots { store: opened.store.clone(), latest: Mutex::new(latest), lanes };
+        let snapshots = Snapshots { store: opened.store.clone() };
         let storage = OpenStorage {
             store: opened.store,
             snapshots: Arc::new(snapshots),
@@ -100,13 +95,11 @@ fn failed(error: StoreError) -> StorageError {
 
 struct Snapshots {
     store: BlockStorage,
-    latest: Mutex<Option<Arc<Sent>>>,
-    lanes: Lanes,
 }
 
 impl Snapshots {
-    fn keep(&self, snapshot: Option<Arc<Sent>>) {
-        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+    fn sent(&self, snapshot: SnapshotRef) -> Arc<dyn Snapshot> {
+        Arc::new(Sent { store: self.store.clone(), snapshot })
     }
 }
 
@@ -123,18 +116,20 @@ impl SnapshotStore for Snapshots {
         self.store.pressure()
     }
 
+    fn flush(&self) -> BoxFuture<'_, Result<(), StorageError>> {
+        Box::pin(async { self.store.flush().await.map(|_| ()).map_err(failed) })
+    }
+
     fn take(&self) -> BoxFuture<'_, Result<Arc<dyn Snapshot>, StorageError>> {
         Box::pin(async {
             let snapshot = self.store.snapshot().await.map_err(failed)?;
-            let sent = Sent::describe(&self.store, snapshot, self.lanes).await.map_err(failed)?;
-            self.keep(Some(sent.clone()));
-            Ok(sent as Arc<dyn Snapshot>)
+            Ok(self.sent(snapshot))
         })
     }
 
     fn latest(&self) -> Option<Arc<dyn Snapshot>> {
-        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        latest.clone().map(|sent| sent as Arc<dyn Snapshot>)
+        // Asked for anew each time: the storage may have replaced it by itself, to free blocks.
+        self.store.retained().map(|snapshot| self.sent(snapshot))
     }
 
     fn receive(
@@ -162,40 +157,15 @@ impl SnapshotStore for Snapshots {
                 unreachable!("only `receive` makes incoming snapshots")
             };
             let installed = self.store.install(received.0).await.map_err(failed)?;
-            let latest = match self.store.retained() {
-                Some(snapshot) => {
-                    Some(Sent::describe(&self.store, snapshot, self.lanes).await.map_err(failed)?)
-                }
-                None => None,
-            };
-            self.keep(latest);
             Ok(recovered(installed))
         })
     }
 }
 
-/// A snapshot that can be sent, with the membership that is in it.
+/// A snapshot that can be sent.
 struct Sent {
     store: BlockStorage,
     snapshot: SnapshotRef,
-    membership: Option<Bytes>,
-}
-
-impl Sent {
-    async fn describe(
-        store: &BlockStorage,
-        snapshot: SnapshotRef,
-        lanes: Lanes,
-    ) -> Result<Arc<Sent>, StoreError> {
-        let read = snapshot.clone();
-        let membership = lanes.run("snapshot", move || read.state_entry(MEMBERSHIP_KEY)).await;
-        let membership = match membership {
-            Ok(Some(entry)) => entry?,
-            Ok(None) => return Err(StoreError::Stopped),
-            Err(e) => return Err(StoreError::Lane(e.to_string())),
-        };
-        Ok(Arc::new(Sent { store: store.clone(), snapshot, membership }))
-    }
 }
 
 impl Snapshot for Sent {
@@ -204,7 +174,7 @@ impl Snapshot for Sent {
     }
 
     fn membership(&self) -> Option<Bytes> {
-        self.membership.clone()
+        self.snapshot.membership()
     }
 
     fn files(&self) -> Vec<peer::SnapshotFile> {

@@ -91,7 +91,7 @@ fn welcome(args: &Dev) -> String {
         "\n  {} ready, data in {}\n\n  endpoints  {endpoints}\n  health     http://{}/readyz\n\n\
          \x20 Try, in another terminal:\n\
          \x20   export ETCDCTL_ENDPOINTS={endpoints}\n\
-         \x20   kvctl put greeting hello      (or etcdctl: it is the same API)\n\
+         \x20   kvctl put greeting hello      (of `cargo build --release`; etcdctl does the same)\n\
          \x20   kvctl get greeting\n\
          \x20   kvctl endpoint status -w table\n\n  Ctrl-C stops it.\n\n",
         if args.members == 1 {

@@ -196,29 +196,27 @@ pub(super) async fn run(
     // Whoever waited for it may have gone.
     let _ = ready.send(());
 
-    let reason = tokio::select! {
-        () = &mut shutdown => None,
-        reason = fault.stopped() => Some(reason),
-    };
-    health.stop();
-    if let Some(reason) = reason {
-        // It cannot be sure of itself any more: the process ends as it is, and recovers at its start.
-        return Err(anyhow::anyhow!("{reason}"));
-    }
-    member.raft.hand_over(HAND_OVER).await;
-    outer.drain().await;
-    stop_tasks.stop();
-    for task in tasks {
-        if let Err(e) = task.await {
-            tracing::error!(error = %e, "a task ended badly");
+    let life = async {
+        shutdown.await;
+        health.stop();
+        member.raft.hand_over(HAND_OVER).await;
+        outer.drain().await;
+        stop_tasks.stop();
+        for task in tasks {
+            if let Err(e) = task.await {
+                tracing::error!(error = %e, "a task ended badly");
+            }
         }
-    }
-    let data = member.stop().await;
-    inner.drain().await;
-    data.close().await;
-    match fault.reason() {
-        Some(reason) => Err(anyhow::anyhow!("{reason}")),
-        None => Ok(()),
+        let data = member.stop().await;
+        inner.drain().await;
+        data.close().await;
+    };
+    tokio::select! {
+        // A member that cannot be sure of itself is not stopped in order: the process ends as it is,
+        // and recovers at its next start.
+        biased;
+        reason = fault.stopped() => Err(anyhow::anyhow!("{reason}")),
+        () = life => Ok(()),
     }
 }
 

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     disk::{File, Open},
+    state::MEMBERSHIP_KEY,
     types::{LogPosition, Term},
 };
 
@@ -52,6 +53,7 @@ struct Held {
     files: Vec<SnapshotFile>,
     file: Arc<dyn File>,
     blocks: Vec<Arc<Block>>,
+    membership: Option<Bytes>,
 }
 
 /// A snapshot's file name.
@@ -95,15 +97,9 @@ impl SnapshotRef {
         &self.0.files
     }
 
-    /// What the state machine kept under this key as of the snapshot. May block.
-    pub fn state_entry(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let whole = usize::try_from(self.0.files[0].bytes).unwrap_or(usize::MAX);
-        let entries = decode(&self.read(0, 0, whole)?);
-        let entries = entries.ok_or_else(|| {
-            StoreError::damaged(&self.0.path, 0, "the snapshot's checksum is wrong")
-        })?;
-        let found = entries.binary_search_by(|(k, _)| k.as_ref().cmp(key));
-        Ok(found.ok().map(|at| Bytes::copy_from_slice(&entries[at].1)))
+    /// The membership as of the snapshot, as the state machine keeps it.
+    pub fn membership(&self) -> Option<Bytes> {
+        self.0.membership.clone()
     }
 
     pub(super) fn blocks(&self) -> &[Arc<Block>] {
@@ -149,7 +145,7 @@ impl SnapshotRef {
         let bytes = encode(entries);
         let path = layout.snapshots().join(SnapshotName::from(position).to_string());
         layout.write_atomic(&path, &bytes)?;
-        SnapshotRef::with_blocks(layout, position, path, &bytes, blocks)
+        SnapshotRef::with_blocks(layout, position, path, &bytes, blocks, entries)
     }
 
     fn with_blocks(
@@ -158,7 +154,10 @@ impl SnapshotRef {
         path: PathBuf,
         bytes: &[u8],
         blocks: Vec<Arc<Block>>,
+        entries: &Entries,
     ) -> Result<SnapshotRef, StoreError> {
+        let membership = entries.iter().find(|(key, _)| key == MEMBERSHIP_KEY);
+        let membership = membership.map(|(_, value)| Bytes::copy_from_slice(value));
         let file = layout.disk.open(&path, Open::Read).map_err(StoreError::io("open", &path))?;
         let snapshot = SnapshotFile {
             name: SnapshotName::from(position).to_string(),
@@ -170,7 +169,7 @@ impl SnapshotRef {
             SnapshotFile { name: facts.name.to_string(), bytes: facts.bytes, crc: facts.crc }
         };
         let files = std::iter::once(snapshot).chain(blocks.iter().map(block)).collect();
-        Ok(SnapshotRef(Arc::new(Held { position, path, files, file, blocks })))
+        Ok(SnapshotRef(Arc::new(Held { position, path, files, file, blocks, membership })))
     }
 
     /// Opens a snapshot and its blocks, and verifies all but the values; also gives its entries.
@@ -189,7 +188,7 @@ impl SnapshotRef {
         let position = position.ok_or_else(|| wrong("the snapshot has another name"))?;
         let blocks = content.blocks.iter().map(|(facts, _)| shelf.open(facts));
         let blocks = blocks.collect::<Result<_, _>>()?;
-        let opened = SnapshotRef::with_blocks(layout, position, path, &bytes, blocks)?;
+        let opened = SnapshotRef::with_blocks(layout, position, path, &bytes, blocks, &entries)?;
         Ok((opened, entries))
     }
 }

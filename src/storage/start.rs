@@ -76,7 +76,9 @@ pub(super) fn start(
         Verdict::Fresh => (create(&generations, Entries::new(), &mut shelf)?, None),
         Verdict::Rebuild(reason) => {
             tracing::warn!(%reason, "the tables cannot be used and are rebuilt");
-            let from_nothing = wal.first_index() == 0 && (wal.last().is_some() || names.is_empty());
+            // Blocks of others came with a snapshot that was not installed: they prove nothing.
+            let never_wrote = names.iter().all(|name| name.member != member);
+            let from_nothing = wal.first_index() == 0 && (wal.last().is_some() || never_wrote);
             let entries = found.base(from_nothing, &reason)?;
             let opened = create(&generations, entries, &mut shelf)?;
             if let Current::Number(number) = current {
