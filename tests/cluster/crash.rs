@@ -6,7 +6,7 @@ use tokio::time::{Duration, Instant, sleep};
 
 use crate::{
     check,
-    cluster::{Cluster, SMALL_LOG},
+    cluster::{Cluster, LITTLE_LOG, SMALL_LOG},
     dice::Dice,
     oracle::{Oracle, Outcome},
     workload::{Workload, put},
@@ -16,9 +16,9 @@ const CLIENTS: usize = 8;
 
 /// Loads a cluster of three and kills one, two or all three at once, `rounds` times. Returns how
 /// many members were killed.
-async fn crash(rounds: usize) -> usize {
+async fn crash(rounds: usize, log: &[&str]) -> usize {
     let mut dice = Dice::from_env();
-    let mut cluster = Cluster::start(3, &SMALL_LOG).await;
+    let mut cluster = Cluster::start(3, log).await;
     let load = Workload::start(&cluster, CLIENTS, &mut dice);
     let (mut kills, started) = (0, Instant::now());
     for round in 0..rounds {
@@ -55,7 +55,7 @@ async fn crash(rounds: usize) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_acknowledged_write_survives_kill_9() {
-    crash(4).await;
+    crash(4, &LITTLE_LOG).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -63,9 +63,13 @@ async fn every_acknowledged_write_survives_kill_9() {
 async fn crash_long() {
     let wanted = env::var("KVD_CRASH_KILLS").map_or(100, |n| n.parse().unwrap());
     let mut kills = 0;
-    while kills < wanted {
-        // A round kills about two; a new cluster every so often keeps the check short.
-        kills += crash(((wanted - kills) / 2).clamp(1, 25)).await;
+    // With snapshots and purges, and without; a new cluster every so often keeps the check short.
+    for log in [&LITTLE_LOG[..], &SMALL_LOG[..]].into_iter().cycle() {
+        if kills >= wanted {
+            break;
+        }
+        // A round kills about two.
+        kills += crash(((wanted - kills) / 2).clamp(1, 25), log).await;
     }
     println!("{kills} kills, nothing lost");
 }
