@@ -58,6 +58,9 @@ impl Me {
         if hello.home != self.home {
             return Err(Refused::Home { theirs: hello.home.clone(), ours: self.home.clone() });
         }
+        if hello.from == 0 {
+            return Err(Refused::Dead(MemberId(0)));
+        }
         if hello.to != self.member.0 {
             return Err(Refused::Incarnation { meant: MemberId(hello.to), ours: self.member });
         }

@@ -63,12 +63,16 @@ fn member_config(args: Serve, host: &str) -> anyhow::Result<MemberConfig> {
         })?,
     };
     let addresses = match (args.peers.is_empty(), args.peer_template) {
-        (_, Some(_)) if args.initial_replicas.is_none() => {
-            bail!(
-                "--peer-template does not tell how many members there are: say --initial-replicas N"
-            )
+        (_, Some(template)) => {
+            let addresses = PeerAddresses::template(template)?;
+            if args.initial_replicas.is_none() {
+                bail!(
+                    "--peer-template does not tell how many members there are: say \
+                     --initial-replicas N"
+                )
+            }
+            addresses
         }
-        (_, Some(template)) => PeerAddresses::template(template)?,
         (false, None) => PeerAddresses::list(args.peers)?,
         // Alone: its own port is all there is.
         (true, None) if ordinal == 0 => {

@@ -125,14 +125,20 @@ impl Kvd {
 
     /// Waits until it has ended by itself.
     pub(crate) async fn ended(&mut self, limit: Duration) -> ExitStatus {
+        let ended = self.ended_within(limit).await;
+        ended.unwrap_or_else(|| panic!("still there after {limit:?}:\n{}", self.said()))
+    }
+
+    /// How it ended, if it did.
+    pub(crate) async fn ended_within(&mut self, limit: Duration) -> Option<ExitStatus> {
         let start = Instant::now();
-        loop {
+        while start.elapsed() < limit {
             if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
+                return Some(status);
             }
-            assert!(start.elapsed() < limit, "still there after {limit:?}:\n{}", self.said());
             sleep(LOOK).await;
         }
+        None
     }
 
     /// Asks it to end, and sees that it ends well.
