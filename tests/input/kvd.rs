@@ -80,10 +80,16 @@ impl Kvd {
 
     /// Starts a member that is a cluster by itself.
     pub(crate) fn serve(scratch: &Path, data_dir: &Path, ports: Ports) -> Kvd {
+        Kvd::serve_with(scratch, data_dir, ports, &[])
+    }
+
+    /// The same, with more flags.
+    pub(crate) fn serve_with(scratch: &Path, data_dir: &Path, ports: Ports, more: &[&str]) -> Kvd {
         let listen = [ports.client, ports.peer, ports.admin].map(|a| a.to_string());
         let mut args = vec!["serve", "--ordinal=0", "--data-dir", data_dir.to_str().unwrap()];
         args.extend(["--listen-client", &listen[0], "--listen-peer", &listen[1]]);
         args.extend(["--listen-admin", &listen[2]]);
+        args.extend(more);
         Kvd::start(scratch, ports, &args)
     }
 

@@ -14,5 +14,6 @@ mod garbage;
 mod http2;
 mod kvd;
 mod peers;
+mod quota;
 mod requests;
 mod slow_reader;
