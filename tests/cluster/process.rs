@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -33,7 +33,8 @@ impl Ports {
     pub(crate) fn free() -> Ports {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         const BLOCKS: u32 = 700;
-        let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        // Asked, not taken for a moment: a process started just then would hold a copy of the socket.
+        let free = |port: u16| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err();
         loop {
             let block = (std::process::id() * 37 + NEXT.fetch_add(1, Ordering::Relaxed)) % BLOCKS;
             let base = 10_000 + 30 * block as u16;

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::atomic::{AtomicU16, Ordering},
@@ -49,7 +49,9 @@ pub(crate) fn free_ports(count: u16) -> SocketAddr {
     loop {
         let n = NEXT.fetch_add(count, Ordering::Relaxed);
         let first = 12_000 + (start + n) % 18_000;
-        if (first..first + count).all(|port| TcpListener::bind(at(port)).is_ok()) {
+        // Asked, not taken for a moment: a process that another test starts just then would hold a
+        // copy of the socket until it runs its program.
+        if (first..first + count).all(|port| TcpStream::connect(at(port)).is_err()) {
             return at(first);
         }
     }
