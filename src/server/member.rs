@@ -70,6 +70,8 @@ pub struct MemberConfig {
     pub quota_bytes: u64,
     pub cache_bytes: usize,
     pub max_request_bytes: usize,
+    /// Whether a leader that stops hands over first: not where all stop at once.
+    pub hands_over: bool,
     pub wal_segment_bytes: u64,
     pub retention: Retention,
 }
@@ -199,7 +201,9 @@ pub(super) async fn run(
     let life = async {
         shutdown.await;
         health.stop();
-        member.raft.hand_over(HAND_OVER).await;
+        if config.hands_over {
+            member.raft.hand_over(HAND_OVER).await;
+        }
         outer.drain().await;
         stop_tasks.stop();
         for task in tasks {
