@@ -4,12 +4,6 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-/// Room for the default quota: 8 GiB, etcd's suggested maximum.
-pub const DEFAULT_QUOTA_BYTES: u64 = 8 << 30;
-/// Values kept in memory: 64 MiB.
-pub const DEFAULT_CACHE_BYTES: usize = 64 << 20;
-/// The largest request: 1.5 MiB, as in etcd.
-pub const DEFAULT_MAX_REQUEST_BYTES: usize = 1536 << 10;
 /// As large as [`Tuning::max_request_bytes`] may be: one log entry holds a request, and one message
 /// to a peer an entry. Fixed, because the members of a cluster need not agree on the flag.
 pub const MAX_REQUEST_BYTES_MAX: usize = 32 << 20;

@@ -48,7 +48,7 @@ impl<N: NodePort> Cluster for ClusterService<N> {
         &self,
         _: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        Err(not_implemented("MemberRemove", "members leave from the last on; remove a replica"))
+        Err(not_implemented("MemberRemove", "no member can leave yet"))
     }
 
     async fn member_update(

@@ -94,7 +94,10 @@ impl<N: NodePort> Maintenance for MaintenanceService<N> {
         &self,
         _: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(not_implemented("Snapshot", "take snapshots of the members' volumes"))
+        Err(not_implemented(
+            "Snapshot",
+            "there is no backup through the API yet; do not restore a member's volume from a copy",
+        ))
     }
 
     async fn move_leader(
