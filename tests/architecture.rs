@@ -38,7 +38,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("ctl", &["client", "proto"]),
     ("client", &["proto"]),
-    ("api", &["node", "proto", "types"]),
+    ("api", &["node", "proto", "stop", "types"]),
     // `config` for the bound on a request, which a message between members must hold.
     ("peer", &["membership", "node", "raft", "proto", "config", "lane", "stop", "types"]),
     ("membership", &["node", "raft", "proto", "disk", "rng", "stop", "types"]),

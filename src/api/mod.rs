@@ -35,6 +35,7 @@ use crate::{
     proto::etcdserverpb::{
         cluster_server::ClusterServer, kv_server::KvServer, maintenance_server::MaintenanceServer,
     },
+    stop::Stopping,
 };
 
 /// The etcd whose API this is, as `Status` and `/version` tell it.
@@ -68,8 +69,10 @@ impl Default for Options {
 
 /// All of etcd's services on this node. The size of an answer has no bound.
 ///
-/// A service that is not here yet answers `Unimplemented`, with its name.
-pub fn routes<N: NodePort>(node: N, options: Options) -> Routes {
+/// A service that is not here yet answers `Unimplemented`, with its name. Streams that would go on for
+/// ever end when `stopping` says so.
+pub fn routes<N: NodePort>(node: N, options: Options, stopping: Stopping) -> Routes {
+    drop(stopping);
     let message_bytes = options.max_request_bytes.saturating_add(MESSAGE_OVERHEAD_BYTES);
     let kv = kv::KvService::new(node.clone(), options);
     let cluster = cluster::ClusterService::new(node.clone());

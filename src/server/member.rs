@@ -286,7 +286,9 @@ fn serve_clients(
         .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
         .build_v1()
         .context("the built-in descriptors are unreadable")?;
-    let routes = api::routes(node.clone(), options).add_service(health).add_service(reflection);
+    let routes = api::routes(node.clone(), options, servers.stop.stopping())
+        .add_service(health)
+        .add_service(reflection);
     let bounded = axum::middleware::from_fn(answers::bound);
     let routes = Routes::from(routes.into_axum_router().layer(bounded));
     let server = Server::builder()
@@ -345,6 +347,7 @@ impl Member {
             log.clone(),
             storage.snapshots.clone(),
             recovered,
+            Vec::new(),
             fault.clone(),
         )
         .await?;

@@ -29,6 +29,7 @@
 //! and so see either all of a command or nothing. A [generation] ties an index to its storage.
 
 mod apply;
+mod events;
 mod generation;
 mod hash;
 mod history;
@@ -44,6 +45,7 @@ mod storage;
 mod tests;
 mod view;
 
+pub use events::{EventSink, LeaseChange, Published};
 pub use hash::KvHash;
 pub use machine::{Machine, Pruning, StateError};
 pub use memory::{Contents, MemoryStorage};

@@ -72,12 +72,12 @@ impl View {
 
     /// The membership as the Raft layer stored it.
     pub fn membership(&self) -> Option<Bytes> {
-        self.current.get().published().membership
+        self.current.get().shown().membership
     }
 
     /// What members said of themselves, also those that have left since.
     pub fn members(&self) -> Arc<BTreeMap<MemberId, MemberAttributes>> {
-        self.current.get().published().members
+        self.current.get().shown().members
     }
 
     /// How much the storage keeps.

@@ -190,6 +190,19 @@ pub struct TxnReply {
     pub revision: Revision,
 }
 
+/// A lease as it is replicated. When it ends is the leader's affair alone: no clock is in here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lease {
+    pub id: LeaseId,
+    /// Seconds it lives after each renewal.
+    pub ttl: i64,
+    /// Seconds it had left at its last checkpoint; zero: renewed since, so all of `ttl`.
+    pub remaining: i64,
+    /// Another one with every change of the lease, never used again, also not for another lease of
+    /// the same id: what was decided on an older one is refused.
+    pub epoch: u64,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AlarmKind {
     NoSpace,

@@ -20,6 +20,7 @@ use crate::{
         self as pb, RangeRequest, auth_client::AuthClient, cluster_client::ClusterClient,
         kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
     },
+    stop::Stop,
     types::{AlarmKind, CommandError, KeyValue, MemberId, Revision},
 };
 
@@ -61,6 +62,8 @@ pub(super) struct Client {
     runtime: Runtime,
     node: FakeNode,
     channel: Channel,
+    /// Dropped, it would end the streams.
+    _stop: Stop,
 }
 
 impl Client {
@@ -69,7 +72,8 @@ impl Client {
         let node = FakeNode::new();
         // Small, so that scripts can go beyond it.
         let options = Options { max_request_bytes: 4096, ..Options::default() };
-        let routes = routes(node.clone(), options);
+        let stop = Stop::default();
+        let routes = routes(node.clone(), options, stop.stopping());
         let channel = runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}", listener.local_addr().unwrap());
@@ -77,7 +81,7 @@ impl Client {
             tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming(incoming));
             Endpoint::from_shared(url).unwrap().connect_lazy()
         });
-        Client { runtime, node, channel }
+        Client { runtime, node, channel, _stop: stop }
     }
 
     fn kv(&self) -> KvClient<Channel> {
