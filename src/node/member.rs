@@ -6,13 +6,14 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot, watch},
     task::JoinHandle,
     time::Instant,
 };
 
 use super::{
     forward::{self, LeaderLink},
+    leader,
     port::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status},
     proposals::{self, Proposal, Ways},
     reads::{self, Confirm, Read},
@@ -69,6 +70,7 @@ struct Inner {
     commands: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     waiting_reads: Arc<Semaphore>,
+    leader_lost: watch::Receiver<bool>,
 }
 
 /// A read for a lane. It answers by itself.
@@ -123,7 +125,9 @@ impl Node {
         let (confirmations, confirm_rx) = mpsc::unbounded_channel();
         let ways = Ways { raft: raft.clone(), forward: forward_tx.clone() };
         let leadership = raft.watch_leadership();
+        let (lost, leader_lost) = watch::channel(false);
         let tasks = vec![
+            tokio::spawn(leader::watch(raft.clone(), lost, stopping.clone())),
             tokio::spawn(forward::run(link, forward_rx, leadership, stopping.clone())),
             tokio::spawn(proposals::run(ways, proposals_rx, stopping.clone())),
             tokio::spawn(reads::confirm(raft.clone(), confirm_rx, stopping.clone())),
@@ -156,6 +160,7 @@ impl Node {
             commands: Arc::new(Semaphore::new(INFLIGHT_COMMANDS)),
             bytes: Arc::new(Semaphore::new(INFLIGHT_BYTES / SHARE_BYTES)),
             waiting_reads: Arc::new(Semaphore::new(WAITING_READS)),
+            leader_lost,
         };
         let tasks = NodeTasks { tasks, lanes, disk_reads, stop };
         Ok((Node { inner: Arc::new(inner) }, tasks))
@@ -371,6 +376,20 @@ impl NodePort for Node {
             learner,
             errors: Vec::new(),
             alarms,
+        }
+    }
+
+    fn has_leader(&self) -> bool {
+        leader::is_there(&self.inner.raft)
+    }
+
+    fn leader_lost(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut lost = self.inner.leader_lost.clone();
+        async move {
+            if lost.wait_for(|lost| *lost).await.is_err() {
+                // The node has stopped, which says nothing of the leader.
+                std::future::pending::<()>().await;
+            }
         }
     }
 }

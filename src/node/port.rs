@@ -131,4 +131,11 @@ pub trait NodePort: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Member>, NodeError>> + Send;
 
     fn status(&self) -> Status;
+
+    /// Whether somebody leads, and a majority follows, as far as this member can know.
+    fn has_leader(&self) -> bool;
+
+    /// Resolves when this member has known no leader for so long that a client should look for
+    /// another member.
+    fn leader_lost(&self) -> impl Future<Output = ()> + Send + 'static;
 }
