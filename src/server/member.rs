@@ -350,7 +350,8 @@ impl Member {
             lanes,
             retention: config.retention,
         };
-        let feed = Arc::new(Feed::default());
+        let limits = watch::Limits::default();
+        let feed = Feed::new(&limits);
         let (raft, raft_tasks) = Raft::start(
             options,
             client.clone(),
@@ -363,6 +364,7 @@ impl Member {
         .await?;
         let options = watch::Options {
             fragment_bytes: api::message_bytes_max(config.max_request_bytes),
+            limits,
             lanes,
         };
         let (watches, watch_lanes) =
