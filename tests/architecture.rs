@@ -44,7 +44,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("membership", &["node", "raft", "proto", "disk", "rng", "stop", "types"]),
     // Not a leaf: it renders what a node says of itself.
     ("metrics", &["node", "types"]),
-    ("node", &["raft", "state", "proto", "fault", "lane", "stop", "types"]),
+    ("node", &["raft", "state", "proto", "fault", "lane", "rng", "stop", "types"]),
     ("raft", &["state", "wal", "proto", "fault", "lane", "stop", "types"]),
     ("storage", &["state", "disk", "fault", "lane", "types"]),
     ("wal", &["disk", "fault", "lane", "types"]),

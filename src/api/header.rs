@@ -31,9 +31,12 @@ pub(super) fn without_revision(now: Header) -> ResponseHeader {
 /// Refuses a request that asked, with the metadata `hasleader: true`, to be refused by a member that
 /// knows no leader.
 pub(super) fn require_leader<N: NodePort, T>(node: &N, request: &Request<T>) -> Result<(), Status> {
-    let asked = request.metadata().get("hasleader").is_some_and(|value| value == "true");
-    if asked && node.status().leader.is_none() {
+    if asks_for_leader(request) && node.status().leader.is_none() {
         return Err(NodeError::NoLeader.into());
     }
     Ok(())
+}
+
+pub(super) fn asks_for_leader<T>(request: &Request<T>) -> bool {
+    request.metadata().get("hasleader").is_some_and(|value| value == "true")
 }

@@ -7,6 +7,7 @@
 //! ```text
 //! validate, overlap   what is refused before the node sees it
 //! kv, range_stream    keys and values
+//! lease               leases, and the streams that keep them alive
 //! cluster             members
 //! maintenance         how a member is doing
 //! header, errors      what every answer, and every refusal, looks like
@@ -16,6 +17,7 @@ mod cluster;
 mod errors;
 mod header;
 mod kv;
+mod lease;
 mod maintenance;
 mod overlap;
 mod range_stream;
@@ -33,7 +35,8 @@ use tonic::{Status, service::Routes};
 use crate::{
     node::NodePort,
     proto::etcdserverpb::{
-        cluster_server::ClusterServer, kv_server::KvServer, maintenance_server::MaintenanceServer,
+        cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
+        maintenance_server::MaintenanceServer,
     },
     stop::Stopping,
 };
@@ -72,13 +75,14 @@ impl Default for Options {
 /// A service that is not here yet answers `Unimplemented`, with its name. Streams that would go on for
 /// ever end when `stopping` says so.
 pub fn routes<N: NodePort>(node: N, options: Options, stopping: Stopping) -> Routes {
-    drop(stopping);
     let message_bytes = options.max_request_bytes.saturating_add(MESSAGE_OVERHEAD_BYTES);
     let kv = kv::KvService::new(node.clone(), options);
+    let lease = lease::LeaseService::new(node.clone(), stopping);
     let cluster = cluster::ClusterService::new(node.clone());
     let maintenance = maintenance::MaintenanceService::new(node);
 
     let routes = Routes::new(KvServer::new(kv).max_decoding_message_size(message_bytes))
+        .add_service(LeaseServer::new(lease).max_decoding_message_size(message_bytes))
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(message_bytes))
         .add_service(MaintenanceServer::new(maintenance).max_decoding_message_size(message_bytes));
     let router = routes.into_axum_router().fallback(unknown_method);

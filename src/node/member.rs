@@ -13,7 +13,8 @@ use tokio::{
 
 use super::{
     forward::{self, LeaderLink},
-    port::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status},
+    leases::{self, LeaderSide, LeaseCounters, Lessor, Query, Want},
+    port::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status, TimeToLive},
     proposals::{self, Proposal, Ways},
     reads::{self, Confirm, Read},
 };
@@ -22,10 +23,12 @@ use crate::{
     lane::{Lane, Lanes},
     proto::convert,
     raft::Raft,
+    rng::Rng,
     state::{Attempt, ReadError, StorageError, View, reads_only},
     stop::Stop,
     types::{
-        AlarmKind, ClusterId, Command, CommandError, MemberId, Range, Revision, Txn, TxnReply,
+        AlarmKind, ClusterId, Command, CommandError, LeaseId, MemberId, Range, Revision, Txn,
+        TxnReply,
     },
 };
 
@@ -40,6 +43,9 @@ const READ_LANES: usize = 2;
 /// Reads waiting for such a lane, at most.
 const WAITING_READS: usize = 1024;
 
+/// Renewals of leases, and questions about them, that wait; beyond, who asks waits to ask.
+const WAITING_LEASES: usize = 16_384;
+
 /// What a node is made from.
 #[derive(Debug, Clone)]
 pub struct NodeOptions {
@@ -49,6 +55,10 @@ pub struct NodeOptions {
     pub quota_bytes: u64,
     pub max_request_bytes: usize,
     pub lanes: Lanes,
+    /// For the ids of leases.
+    pub rng: Arc<dyn Rng>,
+    /// Follows the state of `raft`.
+    pub lessor: Arc<Lessor>,
 }
 
 /// Cheap to clone; all clones are the same member.
@@ -64,11 +74,13 @@ struct Inner {
     fault: Fault,
     proposals: mpsc::UnboundedSender<Proposal>,
     reads: mpsc::UnboundedSender<Read>,
-    confirmations: mpsc::UnboundedSender<Confirm>,
+    leader_side: LeaderSide,
+    lease_queries: mpsc::UnboundedSender<Query>,
     disk_reads: ReadLanes,
     commands: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     waiting_reads: Arc<Semaphore>,
+    waiting_leases: Arc<Semaphore>,
 }
 
 /// A read for a lane. It answers by itself.
@@ -122,18 +134,26 @@ impl Node {
         let (reads, reads_rx) = mpsc::unbounded_channel();
         let (confirmations, confirm_rx) = mpsc::unbounded_channel();
         let ways = Ways { raft: raft.clone(), forward: forward_tx.clone() };
+        let (lease_queries, queries_rx) = mpsc::unbounded_channel();
+        let lessor = options.lessor.clone();
+        let leader_side = LeaderSide { raft: raft.clone(), confirm: confirmations.clone(), lessor };
         let leadership = raft.watch_leadership();
         let tasks = vec![
             tokio::spawn(forward::run(link, forward_rx, leadership, stopping.clone())),
             tokio::spawn(proposals::run(ways, proposals_rx, stopping.clone())),
             tokio::spawn(reads::confirm(raft.clone(), confirm_rx, stopping.clone())),
-            tokio::spawn(reads::index(
+            tokio::spawn(leases::expire(
                 raft.clone(),
-                confirmations.clone(),
-                forward_tx,
-                reads_rx,
-                stopping,
+                leader_side.lessor.clone(),
+                stopping.clone(),
             )),
+            tokio::spawn(leases::ask(
+                leader_side.clone(),
+                forward_tx.clone(),
+                queries_rx,
+                stopping.clone(),
+            )),
+            tokio::spawn(reads::index(raft.clone(), confirmations, forward_tx, reads_rx, stopping)),
         ];
         let mut lanes = Vec::new();
         let mut disk_reads = Vec::new();
@@ -151,11 +171,13 @@ impl Node {
             fault,
             proposals,
             reads,
-            confirmations,
+            leader_side,
+            lease_queries,
             disk_reads: disk_reads.clone(),
             commands: Arc::new(Semaphore::new(INFLIGHT_COMMANDS)),
             bytes: Arc::new(Semaphore::new(INFLIGHT_BYTES / SHARE_BYTES)),
             waiting_reads: Arc::new(Semaphore::new(WAITING_READS)),
+            waiting_leases: Arc::new(Semaphore::new(WAITING_LEASES)),
         };
         let tasks = NodeTasks { tasks, lanes, disk_reads, stop };
         Ok((Node { inner: Arc::new(inner) }, tasks))
@@ -165,8 +187,30 @@ impl Node {
         &self.inner.raft
     }
 
+    /// What this member has seen of leases.
+    pub fn lease_counters(&self) -> LeaseCounters {
+        self.inner.options.lessor.counters(&self.inner.view)
+    }
+
     pub(super) fn confirmations(&self) -> &mpsc::UnboundedSender<Confirm> {
-        &self.inner.confirmations
+        &self.inner.leader_side.confirm
+    }
+
+    pub(super) fn leader_side(&self) -> &LeaderSide {
+        &self.inner.leader_side
+    }
+
+    /// Asks the leader.
+    async fn ask_of_lease(&self, lease: LeaseId, want: Want) -> Result<leases::Answer, NodeError> {
+        let inner = &self.inner;
+        let share = inner.waiting_leases.clone().acquire_owned().await;
+        let share = share.map_err(|_| NodeError::Stopped)?;
+        let deadline = Instant::now() + inner.raft.timing().request_timeout();
+        let (reply, answer) = oneshot::channel();
+        let query = Query { lease, want, deadline, reply, share };
+        inner.lease_queries.send(query).map_err(|_| NodeError::Stopped)?;
+        // Answered in any case: the rounds keep to their own time limit.
+        answer.await.unwrap_or(Err(NodeError::Stopped))
     }
 
     /// Why this member takes no writes now, if so.
@@ -241,10 +285,27 @@ impl Node {
 /// Whether a command needs room. Deletes and compactions make room.
 fn needs_room(command: &Command) -> bool {
     match command {
-        Command::Put(_) => true,
+        Command::Put(_) | Command::LeaseGrant { .. } => true,
         Command::Txn(txn) => !reads_only(txn),
         _ => false,
     }
+}
+
+/// Only positive ids are chosen, as in etcd; a client may choose any.
+fn random_lease(rng: &dyn Rng) -> LeaseId {
+    loop {
+        let id = LeaseId((rng.next_u64() >> 1).cast_signed());
+        if id != LeaseId::default() {
+            return id;
+        }
+    }
+}
+
+/// A lease should outlive a change of leader, in which nobody can renew it: one and a half election
+/// timeouts, in whole seconds, as in etcd.
+fn shortest_lease(election_timeout: Duration) -> i64 {
+    let whole = (election_timeout * 3 / 2).as_millis().div_ceil(1000);
+    i64::try_from(whole).unwrap_or(i64::MAX)
 }
 
 impl NodePort for Node {
@@ -329,6 +390,44 @@ impl NodePort for Node {
             Ok(Err(_)) => Err(NodeError::Stopped),
             Err(_) => Err(NodeError::Timeout),
         }
+    }
+
+    async fn lease_grant(&self, id: LeaseId, ttl: i64) -> Result<(LeaseId, Applied), NodeError> {
+        let id = if id == LeaseId::default() { random_lease(&*self.inner.options.rng) } else { id };
+        let ttl = ttl.max(shortest_lease(self.inner.raft.timing().election_timeout));
+        Ok((id, self.propose(Command::LeaseGrant { id, ttl }).await?))
+    }
+
+    async fn lease_renew(&self, id: LeaseId) -> Result<Option<i64>, NodeError> {
+        Ok(self.ask_of_lease(id, Want::Renewal).await?.seconds)
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        id: LeaseId,
+        keys: bool,
+    ) -> Result<Option<TimeToLive>, NodeError> {
+        let leases::Answer { seconds, index } = self.ask_of_lease(id, Want::Remaining).await?;
+        let Some(remaining) = seconds else { return Ok(None) };
+        let applied = self.inner.raft.applied_at_least(index);
+        match tokio::time::timeout(self.inner.raft.timing().request_timeout(), applied).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(NodeError::Stopped),
+            Err(_) => return Err(NodeError::Timeout),
+        }
+        // There may be a million keys: not on this thread.
+        let found = if keys {
+            self.on_lane(move |view| Ok(view.lease_with_keys(id))).await?
+        } else {
+            self.inner.view.lease(id).map(|lease| (lease, Vec::new()))
+        };
+        Ok(found.map(|(lease, keys)| TimeToLive { granted: lease.ttl, remaining, keys }))
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>, NodeError> {
+        self.linearize().await?;
+        let leases = self.on_lane(|view| Ok(view.leases())).await?;
+        Ok(leases.into_iter().map(|lease| lease.id).collect())
     }
 
     async fn members(&self, linearizable: bool) -> Result<Vec<Member>, NodeError> {

@@ -13,6 +13,7 @@
 //! - What is in flight is bounded by count and bytes; beyond that, [`NodeError::TooManyRequests`].
 
 mod forward;
+mod leases;
 mod member;
 mod port;
 mod proposals;
@@ -20,5 +21,6 @@ mod reads;
 mod served;
 
 pub use forward::{Answers, LeaderLink, LinkError};
+pub use leases::{LeaseCounters, Lessor};
 pub use member::{Node, NodeOptions, NodeTasks};
-pub use port::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status};
+pub use port::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status, TimeToLive};

@@ -19,7 +19,7 @@ use crate::{
     fault::Fault,
     lane::Lanes,
     membership::{DataDir, Formation, FormationConfig, Formed, Identity, promote_learners},
-    node::{Node, NodeOptions, NodePort, NodeTasks},
+    node::{Lessor, Node, NodeOptions, NodePort, NodeTasks},
     peer::{Me, PeerAddresses, PeerClient, PeerService, Running},
     proto,
     raft::{Raft, RaftOptions, RaftTasks, Retention, Timing},
@@ -341,13 +341,14 @@ impl Member {
             lanes,
             retention: config.retention,
         };
+        let lessor = Arc::new(Lessor::default());
         let (raft, raft_tasks) = Raft::start(
             options,
             client.clone(),
             log.clone(),
             storage.snapshots.clone(),
             recovered,
-            Vec::new(),
+            vec![lessor.clone()],
             fault.clone(),
         )
         .await?;
@@ -357,6 +358,8 @@ impl Member {
             quota_bytes: config.quota_bytes,
             max_request_bytes: config.max_request_bytes,
             lanes,
+            rng: Arc::new(SystemRng),
+            lessor,
         };
         let (node, node_tasks) = Node::start(options, raft.clone(), client, fault.clone())?;
         Ok(Member { raft, raft_tasks, node, node_tasks, storage, log })

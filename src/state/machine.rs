@@ -17,11 +17,12 @@ use super::{
     generation::{Current, Generation, Moment, Shown},
     history::Version,
     index::Index,
+    leases::Leases,
     schema::{Meta, SchemaError, TableEntry},
     storage::{Changes, RecordMeta, Storage, StorageError},
     view::View,
 };
-use crate::types::{LogPosition, MemberAttributes, MemberId, RecordId, Revision};
+use crate::types::{Lease, LeaseId, LogPosition, MemberAttributes, MemberId, RecordId, Revision};
 
 /// Why a member must stop: going on would make it differ from the others.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -90,6 +91,7 @@ impl Machine {
         let index = load(records, revision)?;
         let mut changes = Changes::default();
         index.prune(&[], usize::MAX, compacted, &mut changes.discarded);
+        let leases = Leases::recover(tables.leases, &index);
         let members = Arc::new(tables.members);
         let shown = Shown {
             now: Moment { revision, compacted },
@@ -97,7 +99,7 @@ impl Machine {
             membership: tables.membership.clone(),
             members: members.clone(),
         };
-        let generation = Arc::new(Generation::new(index, storage, shown));
+        let generation = Arc::new(Generation::new(index, leases, storage, shown));
         Ok(Machine {
             current: Current::new(generation.clone()),
             generation,
@@ -225,6 +227,7 @@ struct Tables {
     membership: Option<Bytes>,
     members: BTreeMap<MemberId, MemberAttributes>,
     assignments: BTreeMap<u64, MemberId>,
+    leases: BTreeMap<LeaseId, Lease>,
 }
 
 impl Tables {
@@ -239,6 +242,9 @@ impl Tables {
                 }
                 TableEntry::Assignment { nonce, member } => {
                     tables.assignments.insert(nonce, member);
+                }
+                TableEntry::Lease(lease) => {
+                    tables.leases.insert(lease.id, lease);
                 }
             }
         }

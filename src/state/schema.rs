@@ -5,11 +5,12 @@
 //!
 //! | kind | which | value |
 //! |---|---|---|
-//! | 0x10 meta | | format version, current revision, compacted revision, last assigned member |
+//! | 0x10 meta | | format version, current revision, compacted revision, last assigned member, last epoch of a lease |
 //! | 0x11 membership | | opaque: the Raft layer's |
 //! | 0x12 member | id | ordinal, name, peer URLs, client URLs |
 //! | 0x13 assignment | nonce | the member id it was answered with |
-//! | 0x20–0x2f | | reserved for leases |
+//! | 0x20 lease | id | TTL, remaining, epoch |
+//! | 0x21–0x2f | | reserved for leases |
 //! | 0x30–0x3f | | reserved for auth |
 //! | 0x40–0x4f | | reserved for alarms |
 //!
@@ -18,7 +19,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::storage::TableChange;
-use crate::types::{MemberAttributes, MemberId, Ordinal, Revision};
+use crate::types::{Lease, LeaseId, MemberAttributes, MemberId, Ordinal, Revision};
 
 /// Where the membership is kept, for who reads it out of a snapshot.
 pub const MEMBERSHIP_KEY: &[u8] = &[MEMBERSHIP];
@@ -27,9 +28,12 @@ const META: u8 = 0x10;
 const MEMBERSHIP: u8 = 0x11;
 const MEMBER: u8 = 0x12;
 const ASSIGNMENT: u8 = 0x13;
+const LEASE: u8 = 0x20;
 
 /// Whoever changes what a table says raises this, and reads the older ones.
-const FORMAT_VERSION: u8 = 1;
+const FORMAT_VERSION: u8 = 2;
+/// Knew no leases: its meta has no epoch.
+const FORMAT_WITHOUT_LEASES: u8 = 1;
 
 /// The counters of the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub(super) struct Meta {
     pub(super) compacted: Revision,
     /// Zero: none was assigned yet.
     pub(super) last_assigned: MemberId,
+    /// Zero: no lease was granted yet.
+    pub(super) last_epoch: u64,
 }
 
 /// What etcd answers as the compact revision of a store that was never compacted. Below zero, so
@@ -51,6 +57,7 @@ impl Default for Meta {
             revision: Revision::EMPTY_STORE,
             compacted: NEVER_COMPACTED,
             last_assigned: MemberId::default(),
+            last_epoch: 0,
         }
     }
 }
@@ -62,6 +69,7 @@ pub(super) enum TableEntry {
     Membership(Bytes),
     Member(MemberAttributes),
     Assignment { nonce: u64, member: MemberId },
+    Lease(Lease),
 }
 
 /// A table entry that this program did not write, or that was damaged.
@@ -83,11 +91,12 @@ impl TableEntry {
     pub(super) fn encode(&self) -> (Bytes, Bytes) {
         match self {
             TableEntry::Meta(meta) => {
-                let mut value = BytesMut::with_capacity(25);
+                let mut value = BytesMut::with_capacity(33);
                 value.put_u8(FORMAT_VERSION);
                 value.put_i64(meta.revision.0);
                 value.put_i64(meta.compacted.0);
                 value.put_u64(meta.last_assigned.0);
+                value.put_u64(meta.last_epoch);
                 (Bytes::from_static(&[META]), value.freeze())
             }
             TableEntry::Membership(bytes) => (Bytes::from_static(MEMBERSHIP_KEY), bytes.clone()),
@@ -102,6 +111,13 @@ impl TableEntry {
             TableEntry::Assignment { nonce, member } => {
                 (numbered(ASSIGNMENT, *nonce), Bytes::copy_from_slice(&member.0.to_be_bytes()))
             }
+            TableEntry::Lease(lease) => {
+                let mut value = BytesMut::with_capacity(24);
+                value.put_i64(lease.ttl);
+                value.put_i64(lease.remaining);
+                value.put_u64(lease.epoch);
+                (lease_key(lease.id), value.freeze())
+            }
         }
     }
 
@@ -114,6 +130,7 @@ impl TableEntry {
             MEMBERSHIP => Ok(TableEntry::Membership(rest.split_off(0))),
             MEMBER => decode_member(&mut which, &mut rest),
             ASSIGNMENT => decode_assignment(&mut which, &mut rest),
+            LEASE => decode_lease(&mut which, &mut rest),
             _ => Err("no such kind is known; a newer version may have written it"),
         }
         .map_err(damaged)?;
@@ -127,16 +144,18 @@ impl TableEntry {
 const SHORT: &str = "shorter than its kind asks for";
 
 fn decode_meta(value: &mut Bytes) -> Result<TableEntry, &'static str> {
-    if get_u8(value)? != FORMAT_VERSION {
+    let version = get_u8(value)?;
+    if ![FORMAT_VERSION, FORMAT_WITHOUT_LEASES].contains(&version) {
         return Err("another version of the format wrote it");
     }
     let revision = Revision(value.try_get_i64().map_err(|_| SHORT)?);
     let compacted = Revision(value.try_get_i64().map_err(|_| SHORT)?);
     let last_assigned = MemberId(get_u64(value)?);
+    let last_epoch = if version == FORMAT_WITHOUT_LEASES { 0 } else { get_u64(value)? };
     if revision < Revision::EMPTY_STORE || compacted < NEVER_COMPACTED || compacted > revision {
         return Err("no store has such revisions");
     }
-    Ok(TableEntry::Meta(Meta { revision, compacted, last_assigned }))
+    Ok(TableEntry::Meta(Meta { revision, compacted, last_assigned, last_epoch }))
 }
 
 fn decode_member(key: &mut Bytes, value: &mut Bytes) -> Result<TableEntry, &'static str> {
@@ -151,6 +170,20 @@ fn decode_member(key: &mut Bytes, value: &mut Bytes) -> Result<TableEntry, &'sta
 
 fn decode_assignment(key: &mut Bytes, value: &mut Bytes) -> Result<TableEntry, &'static str> {
     Ok(TableEntry::Assignment { nonce: get_u64(key)?, member: MemberId(get_u64(value)?) })
+}
+
+fn decode_lease(key: &mut Bytes, value: &mut Bytes) -> Result<TableEntry, &'static str> {
+    Ok(TableEntry::Lease(Lease {
+        id: LeaseId(get_u64(key)?.cast_signed()),
+        ttl: value.try_get_i64().map_err(|_| SHORT)?,
+        remaining: value.try_get_i64().map_err(|_| SHORT)?,
+        epoch: get_u64(value)?,
+    }))
+}
+
+/// Where a lease is kept.
+pub(super) fn lease_key(id: LeaseId) -> Bytes {
+    numbered(LEASE, id.0.cast_unsigned())
 }
 
 fn numbered(kind: u8, number: u64) -> Bytes {
@@ -210,13 +243,16 @@ mod tests {
     fn entries() -> impl Strategy<Value = TableEntry> {
         let texts = || prop::collection::vec(".{0,20}", 0..4);
         prop_oneof![
-            (1..i64::MAX, -1..i64::MAX, any::<u64>()).prop_map(|(a, b, last)| {
-                TableEntry::Meta(Meta {
-                    revision: Revision(a.max(b)),
-                    compacted: Revision(b),
-                    last_assigned: MemberId(last),
-                })
-            }),
+            (1..i64::MAX, -1..i64::MAX, any::<u64>(), any::<u64>()).prop_map(
+                |(a, b, last, last_epoch)| {
+                    TableEntry::Meta(Meta {
+                        revision: Revision(a.max(b)),
+                        compacted: Revision(b),
+                        last_assigned: MemberId(last),
+                        last_epoch,
+                    })
+                }
+            ),
             any::<Vec<u8>>().prop_map(|bytes| TableEntry::Membership(bytes.into())),
             (any::<u64>(), any::<u32>(), ".{0,20}", texts(), texts()).prop_map(
                 |(member, ordinal, name, peer_urls, client_urls)| {
@@ -232,6 +268,9 @@ mod tests {
             (any::<u64>(), any::<u64>()).prop_map(|(nonce, member)| TableEntry::Assignment {
                 nonce,
                 member: MemberId(member)
+            }),
+            (any::<[i64; 3]>(), any::<u64>()).prop_map(|([id, ttl, remaining], epoch)| {
+                TableEntry::Lease(Lease { id: LeaseId(id), ttl, remaining, epoch })
             }),
         ]
     }
@@ -256,6 +295,19 @@ mod tests {
         fn garbage_is_never_a_panic(key: Vec<u8>, value: Vec<u8>) {
             let _ = TableEntry::decode(&key.into(), &value.into());
         }
+    }
+
+    #[test]
+    fn what_the_first_version_wrote_is_still_read() {
+        let value = [&[1][..], &7i64.to_be_bytes(), &3i64.to_be_bytes(), &1025u64.to_be_bytes()];
+        let meta = Meta {
+            revision: Revision(7),
+            compacted: Revision(3),
+            last_assigned: MemberId(1025),
+            last_epoch: 0,
+        };
+        let decoded = TableEntry::decode(&Bytes::from_static(&[META]), &value.concat().into());
+        assert_eq!(decoded, Ok(TableEntry::Meta(meta)));
     }
 
     #[test]

@@ -16,7 +16,9 @@ mod reply;
 mod request;
 pub mod response;
 
-pub use command::{append_command, decode_commands, encode_commands};
+pub use command::{
+    append_command, decode_commands, encode_commands, lease_id_from_wire, lease_id_to_wire,
+};
 
 /// Bytes that are not what their reader expects.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

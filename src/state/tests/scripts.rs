@@ -278,6 +278,11 @@ fn say_reply(text: &mut String, reply: &Reply) {
         Reply::Compact { revision } => writeln!(text, "at {revision}").unwrap(),
         Reply::Described => writeln!(text, "described").unwrap(),
         Reply::Assigned(member) => writeln!(text, "member {}", member.0).unwrap(),
+        Reply::LeaseGrant { revision, ttl } => {
+            writeln!(text, "at {revision}: {ttl} seconds").unwrap();
+        }
+        Reply::LeaseRevoke { revision } => writeln!(text, "at {revision}").unwrap(),
+        Reply::LeasesUpdated => {}
     }
 }
 
