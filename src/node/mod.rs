@@ -14,6 +14,7 @@
 
 mod forward;
 mod member;
+mod metrics;
 mod port;
 mod proposals;
 mod reads;
@@ -21,4 +22,5 @@ mod served;
 
 pub use forward::{Answers, LeaderLink, LinkError};
 pub use member::{Node, NodeOptions, NodeTasks};
+pub use metrics::NodeMetrics;
 pub use port::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status};
