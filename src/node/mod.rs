@@ -15,6 +15,7 @@
 mod forward;
 mod leases;
 mod member;
+mod metrics;
 mod port;
 mod proposals;
 mod reads;
@@ -23,4 +24,5 @@ mod served;
 pub use forward::{Answers, LeaderLink, LinkError};
 pub use leases::{LeaseCounters, Lessor};
 pub use member::{Node, NodeOptions, NodeTasks};
+pub use metrics::NodeMetrics;
 pub use port::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status, TimeToLive};

@@ -5,7 +5,7 @@
 //! all reads of this member. Each takes everything that waited before its request goes out, so that
 //! no read is answered by an index older than itself (Raft dissertation, §6.4).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -14,6 +14,7 @@ use tokio::{
 
 use super::{
     forward::{Forward, Outcome},
+    metrics::NodeMetrics,
     port::NodeError,
 };
 use crate::{
@@ -55,11 +56,17 @@ pub(super) async fn confirm(
     }
 }
 
+/// What a round needs.
+pub(super) struct Ways {
+    pub(super) raft: Raft,
+    pub(super) confirm: mpsc::UnboundedSender<Confirm>,
+    pub(super) forward: mpsc::UnboundedSender<Forward>,
+    pub(super) metrics: Arc<NodeMetrics>,
+}
+
 /// This member's reads.
 pub(super) async fn index(
-    raft: Raft,
-    confirm: mpsc::UnboundedSender<Confirm>,
-    forward: mpsc::UnboundedSender<Forward>,
+    ways: Ways,
     mut inbox: mpsc::UnboundedReceiver<Read>,
     mut stopping: Stopping,
 ) {
@@ -71,8 +78,11 @@ pub(super) async fn index(
         }
         let result = tokio::select! {
             () = stopping.wait() => Err(NodeError::Stopped),
-            result = round(&raft, &confirm, &forward) => result,
+            result = round(&ways) => result,
         };
+        if result.is_err() {
+            ways.metrics.read_indexes_failed.increment();
+        }
         for read in waiting.drain(..) {
             let _ = read.send(result.clone());
         }
@@ -80,11 +90,8 @@ pub(super) async fn index(
 }
 
 /// One read index, and the wait until it is applied. Asking again is harmless: reads change nothing.
-async fn round(
-    raft: &Raft,
-    confirm: &mpsc::UnboundedSender<Confirm>,
-    forward: &mpsc::UnboundedSender<Forward>,
-) -> Result<(), NodeError> {
+async fn round(ways: &Ways) -> Result<(), NodeError> {
+    let Ways { raft, confirm, forward, metrics } = ways;
     let mut leadership = raft.watch_leadership();
     let start = Instant::now();
     let deadline = start + raft.timing().request_timeout();
@@ -111,8 +118,11 @@ async fn round(
         match why {
             Retry::Stopped => return Err(NodeError::Stopped),
             Retry::NoLeader if now >= no_leader_after => return Err(NodeError::NoLeader),
-            _ if now >= deadline => return Err(NodeError::Timeout),
-            _ => {}
+            Retry::NoLeader => {}
+            Retry::Unconfirmed => metrics.slow_read_indexes.increment(),
+        }
+        if now >= deadline {
+            return Err(NodeError::Timeout);
         }
         if let Ok(None) = tokio::time::timeout(PAUSE, leadership.changed()).await {
             return Err(NodeError::Stopped);

@@ -9,9 +9,10 @@ use tonic::{service::Routes, transport::Server};
 use super::{
     adapters::OpenStorage,
     admin::{self, Health},
-    answers,
+    calls::{self, Calls},
     listen::bind,
     port::Port,
+    scrape::Sources,
 };
 use crate::{
     api,
@@ -159,12 +160,14 @@ pub(super) async fn run(
     let lanes = Lanes::Threads;
     let formation = open_formation(&config, lanes).await?;
     let (mut inner, mut outer) = (Servers::new(), Servers::new());
-    let service = PeerService::new(formation.clone(), lanes, inner.stop.stopping());
-    let health = Health::new(fault.clone());
+    let client = PeerClient::new(config.addresses.clone());
+    let peers = client.metrics().clone();
+    let stopping = inner.stop.stopping();
+    let service = PeerService::new(formation.clone(), lanes, peers.clone(), stopping);
+    let health = Health::new(lanes, fault.clone());
     serve_peers(&mut inner, listeners.peer, service.clone());
     serve_admin(&mut inner, listeners.admin, health.clone());
 
-    let client = PeerClient::new(config.addresses.clone());
     let mut shutdown = std::pin::pin!(shutdown);
     let formed = tokio::select! {
         formed = formation.run(&client) => formed?,
@@ -188,8 +191,9 @@ pub(super) async fn run(
     }
     service.run(Running { raft: member.raft.clone(), node: member.node.clone() });
     member.begin(&formed, &formation, lanes).await?;
-    serve_clients(&mut outer, listeners.client, &member.node, &config)?;
-    health.run(member.node.clone());
+    serve_clients(&mut outer, listeners.client, &member.node, health.calls(), &config)?;
+    let storage = member.storage.metrics();
+    health.run(Sources { node: member.node.clone(), storage, peers });
     let stop_tasks = Stop::default();
     let tasks = [
         tokio::spawn(describe(member.node.clone(), attributes(&config, me), stop_tasks.stopping())),
@@ -277,6 +281,7 @@ fn serve_clients(
     servers: &mut Servers,
     listener: TcpListener,
     node: &Node,
+    calls: &Calls,
     config: &MemberConfig,
 ) -> anyhow::Result<()> {
     let options =
@@ -289,8 +294,8 @@ fn serve_clients(
     let routes = api::routes(node.clone(), options, servers.stop.stopping())
         .add_service(health)
         .add_service(reflection);
-    let bounded = axum::middleware::from_fn(answers::bound);
-    let routes = Routes::from(routes.into_axum_router().layer(bounded));
+    let observed = axum::middleware::from_fn_with_state(calls.clone(), calls::observe);
+    let routes = Routes::from(routes.into_axum_router().layer(observed));
     let server = Server::builder()
         .max_concurrent_streams(CLIENT_STREAMS_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE))

@@ -9,11 +9,13 @@
 mod adapters;
 mod admin;
 mod answers;
+mod calls;
 mod dev;
 mod listen;
 mod member;
 mod panics;
 mod port;
+mod scrape;
 mod serve;
 mod signals;
 mod telemetry;

@@ -207,6 +207,11 @@ impl Machine {
         self.pruning()
     }
 
+    /// How many records the next [`Machine::publish`] gives up.
+    pub fn discarded(&self) -> usize {
+        self.changes.discarded.len()
+    }
+
     /// Whether there is something to prune.
     pub fn pruning(&self) -> Pruning {
         let (pruned, allowed) = self.generation.pruning();

@@ -104,6 +104,16 @@ impl View {
         self.current.get().leases.count()
     }
 
+    /// How many keys there are, give or take what is being applied.
+    pub fn keys(&self) -> usize {
+        self.current.get().index.alive()
+    }
+
+    /// How many reads are under way.
+    pub fn reads_under_way(&self) -> usize {
+        self.current.get().pins()
+    }
+
     /// How much the storage keeps.
     pub fn size(&self) -> StorageSize {
         self.current.get().storage.size()
