@@ -23,6 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "metrics",
             "node",
             "raft",
+            "watch",
             "storage",
             "wal",
             "state",
@@ -39,7 +40,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("ctl", &["client", "proto"]),
     ("client", &["proto"]),
-    ("api", &["node", "proto", "stop", "types"]),
+    ("api", &["node", "watch", "proto", "stop", "types"]),
     // `config` for the bound on a request, which a message between members must hold.
     (
         "peer",
@@ -48,6 +49,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("membership", &["node", "raft", "proto", "disk", "rng", "stop", "types"]),
     ("node", &["raft", "state", "proto", "fault", "lane", "metrics", "rng", "stop", "types"]),
     ("raft", &["state", "wal", "proto", "fault", "lane", "metrics", "stop", "types"]),
+    ("watch", &["state", "proto", "fault", "lane", "types"]),
     ("storage", &["state", "disk", "fault", "lane", "metrics", "types"]),
     ("wal", &["disk", "fault", "lane", "metrics", "types"]),
     ("state", &["types"]),

@@ -6,13 +6,14 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot, watch},
     task::JoinHandle,
     time::Instant,
 };
 
 use super::{
     forward::{self, LeaderLink},
+    leader,
     leases::{self, LeaderSide, LeaseCounters, Lessor, Query, Want},
     metrics::NodeMetrics,
     port::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status, TimeToLive},
@@ -83,6 +84,7 @@ struct Inner {
     waiting_reads: Arc<Semaphore>,
     waiting_leases: Arc<Semaphore>,
     metrics: Arc<NodeMetrics>,
+    leader_lost: watch::Receiver<bool>,
 }
 
 /// A read for a lane. It answers by itself.
@@ -141,7 +143,9 @@ impl Node {
         let lessor = options.lessor.clone();
         let leader_side = LeaderSide { raft: raft.clone(), confirm: confirmations.clone(), lessor };
         let leadership = raft.watch_leadership();
+        let (lost, leader_lost) = watch::channel(false);
         let tasks = vec![
+            tokio::spawn(leader::watch(raft.clone(), lost, stopping.clone())),
             tokio::spawn(forward::run(link, forward_rx, leadership, stopping.clone())),
             tokio::spawn(proposals::run(ways, proposals_rx, stopping.clone())),
             tokio::spawn(reads::confirm(raft.clone(), confirm_rx, stopping.clone())),
@@ -191,6 +195,7 @@ impl Node {
             waiting_reads: Arc::new(Semaphore::new(WAITING_READS)),
             waiting_leases: Arc::new(Semaphore::new(WAITING_LEASES)),
             metrics,
+            leader_lost,
         };
         let tasks = NodeTasks { tasks, lanes, disk_reads, stop };
         Ok((Node { inner: Arc::new(inner) }, tasks))
@@ -362,10 +367,6 @@ impl NodePort for Node {
         }
     }
 
-    fn leader(&self) -> Option<MemberId> {
-        self.inner.raft.leadership().leader.map(|leader| leader.member)
-    }
-
     async fn propose(&self, command: Command) -> Result<Applied, NodeError> {
         if let Some(refused) = self.refuses_writes() {
             return Err(refused);
@@ -525,6 +526,20 @@ impl NodePort for Node {
             learner,
             errors: Vec::new(),
             alarms,
+        }
+    }
+
+    fn has_leader(&self) -> bool {
+        leader::is_there(&self.inner.raft)
+    }
+
+    fn leader_lost(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut lost = self.inner.leader_lost.clone();
+        async move {
+            if lost.wait_for(|lost| *lost).await.is_err() {
+                // The node has stopped, which says nothing of the leader.
+                std::future::pending::<()>().await;
+            }
         }
     }
 }

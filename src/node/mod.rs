@@ -13,6 +13,7 @@
 //! - What is in flight is bounded by count and bytes; beyond that, [`NodeError::TooManyRequests`].
 
 mod forward;
+mod leader;
 mod leases;
 mod member;
 mod metrics;

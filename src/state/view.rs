@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    generation::{Current, Generation, Pin},
+    generation::{Current, Generation, Moment, Pin},
     hash::{self, KvHash},
     reader::Reader,
     records::{InMemory, OnDisk, Records},
@@ -154,7 +154,14 @@ impl View {
 
     /// Pins every revision that can be read.
     fn pin_all(&self) -> Result<Pin, CommandError> {
-        self.current.get().pin(|now| Ok(now.compacted))
+        self.pin(|now| Ok(now.compacted))
+    }
+
+    pub(super) fn pin(
+        &self,
+        choose: impl FnOnce(Moment) -> Result<Revision, CommandError>,
+    ) -> Result<Pin, CommandError> {
+        self.current.get().pin(choose)
     }
 }
 
