@@ -25,3 +25,4 @@ mod join;
 #[cfg(debug_assertions)]
 mod leader;
 mod restart;
+mod watching;
