@@ -72,6 +72,14 @@ impl ClientError {
         ClientError::Lost { endpoint: endpoint.into(), reason, kind }
     }
 
+    /// Whether the endpoint, and not the request, is why: better to ask another one next time.
+    pub(super) fn is_of_endpoint(&self) -> bool {
+        match self {
+            ClientError::Refused { code, .. } => *code == Code::Unavailable,
+            _ => true,
+        }
+    }
+
     /// Whether asking another member may help, and cannot harm.
     pub(super) fn another_may_answer(&self, kind: Kind) -> bool {
         match self {
