@@ -31,10 +31,12 @@ pub(super) fn without_revision(now: Header) -> ResponseHeader {
 /// Refuses a request that asked, with the metadata `hasleader: true`, to be refused by a member that
 /// knows no leader.
 pub(super) fn require_leader<N: NodePort, T>(node: &N, request: &Request<T>) -> Result<(), Status> {
-    if asks_for_leader(request) && node.status().leader.is_none() {
-        return Err(NodeError::NoLeader.into());
-    }
-    Ok(())
+    if asks_for_leader(request) { has_leader(node) } else { Ok(()) }
+}
+
+/// The same for each message of a stream that asked so when it was opened.
+pub(super) fn has_leader<N: NodePort>(node: &N) -> Result<(), Status> {
+    if node.leader().is_none() { Err(NodeError::NoLeader.into()) } else { Ok(()) }
 }
 
 pub(super) fn asks_for_leader<T>(request: &Request<T>) -> bool {

@@ -127,8 +127,8 @@ async fn keep_alive<N: NodePort>(
     id: i64,
     asks_for_leader: bool,
 ) -> Result<LeaseKeepAliveResponse, Status> {
-    if asks_for_leader && node.status().leader.is_none() {
-        return Err(NodeError::NoLeader.into());
+    if asks_for_leader {
+        header::has_leader(node)?;
     }
     // From before the renewal: a lease that is gone at a revision was never kept alive after it.
     let now = node.header();
@@ -141,15 +141,15 @@ async fn keep_alive<N: NodePort>(
 /// of a client that goes on.
 fn until_error_or_stop(
     answers: impl Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send + 'static,
-    stopping: Stopping,
+    mut stopping: Stopping,
 ) -> KeptAlive {
-    let answers = Box::pin(answers);
-    Box::pin(stream::try_unfold((answers, stopping), async |(mut answers, mut stopping)| {
+    let stop = Box::pin(async move { stopping.wait().await });
+    Box::pin(stream::try_unfold((Box::pin(answers), stop), async |(mut answers, mut stop)| {
         tokio::select! {
             biased;
-            () = stopping.wait() => Err(NodeError::Stopped.into()),
+            () = &mut stop => Err(NodeError::Stopped.into()),
             answer = answers.next() => match answer {
-                Some(answer) => Ok(Some((answer?, (answers, stopping)))),
+                Some(answer) => Ok(Some((answer?, (answers, stop)))),
                 None => Ok(None),
             },
         }

@@ -318,6 +318,10 @@ impl NodePort for Node {
         }
     }
 
+    fn leader(&self) -> Option<MemberId> {
+        self.inner.raft.leadership().leader.map(|leader| leader.member)
+    }
+
     async fn propose(&self, command: Command) -> Result<Applied, NodeError> {
         if let Some(refused) = self.refuses_writes() {
             return Err(refused);

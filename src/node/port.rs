@@ -106,6 +106,9 @@ pub trait NodePort: Clone + Send + Sync + 'static {
     /// The header of an answer given now.
     fn header(&self) -> Header;
 
+    /// Who leads, as far as this member knows. Cheap.
+    fn leader(&self) -> Option<MemberId>;
+
     /// Replicates a command and answers what applying it answered. Forwards to the leader where
     /// needed; proposes again only what certainly was never appended.
     fn propose(&self, command: Command) -> impl Future<Output = Result<Applied, NodeError>> + Send;

@@ -57,8 +57,8 @@ impl Leases {
         let mut rest = Some(KeyRange::From(Bytes::new())).filter(|_| !granted.is_empty());
         while let Some(keys) = rest {
             rest = index.walk(&keys, WALK_KEYS, |key, history| {
-                let lease = history.alive().and_then(|alive| granted.get_mut(&alive.lease));
-                if let Some(granted) = lease {
+                let alive = history.alive().filter(|alive| alive.lease != LeaseId::default());
+                if let Some(granted) = alive.and_then(|alive| granted.get_mut(&alive.lease)) {
                     granted.keys.insert(key.into());
                 }
             });

@@ -131,6 +131,10 @@ impl NodePort for FakeNode {
         self.table().header
     }
 
+    fn leader(&self) -> Option<MemberId> {
+        self.table().status.leader
+    }
+
     async fn propose(&self, command: Command) -> Result<Applied, NodeError> {
         let table = self.ask(&command)?;
         let reply = match &command {

@@ -43,6 +43,7 @@ impl LeaderSide {
     ) -> Result<peer::LeaseAnswers, ReadError> {
         // Only who leads may answer: his successor may have ended the lease. And he must know of
         // every lease that was granted, and of none that was revoked, before he was asked.
+        let asked = Instant::now();
         let index = self.confirmed().await?;
         self.raft.applied_at_least(index).await?;
         let ids = |bits: &[u64]| -> Vec<LeaseId> {
@@ -53,6 +54,10 @@ impl LeaderSide {
             .remaining(&ids(&queries.remaining), Instant::now())
             .ok_or(ReadError::NoQuorum)?;
         let renewed = self.renew(&ids(&queries.renew)).await?;
+        // That he led so long ago proves nothing: this process was stopped, or the disk was.
+        if asked.elapsed() > self.raft.timing().election_timeout {
+            return Err(ReadError::NoQuorum);
+        }
         let remaining = remaining.into_iter().map(|left| left.unwrap_or(-1)).collect();
         Ok(peer::LeaseAnswers { index, renewed, remaining })
     }

@@ -50,7 +50,7 @@ async fn deposed(leadership: &mut LeadershipWatch, term: Term) {
 /// Returns only if the lessor has lost its leases.
 async fn lead(raft: &Raft, lessor: &Lessor, term: Term) {
     catch_up(raft).await;
-    lessor.begin(term, raft.view(), Instant::now());
+    lessor.begin(term, raft.view());
     while lessor.leads(term) {
         match lessor.next_alarm() {
             Some(alarm) if alarm <= Instant::now() => {}
@@ -63,21 +63,25 @@ async fn lead(raft: &Raft, lessor: &Lessor, term: Term) {
                 continue;
             }
         }
+        let woken = Instant::now();
+        catch_up(raft).await;
+        if woken.elapsed() > PACE {
+            // Renewals have waited for that, too: they go first.
+            sleep(PACE).await;
+        }
         // Behind, this member would only fall further behind.
-        let due = if raft.is_full() {
-            Due::default()
-        } else {
-            lessor.due(Instant::now(), |id| raft.view().lease_key_count(id))
-        };
-        if !due.is_empty() {
-            propose(raft, term, due).await;
+        if !raft.is_full() {
+            let due = lessor.due(Instant::now(), |id| raft.view().lease_key_count(id));
+            if !due.is_empty() {
+                propose(raft, term, due).await;
+            }
         }
         sleep(PACE).await;
     }
 }
 
-/// Until all entries of earlier terms are applied, this member does not know which leases there are,
-/// nor what is left of them.
+/// Waits until this member has proved that it leads, and has applied all that was committed before.
+/// Sooner it does not know which leases there are, what is left of them, and who has renewed them.
 async fn catch_up(raft: &Raft) {
     loop {
         if let Ok(index) = raft.read_index().await

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::answers::LeaderSide;
@@ -60,11 +60,11 @@ pub(in crate::node) async fn run(
 ) {
     let mut waiting: Vec<Query> = Vec::new();
     loop {
-        let pause = if waiting.is_empty() { Duration::MAX } else { PAUSE };
-        let came = timeout(pause, inbox.recv_many(&mut waiting, ROUND_QUERIES));
+        let asked_again = !waiting.is_empty();
         tokio::select! {
             () = stopping.wait() => break,
-            came = came => if came == Ok(0) { break },
+            () = sleep(PAUSE), if asked_again => {}
+            came = inbox.recv_many(&mut waiting, ROUND_QUERIES) => if came == 0 { break },
         }
         // Who has given up needs no answer; a lease is not renewed for him.
         waiting.retain(|query| !query.reply.is_closed());
