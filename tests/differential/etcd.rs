@@ -23,6 +23,9 @@ pub(crate) struct Etcd {
     pub(crate) version: String,
 }
 
+/// The versions whose answers are recorded.
+const RECORDED: &str = "3.6.";
+
 impl Etcd {
     /// The one to compare with, or why there is none.
     pub(crate) fn find() -> Result<Etcd, String> {
@@ -38,6 +41,15 @@ impl Etcd {
         let version = text.lines().find_map(|line| line.strip_prefix("etcd Version: "));
         let version = version.ok_or_else(|| format!("{} is no etcd", program.display()))?;
         Ok(Etcd { program, version: version.trim().into() })
+    }
+
+    /// The same, if its answers are those that are recorded.
+    pub(crate) fn find_recorded() -> Result<Etcd, String> {
+        let etcd = Etcd::find()?;
+        if etcd.version.starts_with(RECORDED) {
+            return Ok(etcd);
+        }
+        Err(format!("{} has version {}, not {RECORDED}", etcd.program.display(), etcd.version))
     }
 
     /// Starts a cluster of one, with nothing in it, that answers clients.

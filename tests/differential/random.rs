@@ -70,7 +70,7 @@ impl Pair {
 
 /// Asks both servers random sequences of steps.
 fn compare(kind: &str, usual: u32, steps: Vec<(u32, BoxedStrategy<Step>)>) {
-    let etcd = match Etcd::find() {
+    let etcd = match Etcd::find_recorded() {
         Ok(etcd) => etcd,
         Err(why) => return announce(&format!("SKIPPED: random {kind}: {why}")),
     };

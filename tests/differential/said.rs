@@ -234,6 +234,7 @@ impl Answer for LeaseTimeToLiveResponse {
     }
 }
 
+/// On its leader etcd lists leases as they will end, elsewhere in no order: so they are sorted here.
 impl Answer for LeaseLeasesResponse {
     fn header(&self) -> Option<&ResponseHeader> {
         self.header.as_ref()
@@ -241,7 +242,8 @@ impl Answer for LeaseLeasesResponse {
 
     fn say(&self, text: &mut String, indent: &str, names: &Names) {
         let LeaseLeasesResponse { header: _, leases } = self;
-        let leases: Vec<_> = leases.iter().map(|lease| lease_id(lease.id, names)).collect();
+        let mut leases: Vec<_> = leases.iter().map(|lease| lease_id(lease.id, names)).collect();
+        leases.sort();
         writeln!(text, "{indent}leases [{}]", leases.join(" ")).unwrap();
     }
 }
