@@ -4,7 +4,7 @@
 //! shows it, or `docs/metrics.md` says why not. `promtool` is not needed: `exposition` is at least as
 //! strict about the format.
 
-#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test, outside of the ports")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 mod cluster;
 mod exposition;
@@ -54,7 +54,7 @@ fn wrong(shown: &BTreeMap<String, Family>, absent: &BTreeMap<String, String>) ->
     for Listed { family, kind, labels, users } in listed() {
         match (shown.get(family), absent.get(family)) {
             (None, None) => {
-                wrong.push(format!("{family} is not shown and has no reason ({users})"))
+                wrong.push(format!("{family} is not shown and has no reason ({users})"));
             }
             (Some(_), Some(_)) => wrong.push(format!("{family} is shown, and said to be absent")),
             (None, Some(why)) if why.is_empty() => wrong.push(format!("{family}: no reason")),
