@@ -11,6 +11,8 @@ use tokio::{
     time::Instant,
 };
 
+use tracing::field::Empty;
+
 use super::{
     forward::{self, LeaderLink},
     leader,
@@ -24,7 +26,7 @@ use crate::{
     fault::Fault,
     lane::{Lane, Lanes},
     proto::convert,
-    raft::{Raft, SLOW_APPLY},
+    raft::{Raft, SLOW},
     rng::Rng,
     state::{Attempt, ReadError, StorageError, View, reads_only},
     stop::Stop,
@@ -299,11 +301,17 @@ impl Node {
     }
 
     fn note_slow_read(&self, took: Duration) {
-        if took > SLOW_APPLY {
+        if took > SLOW {
             self.inner.metrics.slow_reads.increment();
             let at = self.inner.view.applied().unwrap_or_default();
             let revision = self.inner.view.revision().0;
-            tracing::warn!(term = at.term.0, index = at.index, revision, ?took, "a read took long");
+            tracing::warn!(
+                term = at.term.0,
+                index = at.index,
+                revision,
+                ?took,
+                "a read took too long"
+            );
         }
     }
 
@@ -388,7 +396,9 @@ impl NodePort for Node {
         };
         let deadline = Instant::now() + inner.raft.timing().request_timeout();
         let (reply, answer) = oneshot::channel();
-        let proposal = Proposal { command, deadline, reply, share: (slot, share) };
+        let bytes = command.len();
+        let span = tracing::debug_span!("propose", bytes, term = Empty, index = Empty);
+        let proposal = Proposal { command, deadline, reply, share: (slot, share), span };
         inner.proposals.send(proposal).map_err(|_| NodeError::Stopped)?;
         let answer = match tokio::time::timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => answer,

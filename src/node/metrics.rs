@@ -26,7 +26,7 @@ pub struct NodeMetrics {
     /// Reading a range, once it may be read.
     pub range: Histogram,
     pub range_failed: Histogram,
-    /// Reads from the disk that took longer than [`crate::raft::SLOW_APPLY`].
+    /// Reads from the disk that took longer than [`crate::raft::SLOW`].
     pub slow_reads: Counter,
     /// Hashing the keys.
     pub hash: Histogram,

@@ -12,6 +12,8 @@ use tokio::{
     time::Instant,
 };
 
+use tracing::{Instrument, Span, field::Empty};
+
 use super::{
     forward::{Forward, Outcome},
     metrics::NodeMetrics,
@@ -76,9 +78,12 @@ pub(super) async fn index(
             () = stopping.wait() => return,
             n = inbox.recv_many(&mut waiting, ROUND_READS) => if n == 0 { return },
         }
+        let span = tracing::debug_span!(
+            parent: None, "read_index", reads = waiting.len(), term = Empty, index = Empty
+        );
         let result = tokio::select! {
             () = stopping.wait() => Err(NodeError::Stopped),
-            result = round(&ways) => result,
+            result = round(&ways).instrument(span) => result,
         };
         if result.is_err() {
             ways.metrics.read_indexes_failed.increment();
@@ -105,6 +110,7 @@ async fn round(ways: &Ways) -> Result<(), NodeError> {
         };
         let why = match asked {
             Ok(index) => {
+                Span::current().record("term", now.term.0).record("index", index);
                 let applied = tokio::time::timeout_at(deadline, raft.applied_at_least(index));
                 return match applied.await {
                     Ok(Ok(())) => Ok(()),

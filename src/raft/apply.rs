@@ -29,8 +29,8 @@ use crate::{
 /// How many keys one step of a compaction looks at: below a millisecond of work.
 const COMPACTION_STEP_KEYS: usize = 4096;
 
-/// A chunk of entries that takes longer is worth a word in the log (etcd's bound on a request).
-pub const SLOW_APPLY: Duration = Duration::from_millis(100);
+/// What takes longer than this, on a request's way, is worth a word in the log (etcd's bound).
+pub const SLOW: Duration = Duration::from_millis(100);
 
 /// What the lane is asked to do.
 pub(super) enum Work {
@@ -93,6 +93,7 @@ impl Applier {
     ) -> Result<(), String> {
         let begun = Instant::now();
         let count = entries.len();
+        let _span = tracing::debug_span!("apply", entries = count).entered();
         let mut answers = Vec::with_capacity(count);
         let mut last = None;
         for (entry, responder) in entries {
@@ -117,7 +118,7 @@ impl Applier {
 
     fn took(&self, entries: usize, last: Option<LogPosition>, took: Duration) {
         self.metrics.apply.observe(took);
-        if took <= SLOW_APPLY {
+        if took <= SLOW {
             return;
         }
         self.metrics.slow_applies.increment();
@@ -128,7 +129,7 @@ impl Applier {
             revision = self.machine.view().revision().0,
             entries,
             ?took,
-            "applying took long"
+            "apply request took too long"
         );
     }
 
@@ -142,6 +143,12 @@ impl Applier {
             EntryPayload::Blank => self.machine.note(at),
             EntryPayload::Normal(Commands(data)) => {
                 let commands = decode_commands(&data).map_err(|e| stop(&e))?;
+                tracing::debug!(
+                    term = at.term.0,
+                    index = at.index,
+                    commands = commands.len(),
+                    "applying"
+                );
                 let replies = self.machine.apply(at, commands).map_err(|e| stop(&e))?;
                 replies.iter().flatten().for_each(|reply| self.metrics.operations.count(reply));
                 return Ok(Answers(replies));

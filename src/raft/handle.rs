@@ -14,6 +14,7 @@ use openraft::{
     type_config::alias::WatchReceiverOf,
 };
 use tokio::sync::{mpsc, watch};
+use tracing::{Instrument as _, field::Empty};
 
 use super::{
     Commands, Types,
@@ -275,9 +276,14 @@ impl Raft {
 
     /// Replicates an encoded `CommandBatch` and answers what applying it answered.
     pub async fn propose(&self, commands: Bytes) -> Result<Proposed, ProposeError> {
-        match self.raft.client_write(Commands(commands)).await {
+        let bytes = commands.len();
+        let span = tracing::debug_span!("replicate", bytes, term = Empty, index = Empty);
+        let written = self.raft.client_write(Commands(commands)).instrument(span.clone()).await;
+        match written {
             Ok(done) => {
-                Ok(Proposed { position: convert::position(&done.log_id), replies: done.data.0 })
+                let position = convert::position(&done.log_id);
+                span.record("term", position.term.0).record("index", position.index);
+                Ok(Proposed { position, replies: done.data.0 })
             }
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
                 Err(ProposeError::NotLeader(place(to.leader_id, to.leader_node)))

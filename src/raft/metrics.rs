@@ -27,7 +27,7 @@ pub struct ConsensusMetrics {
     pub late_heartbeats: Counter,
     /// A chunk of entries, from the first decoded to the last published.
     pub apply: Histogram,
-    /// Of those, the ones that took longer than [`super::SLOW_APPLY`].
+    /// Of those, the ones that took longer than [`super::SLOW`].
     pub slow_applies: Counter,
     /// A snapshot is being put in the place of the state.
     pub installing: Gauge,
@@ -149,9 +149,8 @@ impl Operations {
             Reply::Put { .. } => self.puts.increment(),
             Reply::DeleteRange { .. } => self.deletes.increment(),
             Reply::Txn { reply, .. } => {
-                if self.count_txn(reply) > 1 {
-                    self.txns.increment();
-                }
+                let several = self.count_txn(reply) > 1;
+                self.txns.add(several.into());
             }
             _ => {}
         }

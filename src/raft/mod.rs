@@ -31,7 +31,7 @@ mod transport;
 
 use openraft::impls::leader_id_std::LeaderId;
 
-pub use apply::SLOW_APPLY;
+pub use apply::SLOW;
 pub use convert::Unreadable;
 pub use handle::{
     Leadership, LeadershipWatch, PeerProgress, ProposeError, Proposed, Raft, RaftMember,

@@ -1,7 +1,10 @@
 //! The one lane that writes: all that waits becomes a frame, one sync makes it durable, and then
 //! everybody is told, in the order they asked.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -25,6 +28,9 @@ use crate::{
 
 /// A frame takes no further request once it is this large. A single request may be larger.
 const FRAME_BYTES_MAX: usize = 8 << 20;
+
+/// A sync that takes longer is worth a word in the log: elections are near (etcd's bound).
+const SLOW_SYNC: Duration = Duration::from_secs(1);
 
 /// Told when a request is durable, or that it may not be. Runs on the writer's lane: must not block.
 pub(super) type Done = Box<dyn FnOnce(Result<(), WalError>) + Send>;
@@ -205,7 +211,11 @@ impl Writer {
         let written = Instant::now();
         segment.sync(offset)?;
         self.metrics.write.observe(written - begun);
-        self.metrics.sync.observe(written.elapsed());
+        let took = written.elapsed();
+        self.metrics.sync.observe(took);
+        if took > SLOW_SYNC {
+            tracing::warn!(?took, bytes, "slow fdatasync");
+        }
         self.metrics.written_bytes.add(bytes);
         self.end.offset += bytes;
         self.end.batch += 1;

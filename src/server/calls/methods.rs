@@ -30,6 +30,10 @@ pub(super) struct Method {
 }
 
 impl Method {
+    pub(super) fn path(&self) -> &'static str {
+        self.path
+    }
+
     pub(super) fn service(&self) -> &'static str {
         self.parts().0
     }

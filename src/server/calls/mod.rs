@@ -6,6 +6,9 @@
 //!
 //! A call ends once: with the status in the trailers of its answer, or in the headers of an answer
 //! without a body, or as `Canceled` when its connection or its client gives it up first.
+//!
+//! At `debug`, a call is a span too: `request`, with its method and its number on this member. What
+//! `node` and `raft` do for it are spans inside, with term and index.
 
 mod client_versions;
 mod messages;
@@ -14,7 +17,10 @@ mod show;
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -30,6 +36,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 use tonic::{Code, Status};
+use tracing::Instrument;
 
 use self::{client_versions::ClientVersions, messages::Messages, methods::METHODS};
 use super::answers;
@@ -66,6 +73,8 @@ struct All {
     versions: ClientVersions,
     sent_bytes: Counter,
     received_bytes: Counter,
+    /// Calls that were given a span, and so a number.
+    traced: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -92,6 +101,7 @@ impl Default for Calls {
             versions: ClientVersions::default(),
             sent_bytes: Counter::default(),
             received_bytes: Counter::default(),
+            traced: AtomicU64::new(0),
         };
         Calls { all: Arc::new(all) }
     }
@@ -105,11 +115,21 @@ pub(super) async fn observe(State(calls): State<Calls>, request: Request, next: 
     let call = calls.begin(method, &request);
     let received = Received { all: calls.all.clone(), method, messages: Messages::default() };
     let request = request.map(|body| Body::new(Observed { body, on: received }));
-    let response = answers::bound(request, next).await;
+    let span = calls.span(method);
+    let response = answers::bound(request, next).instrument(span).await;
     call.answered(response)
 }
 
 impl Calls {
+    /// Costs nothing, and counts nothing, unless somebody wants to see it.
+    fn span(&self, method: usize) -> tracing::Span {
+        tracing::debug_span!(
+            "request",
+            id = self.all.traced.fetch_add(1, Ordering::Relaxed),
+            method = METHODS[method].path(),
+        )
+    }
+
     fn begin(&self, method: usize, request: &Request) -> Call {
         let all = self.all.clone();
         all.methods[method].started.increment();

@@ -21,12 +21,12 @@ pub(super) struct History {
 
 impl History {
     /// Reads it up to this revision, once from each member: they must agree.
-    pub(super) async fn read(cluster: &Cluster, end: i64) -> History {
+    pub(super) async fn read(cluster: &Cluster, end: i64, dice: &mut Dice) -> History {
         let all = Watched { key: "\0", end: "\0", without: None, prev_kv: true, slow: false };
         let mut told: Vec<Vec<Event>> = Vec::new();
         for member in 0..cluster.members.len() {
             let mut seen =
-                Watcher::start_at(cluster, member, all, &mut Dice::from_env()).until(end).await;
+                Watcher::start_at(cluster, member, all, dice).until(end).await;
             assert_eq!(seen.resumed, 0, "nobody was killed any more");
             seen.events.retain(|event| revision(event) <= end);
             told.push(seen.events);

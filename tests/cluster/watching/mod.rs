@@ -54,7 +54,7 @@ async fn watch_through(kills: usize) {
     let lived = leases.stop().await;
     let end = final_revision(&cluster).await;
 
-    let history = History::read(&cluster, end).await;
+    let history = History::read(&cluster, end, &mut dice).await;
     history.check_against(&written);
     let (mut events, mut resumed) = (0, 0);
     for watcher in watchers {
