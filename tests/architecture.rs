@@ -36,7 +36,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "types",
         ],
     ),
-    ("ctl", &["client", "proto"]),
+    ("ctl", &["client", "proto", "lane"]),
     ("client", &["proto"]),
     ("api", &["node", "proto", "types"]),
     // `config` for the bound on a request, which a message between members must hold.
