@@ -38,7 +38,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "types",
         ],
     ),
-    ("ctl", &["client", "proto"]),
+    ("ctl", &["client", "proto", "lane"]),
     ("client", &["proto"]),
     ("api", &["node", "watch", "proto", "stop", "types"]),
     // `config` for the bound on a request, which a message between members must hold.
