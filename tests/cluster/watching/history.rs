@@ -25,8 +25,7 @@ impl History {
         let all = Watched { key: "\0", end: "\0", without: None, prev_kv: true, slow: false };
         let mut told: Vec<Vec<Event>> = Vec::new();
         for member in 0..cluster.members.len() {
-            let mut seen =
-                Watcher::start_at(cluster, member, all, dice).until(end).await;
+            let mut seen = Watcher::start_at(cluster, member, all, dice).until(end).await;
             assert_eq!(seen.resumed, 0, "nobody was killed any more");
             seen.events.retain(|event| revision(event) <= end);
             told.push(seen.events);
