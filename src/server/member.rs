@@ -357,7 +357,8 @@ impl Member {
             retention: config.retention,
         };
         let lessor = Arc::new(Lessor::default());
-        let feed = Arc::new(Feed::default());
+        let limits = watch::Limits::default();
+        let feed = Feed::new(&limits);
         let (raft, raft_tasks) = Raft::start(
             options,
             client.clone(),
@@ -370,6 +371,7 @@ impl Member {
         .await?;
         let options = watch::Options {
             fragment_bytes: api::message_bytes_max(config.max_request_bytes),
+            limits,
             lanes,
         };
         let (watches, watch_lanes) =
