@@ -7,7 +7,7 @@ use clap::{ArgAction, Args, Command, Parser, Subcommand, ValueEnum, error::Error
 use super::{
     bench::BenchArgs, compaction::CompactionArgs, completion::CompletionArgs, del::DelArgs,
     endpoint::EndpointArgs, get::GetArgs, gotext, lease::LeaseArgs, man::ManArgs,
-    member::MemberArgs, put::PutArgs, txn::TxnArgs, watch::WatchArgs,
+    member::MemberArgs, put::PutArgs, top::TopArgs, txn::TxnArgs, watch::WatchArgs,
 };
 
 /// Reads and writes a store that speaks the etcd v3 API.
@@ -70,6 +70,7 @@ pub(crate) enum Verb {
     Watch(WatchArgs),
     Lease(LeaseArgs),
     Bench(BenchArgs),
+    Top(TopArgs),
     Member(MemberArgs),
     Endpoint(EndpointArgs),
     /// Prints the version of kvctl, and of the API it speaks.

@@ -26,6 +26,7 @@ mod request;
 mod screen;
 #[cfg(test)]
 mod tests;
+mod top;
 mod txn;
 mod txn_grammar;
 mod watch;
@@ -48,6 +49,7 @@ use self::{
     print::Style,
     request::{Connection, Request},
     screen::{Screen, interrupted},
+    top::TopArgs,
     watch::Feed,
 };
 use crate::client::Timeouts;
@@ -143,6 +145,7 @@ async fn perform(
             Ok(if outcome.complaints.is_empty() { exit::OK } else { exit::ERROR })
         }
         Prepared::Lease(request) => lease::run(request, &connection.client(), screen).await,
+        Prepared::Top(args, columns) => args.run(connection, columns, screen).await,
         Prepared::Watch(feed) => {
             match watch::follow(feed, stdin, &connection.client(), screen).await? {}
         }
@@ -155,6 +158,8 @@ enum Prepared {
     Ask(Request),
     Lease(LeaseRequest),
     Watch(Feed),
+    /// With the width of the terminal, if it is known.
+    Top(TopArgs, Option<u16>),
     /// Has a way of its own with Ctrl-C.
     Bench(BenchArgs),
 }
@@ -188,6 +193,11 @@ fn prepare(
         Verb::Bench(args) => {
             args.check()?;
             return Ok(Prepared::Bench(args));
+        }
+        Verb::Top(args) => {
+            args.check()?;
+            let columns = (around.env)("COLUMNS").and_then(|columns| columns.parse().ok());
+            return Ok(Prepared::Top(args, columns));
         }
         Verb::Watch(args) => return Ok(Prepared::Watch(args.feed(around.env)?)),
         Verb::Compaction(args) => Request::Compaction(args.request()),

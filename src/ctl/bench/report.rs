@@ -122,7 +122,7 @@ impl Report {
             let _ = writeln!(text, "{}: {value}", name.replace('_', " "));
         }
         for (kind, count) in &self.counts.errors {
-            let _ = writeln!(text, "{count} errors: {kind}");
+            let _ = writeln!(text, "errors, {count} times: {kind}");
         }
         text
     }
@@ -183,7 +183,7 @@ mod tests {
              Took 2.0 s; 32 clients, 4 connections, 1 endpoint. Times from when a request was sent \
              until its answer.\n\
              missing deliveries: 3\n\
-             1 errors: no answer in time\n"
+             errors, 1 times: no answer in time\n"
         );
     }
 
