@@ -38,11 +38,27 @@ pub struct Tuning {
     #[arg(long, env = "KVD_MAX_REQUEST_BYTES", value_parser = request_bytes, default_value = "1536KiB",
           value_name = "BYTES")]
     pub max_request_bytes: u64,
+    /// How often a watch that asks for it hears how far it is while nothing happens
+    // By etcd's name, too.
+    #[arg(long, alias = "watch-progress-notify-interval", env = "KVD_WATCH_PROGRESS",
+          value_parser = interval, default_value = "10m", value_name = "TIME")]
+    pub watch_progress: Duration,
+    #[command(flatten)]
+    pub telemetry: Telemetry,
+    #[command(flatten)]
+    pub wal: Wal,
+}
+
+/// What the process tells of itself while it runs, besides metrics.
+#[derive(Debug, Clone, Args)]
+pub struct Telemetry {
     /// How the log is written
     #[arg(long, env = "KVD_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
-    #[command(flatten)]
-    pub wal: Wal,
+    /// Sends traces to this OpenTelemetry collector, over plain gRPC
+    #[cfg(feature = "otlp")]
+    #[arg(long, env = "KVD_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
 }
 
 /// How the write-ahead log is cut and kept. Hidden, because nobody has to choose: tests take small
@@ -135,6 +151,12 @@ fn duration(text: &str) -> Result<Duration, String> {
     let number: f64 = number.parse().map_err(|_| wrong())?;
     let (_, seconds) = TIME_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
     Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let shortest = Duration::from_millis(100);
+    let interval = duration(text)?;
+    if interval < shortest { Err("at least 100ms".into()) } else { Ok(interval) }
 }
 
 fn bytes(text: &str) -> Result<u64, String> {

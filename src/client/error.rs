@@ -58,6 +58,14 @@ impl ClientError {
         }
     }
 
+    /// What a member answered instead.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            ClientError::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
     /// What a failed call means for a request of this kind.
     pub(super) fn of_status(endpoint: &str, kind: Kind, status: &Status) -> ClientError {
         if let Some(connect) = cause::<ConnectError>(status) {

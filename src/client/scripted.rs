@@ -51,6 +51,7 @@ struct Scripts {
 /// leader.
 #[derive(Debug)]
 pub(crate) struct ScriptedServer {
+    scripts: Arc<Mutex<Scripts>>,
     pub(crate) address: SocketAddr,
     /// All that was asked on streams, in order.
     pub(crate) asked: mpsc::UnboundedReceiver<Asked>,
@@ -82,12 +83,21 @@ impl ScriptedServer {
         let address = listener.local_addr().unwrap();
         // As many as a test asks.
         let (asks, asked) = mpsc::unbounded_channel();
-        let service = Service { scripts: Arc::new(Mutex::new(scripts)), asked: asks };
+        let scripts = Arc::new(Mutex::new(scripts));
+        let service = Service { scripts: scripts.clone(), asked: asks };
         let server = Server::builder()
             .add_service(WatchServer::new(service.clone()))
             .add_service(LeaseServer::new(service));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-        ScriptedServer { address, asked }
+        ScriptedServer { scripts, address, asked }
+    }
+
+    pub(crate) async fn watch(&self, script: Script<WatchResponse>) {
+        self.scripts.lock().await.watch.push_back(script);
+    }
+
+    pub(crate) async fn renew(&self, script: Script<LeaseKeepAliveResponse>) {
+        self.scripts.lock().await.keep_alive.push_back(script);
     }
 
     pub(crate) fn endpoint(&self) -> Endpoint {

@@ -6,14 +6,18 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot, watch},
     task::JoinHandle,
     time::Instant,
 };
 
+use tracing::field::Empty;
+
 use super::{
     forward::{self, LeaderLink},
+    leader,
     leases::{self, LeaderSide, LeaseCounters, Lessor, Query, Want},
+    metrics::NodeMetrics,
     port::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status, TimeToLive},
     proposals::{self, Proposal, Ways},
     reads::{self, Confirm, Read},
@@ -22,7 +26,7 @@ use crate::{
     fault::Fault,
     lane::{Lane, Lanes},
     proto::convert,
-    raft::Raft,
+    raft::{Raft, SLOW},
     rng::Rng,
     state::{Attempt, ReadError, StorageError, View, reads_only},
     stop::Stop,
@@ -81,6 +85,8 @@ struct Inner {
     bytes: Arc<Semaphore>,
     waiting_reads: Arc<Semaphore>,
     waiting_leases: Arc<Semaphore>,
+    metrics: Arc<NodeMetrics>,
+    leader_lost: watch::Receiver<bool>,
 }
 
 /// A read for a lane. It answers by itself.
@@ -133,12 +139,15 @@ impl Node {
         let (proposals, proposals_rx) = mpsc::unbounded_channel();
         let (reads, reads_rx) = mpsc::unbounded_channel();
         let (confirmations, confirm_rx) = mpsc::unbounded_channel();
+        let metrics = Arc::<NodeMetrics>::default();
         let ways = Ways { raft: raft.clone(), forward: forward_tx.clone() };
         let (lease_queries, queries_rx) = mpsc::unbounded_channel();
         let lessor = options.lessor.clone();
         let leader_side = LeaderSide { raft: raft.clone(), confirm: confirmations.clone(), lessor };
         let leadership = raft.watch_leadership();
+        let (lost, leader_lost) = watch::channel(false);
         let tasks = vec![
+            tokio::spawn(leader::watch(raft.clone(), lost, stopping.clone())),
             tokio::spawn(forward::run(link, forward_rx, leadership, stopping.clone())),
             tokio::spawn(proposals::run(ways, proposals_rx, stopping.clone())),
             tokio::spawn(reads::confirm(raft.clone(), confirm_rx, stopping.clone())),
@@ -153,7 +162,16 @@ impl Node {
                 queries_rx,
                 stopping.clone(),
             )),
-            tokio::spawn(reads::index(raft.clone(), confirmations, forward_tx, reads_rx, stopping)),
+            tokio::spawn(reads::index(
+                reads::Ways {
+                    raft: raft.clone(),
+                    confirm: confirmations,
+                    forward: forward_tx,
+                    metrics: metrics.clone(),
+                },
+                reads_rx,
+                stopping,
+            )),
         ];
         let mut lanes = Vec::new();
         let mut disk_reads = Vec::new();
@@ -178,6 +196,8 @@ impl Node {
             bytes: Arc::new(Semaphore::new(INFLIGHT_BYTES / SHARE_BYTES)),
             waiting_reads: Arc::new(Semaphore::new(WAITING_READS)),
             waiting_leases: Arc::new(Semaphore::new(WAITING_LEASES)),
+            metrics,
+            leader_lost,
         };
         let tasks = NodeTasks { tasks, lanes, disk_reads, stop };
         Ok((Node { inner: Arc::new(inner) }, tasks))
@@ -190,6 +210,15 @@ impl Node {
     /// What this member has seen of leases.
     pub fn lease_counters(&self) -> LeaseCounters {
         self.inner.options.lessor.counters(&self.inner.view)
+    }
+
+    pub fn metrics(&self) -> &NodeMetrics {
+        &self.inner.metrics
+    }
+
+    /// Commands of this member's clients that are under way.
+    pub fn pending_proposals(&self) -> usize {
+        INFLIGHT_COMMANDS - self.inner.commands.available_permits()
     }
 
     pub(super) fn confirmations(&self) -> &mpsc::UnboundedSender<Confirm> {
@@ -247,12 +276,15 @@ impl Node {
         };
         let lane = self.inner.waiting_reads.available_permits() % READ_LANES;
         let (tx, rx) = oneshot::channel();
-        let view = self.inner.view.clone();
+        let node = self.clone();
         let work: DiskRead = Box::new(move || {
             // It counts until it is done, also for a caller who has given up; but is not done for him.
             let _waiting = waiting;
             if !tx.is_closed() {
-                let _ = tx.send(read(&view));
+                let begun = Instant::now();
+                let read = read(&node.inner.view);
+                node.note_slow_read(begun.elapsed());
+                let _ = tx.send(read);
             }
         });
         let sent = {
@@ -266,6 +298,31 @@ impl Node {
             Ok(result) => result.map_err(|e| self.read_failed(e)),
             Err(_) => Err(NodeError::Stopped),
         }
+    }
+
+    fn note_slow_read(&self, took: Duration) {
+        if took > SLOW {
+            self.inner.metrics.slow_reads.increment();
+            let at = self.inner.view.applied().unwrap_or_default();
+            let revision = self.inner.view.revision().0;
+            tracing::warn!(
+                term = at.term.0,
+                index = at.index,
+                revision,
+                ?took,
+                "a read took too long"
+            );
+        }
+    }
+
+    async fn read_range(&self, range: Range) -> Result<RangeAt, NodeError> {
+        let read = self.inner.view.range(range)?;
+        let read = match read.in_memory().map_err(|e| self.storage_failed(&e))? {
+            Attempt::Done(revision, reply) => return Ok(RangeAt { revision, reply }),
+            Attempt::Unfinished(read) => read,
+        };
+        let (revision, reply) = self.on_lane(move |_| Ok(read.finish()?)).await?;
+        Ok(RangeAt { revision, reply })
     }
 
     fn read_failed(&self, error: ReadError) -> NodeError {
@@ -318,10 +375,6 @@ impl NodePort for Node {
         }
     }
 
-    fn leader(&self) -> Option<MemberId> {
-        self.inner.raft.leadership().leader.map(|leader| leader.member)
-    }
-
     async fn propose(&self, command: Command) -> Result<Applied, NodeError> {
         if let Some(refused) = self.refuses_writes() {
             return Err(refused);
@@ -343,27 +396,34 @@ impl NodePort for Node {
         };
         let deadline = Instant::now() + inner.raft.timing().request_timeout();
         let (reply, answer) = oneshot::channel();
-        let proposal = Proposal { command, deadline, reply, share: (slot, share) };
+        let bytes = command.len();
+        let span = tracing::debug_span!("propose", bytes, term = Empty, index = Empty);
+        let proposal =
+            Proposal { command, deadline, reply, share: (slot, share), span: span.clone() };
         inner.proposals.send(proposal).map_err(|_| NodeError::Stopped)?;
-        match tokio::time::timeout_at(deadline, answer).await {
+        let answer = match tokio::time::timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => answer,
             // The task that held it is gone: it may have been sent.
             Ok(Err(_)) => Err(NodeError::LeaderChanged),
             Err(_) => Err(NodeError::Timeout),
+        };
+        if !matches!(answer, Ok(_) | Err(NodeError::Command(_))) {
+            inner.metrics.proposals_failed.increment();
         }
+        answer
     }
 
     async fn range(&self, range: Range, serializable: bool) -> Result<RangeAt, NodeError> {
         if !serializable {
             self.linearize().await?;
         }
-        let read = self.inner.view.range(range)?;
-        let read = match read.in_memory().map_err(|e| self.storage_failed(&e))? {
-            Attempt::Done(revision, reply) => return Ok(RangeAt { revision, reply }),
-            Attempt::Unfinished(read) => read,
-        };
-        let (revision, reply) = self.on_lane(move |_| Ok(read.finish()?)).await?;
-        Ok(RangeAt { revision, reply })
+        let begun = Instant::now();
+        let read = self.read_range(range).await;
+        let metrics = &self.inner.metrics;
+        metrics.ranges.increment();
+        let histogram = if read.is_ok() { &metrics.range } else { &metrics.range_failed };
+        histogram.observe(begun.elapsed());
+        read
     }
 
     async fn read_txn(
@@ -374,6 +434,7 @@ impl NodePort for Node {
         if !serializable {
             self.linearize().await?;
         }
+        self.inner.metrics.count_txn(&txn);
         let view = &self.inner.view;
         match view.read_txn_in_memory(&txn).map_err(|e| self.read_failed(e))? {
             Some(done) => Ok(done),
@@ -382,7 +443,9 @@ impl NodePort for Node {
     }
 
     async fn hash_kv(&self, revision: Revision) -> Result<(u32, Revision, Revision), NodeError> {
+        let begun = Instant::now();
         let hash = self.on_lane(move |view| view.hash_kv(revision)).await?;
+        self.inner.metrics.hash.observe(begun.elapsed());
         Ok((hash.hash, hash.compacted, hash.revision))
     }
 
@@ -474,6 +537,20 @@ impl NodePort for Node {
             learner,
             errors: Vec::new(),
             alarms,
+        }
+    }
+
+    fn has_leader(&self) -> bool {
+        leader::is_there(&self.inner.raft)
+    }
+
+    fn leader_lost(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut lost = self.inner.leader_lost.clone();
+        async move {
+            if lost.wait_for(|lost| *lost).await.is_err() {
+                // The node has stopped, which says nothing of the leader.
+                std::future::pending::<()>().await;
+            }
         }
     }
 }

@@ -13,8 +13,10 @@
 //! - What is in flight is bounded by count and bytes; beyond that, [`NodeError::TooManyRequests`].
 
 mod forward;
+mod leader;
 mod leases;
 mod member;
+mod metrics;
 mod port;
 mod proposals;
 mod reads;
@@ -23,4 +25,5 @@ mod served;
 pub use forward::{Answers, LeaderLink, LinkError};
 pub use leases::{LeaseCounters, Lessor};
 pub use member::{Node, NodeOptions, NodeTasks};
+pub use metrics::NodeMetrics;
 pub use port::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status, TimeToLive};

@@ -106,9 +106,6 @@ pub trait NodePort: Clone + Send + Sync + 'static {
     /// The header of an answer given now.
     fn header(&self) -> Header;
 
-    /// Who leads, as far as this member knows. Cheap.
-    fn leader(&self) -> Option<MemberId>;
-
     /// Replicates a command and answers what applying it answered. Forwards to the leader where
     /// needed; proposes again only what certainly was never appended.
     fn propose(&self, command: Command) -> impl Future<Output = Result<Applied, NodeError>> + Send;
@@ -171,4 +168,11 @@ pub trait NodePort: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Member>, NodeError>> + Send;
 
     fn status(&self) -> Status;
+
+    /// Whether somebody leads, and a majority follows, as far as this member can know.
+    fn has_leader(&self) -> bool;
+
+    /// Resolves when this member has known no leader for so long that a client should look for
+    /// another member.
+    fn leader_lost(&self) -> impl Future<Output = ()> + Send + 'static;
 }

@@ -9,9 +9,10 @@ use tonic::{service::Routes, transport::Server};
 use super::{
     adapters::OpenStorage,
     admin::{self, Health},
-    answers,
+    calls::{self, Calls},
     listen::bind,
     port::Port,
+    scrape::Sources,
 };
 use crate::{
     api,
@@ -27,6 +28,7 @@ use crate::{
     stop::{Stop, Stopping},
     types::{Command, MemberAttributes, Ordinal, PeerPlace},
     wal::{Log, WalOptions},
+    watch::{self, Feed, WatchLanes, Watches},
 };
 
 /// In-flight client requests get so long to end at shutdown.
@@ -70,6 +72,8 @@ pub struct MemberConfig {
     pub quota_bytes: u64,
     pub cache_bytes: usize,
     pub max_request_bytes: usize,
+    /// How often a watch that asks for it is told its progress while nothing happens.
+    pub watch_progress_interval: Duration,
     /// Whether a leader that stops hands over first: not where all stop at once.
     pub hands_over: bool,
     pub wal_segment_bytes: u64,
@@ -159,12 +163,14 @@ pub(super) async fn run(
     let lanes = Lanes::Threads;
     let formation = open_formation(&config, lanes).await?;
     let (mut inner, mut outer) = (Servers::new(), Servers::new());
-    let service = PeerService::new(formation.clone(), lanes, inner.stop.stopping());
-    let health = Health::new(fault.clone());
+    let client = PeerClient::new(config.addresses.clone());
+    let peers = client.metrics().clone();
+    let stopping = inner.stop.stopping();
+    let service = PeerService::new(formation.clone(), lanes, peers.clone(), stopping);
+    let health = Health::new(lanes, fault.clone());
     serve_peers(&mut inner, listeners.peer, service.clone());
     serve_admin(&mut inner, listeners.admin, health.clone());
 
-    let client = PeerClient::new(config.addresses.clone());
     let mut shutdown = std::pin::pin!(shutdown);
     let formed = tokio::select! {
         formed = formation.run(&client) => formed?,
@@ -188,8 +194,10 @@ pub(super) async fn run(
     }
     service.run(Running { raft: member.raft.clone(), node: member.node.clone() });
     member.begin(&formed, &formation, lanes).await?;
-    serve_clients(&mut outer, listeners.client, &member.node, &config)?;
-    health.run(member.node.clone());
+    serve_clients(&mut outer, listeners.client, &member, health.calls(), &config)?;
+    let storage = member.storage.metrics();
+    let (node, watches) = (member.node.clone(), member.watches.clone());
+    health.run(Sources { node, storage, peers, watches });
     let stop_tasks = Stop::default();
     let tasks = [
         tokio::spawn(describe(member.node.clone(), attributes(&config, me), stop_tasks.stopping())),
@@ -276,21 +284,26 @@ fn serve_admin(servers: &mut Servers, listener: TcpListener, health: Health) {
 fn serve_clients(
     servers: &mut Servers,
     listener: TcpListener,
-    node: &Node,
+    member: &Member,
+    calls: &Calls,
     config: &MemberConfig,
 ) -> anyhow::Result<()> {
-    let options =
-        api::Options { max_request_bytes: config.max_request_bytes, ..api::Options::default() };
+    let options = api::Options {
+        max_request_bytes: config.max_request_bytes,
+        watch_progress_interval: config.watch_progress_interval,
+        ..api::Options::default()
+    };
     let (_, health) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
         .build_v1()
         .context("the built-in descriptors are unreadable")?;
-    let routes = api::routes(node.clone(), options, servers.stop.stopping())
+    let (node, watches) = (member.node.clone(), member.watches.clone());
+    let routes = api::routes(node, watches, options, servers.stop.stopping())
         .add_service(health)
         .add_service(reflection);
-    let bounded = axum::middleware::from_fn(answers::bound);
-    let routes = Routes::from(routes.into_axum_router().layer(bounded));
+    let observed = axum::middleware::from_fn_with_state(calls.clone(), calls::observe);
+    let routes = Routes::from(routes.into_axum_router().layer(observed));
     let server = Server::builder()
         .max_concurrent_streams(CLIENT_STREAMS_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -309,6 +322,8 @@ struct Member {
     raft_tasks: RaftTasks,
     node: Node,
     node_tasks: NodeTasks,
+    watches: Watches,
+    watch_lanes: WatchLanes,
     storage: OpenStorage,
     log: Log,
 }
@@ -342,16 +357,23 @@ impl Member {
             retention: config.retention,
         };
         let lessor = Arc::new(Lessor::default());
+        let feed = Arc::new(Feed::default());
         let (raft, raft_tasks) = Raft::start(
             options,
             client.clone(),
             log.clone(),
             storage.snapshots.clone(),
             recovered,
-            vec![lessor.clone()],
+            vec![lessor.clone(), feed.clone()],
             fault.clone(),
         )
         .await?;
+        let options = watch::Options {
+            fragment_bytes: api::message_bytes_max(config.max_request_bytes),
+            lanes,
+        };
+        let (watches, watch_lanes) =
+            Watches::start(options, &feed, raft.view().clone(), fault.clone())?;
         let options = NodeOptions {
             cluster: identity.cluster,
             member: identity.member,
@@ -362,7 +384,7 @@ impl Member {
             lessor,
         };
         let (node, node_tasks) = Node::start(options, raft.clone(), client, fault.clone())?;
-        Ok(Member { raft, raft_tasks, node, node_tasks, storage, log })
+        Ok(Member { raft, raft_tasks, node, node_tasks, watches, watch_lanes, storage, log })
     }
 
     /// Takes its part in a cluster that is just being formed.
@@ -387,6 +409,7 @@ impl Member {
     async fn stop(self) -> Data {
         drop(self.node);
         self.node_tasks.stop().await;
+        self.watch_lanes.stop().await;
         self.raft.stop(self.raft_tasks).await;
         Data { storage: self.storage, log: self.log }
     }

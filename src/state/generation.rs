@@ -119,6 +119,11 @@ impl Generation {
         (visible.pruned, pinned.map_or(compacted, |pinned| pinned.min(compacted)))
     }
 
+    /// How many reads are under way.
+    pub(super) fn pins(&self) -> usize {
+        self.visible().pins.values().sum()
+    }
+
     pub(super) fn set_pruned(&self, revision: Revision) {
         self.visible().pruned = revision;
     }

@@ -33,6 +33,11 @@ pub(super) struct Index {
 }
 
 impl Index {
+    /// How many keys exist, those of a command that is being applied too.
+    pub(super) fn alive(&self) -> usize {
+        self.read().alive
+    }
+
     /// Visits at most `keys_max` keys of the range in order. Answers what of it is left, if anything.
     pub(super) fn walk(
         &self,
@@ -101,11 +106,13 @@ struct Entry {
 #[derive(Debug)]
 struct Keys {
     leaves: BTreeMap<Box<[u8]>, Leaf>,
+    /// Keys whose latest version is not the mark of a deletion.
+    alive: usize,
 }
 
 impl Default for Keys {
     fn default() -> Self {
-        Keys { leaves: BTreeMap::from([(Box::default(), Leaf::new())]) }
+        Keys { leaves: BTreeMap::from([(Box::default(), Leaf::new())]), alive: 0 }
     }
 }
 
@@ -156,12 +163,13 @@ impl Keys {
             leaf = self.leaf_mut(key);
             place = find(leaf, key);
         }
-        match place {
+        let (was_alive, version) = match place {
             Ok(at) => {
                 let history = &mut leaf[at].history;
+                let was_alive = history.alive().is_some();
                 let version = version(Some(history));
                 history.push(version);
-                version
+                (was_alive, version)
             }
             Err(at) => {
                 let version = version(None);
@@ -169,9 +177,11 @@ impl Keys {
                     leaf.reserve_exact(LEAF_GROWTH);
                 }
                 leaf.insert(at, Entry { key: key.into(), history: History::new(version) });
-                version
+                (false, version)
             }
-        }
+        };
+        self.alive = self.alive + usize::from(!version.tombstone) - usize::from(was_alive);
+        version
     }
 
     /// Moves the upper half of the leaf that `key` belongs to into one of its own.

@@ -10,7 +10,7 @@
 //! most one chunk ahead of the keys.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -21,8 +21,7 @@ use super::{
     index::Index,
     machine::Machine,
     scan::WALK_KEYS,
-    schema::{TableEntry, lease_key},
-    storage::TableChange,
+    schema::{TableEntry, lease_page, lease_page_epochs},
     view::ReadError,
 };
 use crate::types::{
@@ -30,9 +29,16 @@ use crate::types::{
 };
 
 /// All leases, behind their lock. Only the apply lane writes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Leases {
-    granted: RwLock<BTreeMap<LeaseId, Granted>>,
+    all: RwLock<All>,
+}
+
+#[derive(Debug, Default)]
+struct All {
+    granted: BTreeMap<LeaseId, Granted>,
+    /// The same leases, in the order in which the tables keep them.
+    by_epoch: BTreeMap<u64, Lease>,
 }
 
 #[derive(Debug)]
@@ -51,9 +57,10 @@ pub(super) struct Move {
 
 impl Leases {
     /// What the tables know, and the keys that the index finds attached.
-    pub(super) fn recover(leases: BTreeMap<LeaseId, Lease>, index: &Index) -> Leases {
-        let granted = |(id, lease)| (id, Granted { lease, keys: BTreeSet::new() });
-        let mut granted: BTreeMap<_, _> = leases.into_iter().map(granted).collect();
+    pub(super) fn recover(leases: Vec<Lease>, index: &Index) -> Leases {
+        let mut all = All::default();
+        leases.into_iter().for_each(|lease| all.set(lease));
+        let granted = &mut all.granted;
         let mut rest = Some(KeyRange::From(Bytes::new())).filter(|_| !granted.is_empty());
         while let Some(keys) = rest {
             rest = index.walk(&keys, WALK_KEYS, |key, history| {
@@ -63,32 +70,32 @@ impl Leases {
                 }
             });
         }
-        Leases { granted: RwLock::new(granted) }
+        Leases { all: RwLock::new(all) }
     }
 
     pub(super) fn get(&self, id: LeaseId) -> Option<Lease> {
-        self.read().get(&id).map(|granted| granted.lease)
+        self.read().granted.get(&id).map(|granted| granted.lease)
     }
 
     /// In ascending order of id.
     pub(super) fn all(&self) -> Vec<Lease> {
-        self.read().values().map(|granted| granted.lease).collect()
+        self.read().granted.values().map(|granted| granted.lease).collect()
     }
 
     pub(super) fn count(&self) -> usize {
-        self.read().len()
+        self.read().granted.len()
     }
 
     /// The lease, and the keys attached to it in ascending order.
     pub(super) fn with_keys(&self, id: LeaseId) -> Option<(Lease, Vec<Bytes>)> {
         let all = self.read();
-        let Granted { lease, keys } = all.get(&id)?;
+        let Granted { lease, keys } = all.granted.get(&id)?;
         Some((*lease, keys.iter().map(|key| Bytes::copy_from_slice(key)).collect()))
     }
 
     /// How many keys are attached; zero also if there is no such lease.
     pub(super) fn key_count(&self, id: LeaseId) -> usize {
-        self.read().get(&id).map_or(0, |granted| granted.keys.len())
+        self.read().granted.get(&id).map_or(0, |granted| granted.keys.len())
     }
 
     /// Moves keys, as one command did.
@@ -96,36 +103,51 @@ impl Leases {
         if moves.is_empty() {
             return;
         }
-        let mut all = self.write();
+        let granted = &mut self.write().granted;
         for Move { key, from, to } in moves {
-            if let Some(from) = all.get_mut(&from) {
+            if let Some(from) = granted.get_mut(&from) {
                 from.keys.remove(&key);
             }
-            if let Some(to) = all.get_mut(&to) {
+            if let Some(to) = granted.get_mut(&to) {
                 to.keys.insert(key);
             }
         }
     }
 
-    /// Adds a lease, or changes it.
-    fn set(&self, lease: Lease) {
-        let mut all = self.write();
-        all.entry(lease.id)
-            .and_modify(|granted| granted.lease = lease)
-            .or_insert_with(|| Granted { lease, keys: BTreeSet::new() });
-    }
-
-    fn remove(&self, id: LeaseId) -> Option<BTreeSet<Box<[u8]>>> {
-        self.write().remove(&id).map(|granted| granted.keys)
+    /// An entry of the tables, as it is now.
+    pub(super) fn page(&self, page: u64) -> TableEntry {
+        let leases =
+            self.read().by_epoch.range(lease_page_epochs(page)).map(|(_, lease)| *lease).collect();
+        TableEntry::Leases { page, leases }
     }
 
     // A panic under the lock is one of the apply lane, which ends the member.
-    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<LeaseId, Granted>> {
-        self.granted.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, All> {
+        self.all.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<LeaseId, Granted>> {
-        self.granted.write().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, All> {
+        self.all.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl All {
+    /// Adds a lease, or changes it.
+    fn set(&mut self, lease: Lease) {
+        match self.granted.entry(lease.id) {
+            Entry::Vacant(vacant) => drop(vacant.insert(Granted { lease, keys: BTreeSet::new() })),
+            Entry::Occupied(mut granted) => {
+                self.by_epoch.remove(&granted.get().lease.epoch);
+                granted.get_mut().lease = lease;
+            }
+        }
+        self.by_epoch.insert(lease.epoch, lease);
+    }
+
+    fn remove(&mut self, id: LeaseId) -> Option<Granted> {
+        let granted = self.granted.remove(&id)?;
+        self.by_epoch.remove(&granted.lease.epoch);
+        Some(granted)
     }
 }
 
@@ -208,16 +230,21 @@ impl Machine {
     /// Whatever the lease is to be, its epoch is a new one.
     fn lease_set(&mut self, lease: Lease) -> Lease {
         self.meta.last_epoch += 1;
-        let lease = Lease { epoch: self.meta.last_epoch, ..lease };
-        self.generation.leases.set(lease);
-        self.changes.tables.push(TableEntry::Lease(lease).put());
+        let epoch = self.meta.last_epoch;
+        if lease.epoch > 0 {
+            self.lease_pages.insert(lease_page(lease.epoch));
+        }
+        self.lease_pages.insert(lease_page(epoch));
+        let lease = Lease { epoch, ..lease };
+        self.generation.leases.write().set(lease);
         lease
     }
 
     /// Deletes the lease, and its keys in one revision. False: there is no such lease.
     fn lease_end(&mut self, id: LeaseId) -> Result<bool, ReadError> {
-        let Some(keys) = self.generation.leases.remove(id) else { return Ok(false) };
-        self.changes.tables.push(TableChange::Delete { key: lease_key(id) });
+        let ended = self.generation.leases.write().remove(id);
+        let Some(Granted { lease, keys }) = ended else { return Ok(false) };
+        self.lease_pages.insert(lease_page(lease.epoch));
         self.lease_changes.push(LeaseChange::Gone(id));
         let (_, ()): (Revision, ()) = self.write(|machine, writing| {
             keys.into_iter().for_each(|key| machine.delete(writing, key.into()));

@@ -8,7 +8,10 @@
 //! What a compaction made superfluous goes in bounded steps of [`Machine::compact_step`], between
 //! chunks. When it goes is each member's own affair: no reply, read or hash depends on it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -22,7 +25,7 @@ use super::{
     storage::{Changes, RecordMeta, Storage, StorageError},
     view::View,
 };
-use crate::types::{Lease, LeaseId, LogPosition, MemberAttributes, MemberId, RecordId, Revision};
+use crate::types::{Lease, LogPosition, MemberAttributes, MemberId, RecordId, Revision};
 
 /// Why a member must stop: going on would make it differ from the others.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -49,8 +52,9 @@ pub struct Machine {
     applied: Option<LogPosition>,
     /// What the current chunk changed so far, but for `meta` and the position.
     pub(super) changes: Changes,
-    /// What the current chunk did to leases.
+    /// What the current chunk did to leases, and in which entries of the tables.
     pub(super) lease_changes: Vec<LeaseChange>,
+    pub(super) lease_pages: BTreeSet<u64>,
     /// `meta` as it was written last.
     written: Option<Meta>,
     sweep: Option<Sweep>,
@@ -110,6 +114,7 @@ impl Machine {
             applied,
             changes,
             lease_changes: Vec::new(),
+            lease_pages: BTreeSet::new(),
             written: meta,
             sweep: None,
             sinks: Vec::new(),
@@ -168,6 +173,9 @@ impl Machine {
             changes.tables.push(TableEntry::Meta(self.meta).put());
             self.written = Some(self.meta);
         }
+        for page in std::mem::take(&mut self.lease_pages) {
+            changes.tables.push(self.generation.leases.page(page).put());
+        }
         changes.position = position;
         let nothing = changes.records.is_empty()
             && changes.tables.is_empty()
@@ -207,6 +215,11 @@ impl Machine {
         self.pruning()
     }
 
+    /// How many records the next [`Machine::publish`] gives up.
+    pub fn discarded(&self) -> usize {
+        self.changes.discarded.len()
+    }
+
     /// Whether there is something to prune.
     pub fn pruning(&self) -> Pruning {
         let (pruned, allowed) = self.generation.pruning();
@@ -227,7 +240,7 @@ struct Tables {
     membership: Option<Bytes>,
     members: BTreeMap<MemberId, MemberAttributes>,
     assignments: BTreeMap<u64, MemberId>,
-    leases: BTreeMap<LeaseId, Lease>,
+    leases: Vec<Lease>,
 }
 
 impl Tables {
@@ -243,9 +256,7 @@ impl Tables {
                 TableEntry::Assignment { nonce, member } => {
                     tables.assignments.insert(nonce, member);
                 }
-                TableEntry::Lease(lease) => {
-                    tables.leases.insert(lease.id, lease);
-                }
+                TableEntry::Leases { leases, .. } => tables.leases.extend(leases),
             }
         }
         Ok(tables)

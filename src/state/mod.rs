@@ -37,6 +37,7 @@ mod index;
 mod leases;
 mod machine;
 mod memory;
+mod past;
 mod reader;
 mod records;
 mod scan;
@@ -50,6 +51,9 @@ pub use events::{EventSink, LeaseChange, Published};
 pub use hash::KvHash;
 pub use machine::{Machine, Pruning, StateError};
 pub use memory::{Contents, MemoryStorage};
+pub use past::Past;
 pub use schema::{MEMBERSHIP_KEY, SchemaError};
-pub use storage::{Changes, Record, RecordMeta, Storage, StorageError, StorageSize, TableChange};
+pub use storage::{
+    Changes, Record, RecordMeta, Run, Storage, StorageError, StorageSize, TableChange,
+};
 pub use view::{Attempt, RangeRead, ReadError, View, reads_only};

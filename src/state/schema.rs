@@ -9,12 +9,14 @@
 //! | 0x11 membership | | opaque: the Raft layer's |
 //! | 0x12 member | id | ordinal, name, peer URLs, client URLs |
 //! | 0x13 assignment | nonce | the member id it was answered with |
-//! | 0x20 lease | id | TTL, remaining, epoch |
+//! | 0x20 leases | epoch / 64 | of each lease with such an epoch: epoch, id, TTL, remaining |
 //! | 0x21–0x2f | | reserved for leases |
 //! | 0x30–0x3f | | reserved for auth |
 //! | 0x40–0x4f | | reserved for alarms |
 //!
 //! Numbers are big-endian and of fixed size; a text or list is preceded by its length in 4 bytes.
+
+use std::ops::Range;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -28,10 +30,14 @@ const META: u8 = 0x10;
 const MEMBERSHIP: u8 = 0x11;
 const MEMBER: u8 = 0x12;
 const ASSIGNMENT: u8 = 0x13;
-const LEASE: u8 = 0x20;
+const LEASES: u8 = 0x20;
 
 /// Whoever changes what a table says raises this, and reads the older ones.
 const FORMAT_VERSION: u8 = 2;
+/// So many epochs share an entry. A small entry costs the tables as much as a large one, and leases
+/// that are granted or end one after the other are in the same.
+const LEASE_PAGE_EPOCHS: u64 = 64;
+
 /// Knew no leases: its meta has no epoch.
 const FORMAT_WITHOUT_LEASES: u8 = 1;
 
@@ -68,8 +74,15 @@ pub(super) enum TableEntry {
     Meta(Meta),
     Membership(Bytes),
     Member(MemberAttributes),
-    Assignment { nonce: u64, member: MemberId },
-    Lease(Lease),
+    Assignment {
+        nonce: u64,
+        member: MemberId,
+    },
+    /// In ascending order of epoch.
+    Leases {
+        page: u64,
+        leases: Vec<Lease>,
+    },
 }
 
 /// A table entry that this program did not write, or that was damaged.
@@ -82,10 +95,13 @@ pub struct SchemaError {
 }
 
 impl TableEntry {
-    /// The change that writes this entry.
+    /// The change that writes this entry; a page without leases is none.
     pub(super) fn put(&self) -> TableChange {
         let (key, value) = self.encode();
-        TableChange::Put { key, value }
+        match self {
+            TableEntry::Leases { leases, .. } if leases.is_empty() => TableChange::Delete { key },
+            _ => TableChange::Put { key, value },
+        }
     }
 
     pub(super) fn encode(&self) -> (Bytes, Bytes) {
@@ -111,12 +127,15 @@ impl TableEntry {
             TableEntry::Assignment { nonce, member } => {
                 (numbered(ASSIGNMENT, *nonce), Bytes::copy_from_slice(&member.0.to_be_bytes()))
             }
-            TableEntry::Lease(lease) => {
-                let mut value = BytesMut::with_capacity(24);
-                value.put_i64(lease.ttl);
-                value.put_i64(lease.remaining);
-                value.put_u64(lease.epoch);
-                (lease_key(lease.id), value.freeze())
+            TableEntry::Leases { page, leases } => {
+                let mut value = BytesMut::with_capacity(leases.len() * 32);
+                for Lease { id, ttl, remaining, epoch } in leases {
+                    value.put_u64(*epoch);
+                    value.put_i64(id.0);
+                    value.put_i64(*ttl);
+                    value.put_i64(*remaining);
+                }
+                (numbered(LEASES, *page), value.freeze())
             }
         }
     }
@@ -130,7 +149,7 @@ impl TableEntry {
             MEMBERSHIP => Ok(TableEntry::Membership(rest.split_off(0))),
             MEMBER => decode_member(&mut which, &mut rest),
             ASSIGNMENT => decode_assignment(&mut which, &mut rest),
-            LEASE => decode_lease(&mut which, &mut rest),
+            LEASES => decode_leases(&mut which, &mut rest),
             _ => Err("no such kind is known; a newer version may have written it"),
         }
         .map_err(damaged)?;
@@ -148,8 +167,8 @@ fn decode_meta(value: &mut Bytes) -> Result<TableEntry, &'static str> {
     if ![FORMAT_VERSION, FORMAT_WITHOUT_LEASES].contains(&version) {
         return Err("another version of the format wrote it");
     }
-    let revision = Revision(value.try_get_i64().map_err(|_| SHORT)?);
-    let compacted = Revision(value.try_get_i64().map_err(|_| SHORT)?);
+    let revision = Revision(get_i64(value)?);
+    let compacted = Revision(get_i64(value)?);
     let last_assigned = MemberId(get_u64(value)?);
     let last_epoch = if version == FORMAT_WITHOUT_LEASES { 0 } else { get_u64(value)? };
     if revision < Revision::EMPTY_STORE || compacted < NEVER_COMPACTED || compacted > revision {
@@ -172,18 +191,31 @@ fn decode_assignment(key: &mut Bytes, value: &mut Bytes) -> Result<TableEntry, &
     Ok(TableEntry::Assignment { nonce: get_u64(key)?, member: MemberId(get_u64(value)?) })
 }
 
-fn decode_lease(key: &mut Bytes, value: &mut Bytes) -> Result<TableEntry, &'static str> {
-    Ok(TableEntry::Lease(Lease {
-        id: LeaseId(get_u64(key)?.cast_signed()),
-        ttl: value.try_get_i64().map_err(|_| SHORT)?,
-        remaining: value.try_get_i64().map_err(|_| SHORT)?,
-        epoch: get_u64(value)?,
-    }))
+fn decode_leases(key: &mut Bytes, value: &mut Bytes) -> Result<TableEntry, &'static str> {
+    let (page, mut leases) = (get_u64(key)?, Vec::new());
+    while !value.is_empty() {
+        let epoch = get_u64(value)?;
+        if lease_page(epoch) != page {
+            return Err("a lease that belongs elsewhere");
+        }
+        leases.push(Lease {
+            epoch,
+            id: LeaseId(get_i64(value)?),
+            ttl: get_i64(value)?,
+            remaining: get_i64(value)?,
+        });
+    }
+    Ok(TableEntry::Leases { page, leases })
 }
 
-/// Where a lease is kept.
-pub(super) fn lease_key(id: LeaseId) -> Bytes {
-    numbered(LEASE, id.0.cast_unsigned())
+/// Where the lease of this epoch is kept.
+pub(super) fn lease_page(epoch: u64) -> u64 {
+    epoch / LEASE_PAGE_EPOCHS
+}
+
+/// The epochs whose leases are kept there.
+pub(super) fn lease_page_epochs(page: u64) -> Range<u64> {
+    page * LEASE_PAGE_EPOCHS..(page + 1) * LEASE_PAGE_EPOCHS
 }
 
 fn numbered(kind: u8, number: u64) -> Bytes {
@@ -214,6 +246,10 @@ fn get_u8(buf: &mut Bytes) -> Result<u8, &'static str> {
 
 fn get_u64(buf: &mut Bytes) -> Result<u64, &'static str> {
     buf.try_get_u64().map_err(|_| SHORT)
+}
+
+fn get_i64(buf: &mut Bytes) -> Result<i64, &'static str> {
+    buf.try_get_i64().map_err(|_| SHORT)
 }
 
 fn get_text(buf: &mut Bytes) -> Result<String, &'static str> {
@@ -269,9 +305,18 @@ mod tests {
                 nonce,
                 member: MemberId(member)
             }),
-            (any::<[i64; 3]>(), any::<u64>()).prop_map(|([id, ttl, remaining], epoch)| {
-                TableEntry::Lease(Lease { id: LeaseId(id), ttl, remaining, epoch })
-            }),
+            (0u64..1 << 40, prop::collection::vec(any::<[i64; 3]>(), 0..9)).prop_map(
+                |(page, leases)| {
+                    let leases = lease_page_epochs(page).zip(leases);
+                    let lease = |(epoch, [id, ttl, remaining]): (u64, [i64; 3])| Lease {
+                        id: LeaseId(id),
+                        ttl,
+                        remaining,
+                        epoch,
+                    };
+                    TableEntry::Leases { page, leases: leases.map(lease).collect() }
+                }
+            ),
         ]
     }
 
@@ -285,7 +330,13 @@ mod tests {
         #[test]
         fn a_cut_or_grown_entry_is_refused_and_never_a_panic(entry in entries(), cut in 0usize..40) {
             let (key, value) = entry.encode();
-            prop_assume!(!matches!(entry, TableEntry::Membership(_)) && cut < value.len());
+            // Of leases, what is cut between two is whole.
+            let whole = match &entry {
+                TableEntry::Membership(_) => true,
+                TableEntry::Leases { .. } => cut % 32 == 0,
+                _ => false,
+            };
+            prop_assume!(!whole && cut < value.len());
             prop_assert!(TableEntry::decode(&key, &value.slice(..cut)).is_err());
             let grown = Bytes::from([&value[..], &[0]].concat());
             prop_assert!(TableEntry::decode(&key, &grown).is_err());

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    generation::{Current, Generation, Pin},
+    generation::{Current, Generation, Moment, Pin},
     hash::{self, KvHash},
     reader::Reader,
     records::{InMemory, OnDisk, Records},
@@ -104,6 +104,16 @@ impl View {
         self.current.get().leases.count()
     }
 
+    /// How many keys there are, give or take what is being applied.
+    pub fn keys(&self) -> usize {
+        self.current.get().index.alive()
+    }
+
+    /// How many reads are under way.
+    pub fn reads_under_way(&self) -> usize {
+        self.current.get().pins()
+    }
+
     /// How much the storage keeps.
     pub fn size(&self) -> StorageSize {
         self.current.get().storage.size()
@@ -144,7 +154,14 @@ impl View {
 
     /// Pins every revision that can be read.
     fn pin_all(&self) -> Result<Pin, CommandError> {
-        self.current.get().pin(|now| Ok(now.compacted))
+        self.pin(|now| Ok(now.compacted))
+    }
+
+    pub(super) fn pin(
+        &self,
+        choose: impl FnOnce(Moment) -> Result<Revision, CommandError>,
+    ) -> Result<Pin, CommandError> {
+        self.current.get().pin(choose)
     }
 }
 

@@ -26,3 +26,4 @@ mod join;
 mod leader;
 mod leases;
 mod restart;
+mod watching;

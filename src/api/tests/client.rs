@@ -1,6 +1,6 @@
 //! Runs a script's commands as an etcd client would.
 
-use std::{error::Error, fmt::Debug};
+use std::{error::Error, fmt::Debug, sync::Arc};
 
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Command, Context};
@@ -15,13 +15,17 @@ use tonic::{
 use super::{fake::FakeNode, ops};
 use crate::{
     api::{Options, routes},
+    fault::Fault,
+    lane::Lanes,
     node::{NodeError, TimeToLive},
     proto::etcdserverpb::{
         self as pb, RangeRequest, auth_client::AuthClient, cluster_client::ClusterClient,
         kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
     },
+    state::{Machine, MemoryStorage},
     stop::Stop,
     types::{AlarmKind, CommandError, KeyValue, LeaseId, MemberId, Revision},
+    watch::{self, WatchLanes, Watches},
 };
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -62,8 +66,9 @@ pub(super) struct Client {
     runtime: Runtime,
     node: FakeNode,
     channel: Channel,
-    /// Dropped, it would end the streams.
+    /// Dropped, they would end the streams.
     _stop: Stop,
+    _watch_lanes: WatchLanes,
 }
 
 impl Client {
@@ -73,7 +78,8 @@ impl Client {
         // Small, so that scripts can go beyond it.
         let options = Options { max_request_bytes: 4096, ..Options::default() };
         let stop = Stop::default();
-        let routes = routes(node.clone(), options, stop.stopping());
+        let (watches, watch_lanes) = runtime.block_on(async { nothing_to_watch() });
+        let routes = routes(node.clone(), watches, options, stop.stopping());
         let channel = runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}", listener.local_addr().unwrap());
@@ -81,7 +87,7 @@ impl Client {
             tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming(incoming));
             Endpoint::from_shared(url).unwrap().connect_lazy()
         });
-        Client { runtime, node, channel, _stop: stop }
+        Client { runtime, node, channel, _stop: stop, _watch_lanes: watch_lanes }
     }
 
     fn kv(&self) -> KvClient<Channel> {
@@ -342,6 +348,13 @@ impl Client {
         let asked = std::mem::take(&mut self.node.table().asked);
         asked.into_iter().map(|what| format!("node: {}", cut_text(what))).collect()
     }
+}
+
+/// The watches of an empty store. Those of a store that changes have a test of their own.
+fn nothing_to_watch() -> (Watches, WatchLanes) {
+    let machine = Machine::recover(Arc::new(MemoryStorage::default()), None, [], []).unwrap();
+    let options = watch::Options { fragment_bytes: 1 << 20, lanes: Lanes::Tasks };
+    Watches::start(options, &Arc::default(), machine.view(), Fault::default()).unwrap()
 }
 
 impl goldenscript::Runner for Client {

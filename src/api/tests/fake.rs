@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::{
     node::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status, TimeToLive},
@@ -24,6 +25,8 @@ pub(super) struct Table {
     pub asked: Vec<String>,
     pub header: Header,
     pub status: Status,
+    /// For long.
+    pub leader_lost: watch::Sender<bool>,
     /// The call after so many others fails with it.
     pub failure: Option<(u32, NodeError)>,
     /// In key order; no write changes it.
@@ -46,6 +49,7 @@ impl FakeNode {
             asked: Vec::new(),
             header,
             status,
+            leader_lost: watch::Sender::new(false),
             failure: None,
             keys: Vec::new(),
             leases: BTreeMap::new(),
@@ -129,10 +133,6 @@ fn writes(txn: &Txn) -> bool {
 impl NodePort for FakeNode {
     fn header(&self) -> Header {
         self.table().header
-    }
-
-    fn leader(&self) -> Option<MemberId> {
-        self.table().status.leader
     }
 
     async fn propose(&self, command: Command) -> Result<Applied, NodeError> {
@@ -228,6 +228,15 @@ impl NodePort for FakeNode {
 
     fn status(&self) -> Status {
         self.table().status.clone()
+    }
+
+    fn has_leader(&self) -> bool {
+        self.table().status.leader.is_some()
+    }
+
+    fn leader_lost(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut lost = self.table().leader_lost.subscribe();
+        async move { drop(lost.wait_for(|lost| *lost).await) }
     }
 }
 

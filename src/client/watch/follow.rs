@@ -93,6 +93,10 @@ impl Follower {
                 Ok(stream) => stream,
                 Err(error) => return self.end(error).await,
             };
+            let endpoint = stream.endpoint.clone();
+            if self.told.send(Ok(Notice::Resumed { endpoint })).await.is_err() {
+                return;
+            }
         }
     }
 

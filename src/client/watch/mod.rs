@@ -11,7 +11,11 @@ pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
 use tokio::{
     sync::{Notify, mpsc},
@@ -62,6 +66,10 @@ pub enum Notice {
         error: ClientError,
         from: i64,
     },
+    /// The watch goes on, at this endpoint.
+    Resumed {
+        endpoint: String,
+    },
 }
 
 /// Why a watch cannot go on.
@@ -73,14 +81,15 @@ pub enum WatchError {
          and the oldest that there is is {compact_revision}"
     )]
     Compacted {
+        header: ResponseHeader,
         /// The first revision that was not seen.
         from: i64,
         /// The first that can still be watched.
         compact_revision: i64,
     },
     /// A member ended it, and says why.
-    #[error("{0}")]
-    Canceled(String),
+    #[error("{reason}")]
+    Canceled { header: ResponseHeader, reason: String },
     /// No member takes it, or all refuse it.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -126,17 +135,23 @@ impl Watcher {
     /// # Errors
     /// Once the watch has ended: always the same.
     pub async fn notice(&mut self) -> Result<Notice, WatchError> {
+        poll_fn(|context| self.poll_notice(context)).await
+    }
+
+    /// As [`notice`](Self::notice), for whoever has many watches and waits for all of them.
+    pub fn poll_notice(&mut self, context: &mut Context<'_>) -> Poll<Result<Notice, WatchError>> {
         if let Some(error) = &self.ended {
-            return Err(error.clone());
+            return Poll::Ready(Err(error.clone()));
         }
-        let told = self.told.recv().await.unwrap_or_else(|| {
+        let told = ready!(self.told.poll_recv(context)).unwrap_or_else(|| {
             // Only a panic of the task ends it without a last word.
-            Err(WatchError::Canceled("the watch stopped by itself".into()))
+            let reason = "the watch stopped by itself".into();
+            Err(WatchError::Canceled { header: self.created, reason })
         });
         if let Err(error) = &told {
             self.ended = Some(error.clone());
         }
-        told
+        Poll::Ready(told)
     }
 
     /// Asks how far the watch has come; the answer is a [`Notice::Progress`].
@@ -154,12 +169,18 @@ impl Drop for Watcher {
 impl WatchError {
     /// Why a member canceled a watch that needs revision `from` next.
     fn of(answer: WatchResponse, from: i64) -> WatchError {
-        match answer.compact_revision {
-            0 if answer.cancel_reason.is_empty() => {
-                WatchError::Canceled("the member canceled the watch and does not say why".into())
-            }
-            0 => WatchError::Canceled(answer.cancel_reason),
-            compact_revision => WatchError::Compacted { from, compact_revision },
+        let header = answer.header.unwrap_or_default();
+        if answer.compact_revision > 0 {
+            return WatchError::Compacted {
+                header,
+                from,
+                compact_revision: answer.compact_revision,
+            };
         }
+        let reason = match answer.cancel_reason.as_str() {
+            "" => "the member canceled the watch and does not say why".into(),
+            _ => answer.cancel_reason,
+        };
+        WatchError::Canceled { header, reason }
     }
 }

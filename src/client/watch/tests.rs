@@ -41,6 +41,9 @@ async fn a_broken_watch_goes_on_at_the_next_member_where_it_was() {
         panic!("not interrupted");
     };
     assert_eq!(error.to_string(), "etcdserver: no leader");
+    let resumed = watcher.notice().await.unwrap();
+    let at = second.endpoint().to_string();
+    assert!(matches!(&resumed, Notice::Resumed { endpoint } if *endpoint == at), "{resumed:?}");
     assert_eq!(next(&mut watcher).await, [12]);
     assert_eq!((first.asked_from().await, second.asked_from().await), (0, 12));
 }
@@ -101,7 +104,7 @@ async fn a_compacted_watch_names_what_is_lost_and_what_is_left() {
     let at_once = client.watch(Watch::new("k").from_revision(3)).await.unwrap_err();
     for error in [late, again, at_once] {
         assert!(
-            matches!(error, WatchError::Compacted { from: 3, compact_revision: 7 }),
+            matches!(error, WatchError::Compacted { from: 3, compact_revision: 7, .. }),
             "{error:?}"
         );
     }
@@ -117,7 +120,10 @@ async fn a_watch_whose_place_is_compacted_while_it_is_away_ends() {
     let mut watcher = client(&[&server]).watch("k").await.unwrap();
     assert_eq!(next(&mut watcher).await, [10]);
     let error = watcher.next().await.unwrap_err();
-    assert!(matches!(error, WatchError::Compacted { from: 11, compact_revision: 30 }), "{error:?}");
+    assert!(
+        matches!(error, WatchError::Compacted { from: 11, compact_revision: 30, .. }),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@
 //!   first form of it.
 
 mod command;
+mod event;
 mod log;
 mod reply;
 mod request;
@@ -19,6 +20,7 @@ pub mod response;
 pub use command::{
     append_command, decode_commands, encode_commands, lease_id_from_wire, lease_id_to_wire,
 };
+pub use event::encode_event;
 
 /// Bytes that are not what their reader expects.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

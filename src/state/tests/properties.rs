@@ -412,9 +412,11 @@ fn an_installed_snapshot_replaces_all_that_later_reads_see_and_nothing_of_earlie
         Command::Put(Put { key: "a".into(), value: value.into(), ..Put::default() })
     };
     let (mut behind, mut ahead) = (Rig::new(), Rig::new());
-    behind.apply(&[put("old")]);
-    ahead.apply(&[put("old")]);
+    let leases = |id| Command::LeaseGrant { id: LeaseId(id), ttl: 60 };
+    behind.apply(&[put("old"), leases(1)]);
+    ahead.apply(&[put("old"), leases(1)]);
     ahead.apply(&[put("new"), Command::Compact(Revision(3))]);
+    ahead.apply(&[Command::LeaseRevoke(LeaseId(1)), leases(2)]);
     behind.publish();
     ahead.publish();
     let view = behind.machine.view();
@@ -427,7 +429,8 @@ fn an_installed_snapshot_replaces_all_that_later_reads_see_and_nothing_of_earlie
     behind.machine.replace(recovered);
 
     assert_eq!((view.revision(), view.compacted()), (Revision(3), Revision(3)));
-    assert_eq!(view.applied(), Some(LogPosition { term: TERM, index: 1 }));
+    assert_eq!(view.applied(), Some(LogPosition { term: TERM, index: 2 }));
+    assert_eq!((view.lease(LeaseId(1)), view.lease_count()), (None, 1));
     let (_, reply) = view.range(one).unwrap().finish().unwrap();
     assert_eq!(reply.kvs[0].value, "new");
     assert_eq!(begun.revision(), Revision(2));
