@@ -30,6 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "proto",
             "config",
             "disk",
+            "clock",
             "fault",
             "lane",
             "rng",
@@ -37,19 +38,20 @@ const LAYERS: &[(&str, &[&str])] = &[
             "types",
         ],
     ),
-    ("ctl", &["client", "proto"]),
+    ("ctl", &["client", "proto", "lane"]),
     ("client", &["proto"]),
     ("api", &["node", "watch", "proto", "stop", "types"]),
     // `config` for the bound on a request, which a message between members must hold.
-    ("peer", &["membership", "node", "raft", "proto", "config", "lane", "stop", "types"]),
+    (
+        "peer",
+        &["membership", "node", "raft", "proto", "config", "lane", "metrics", "stop", "types"],
+    ),
     ("membership", &["node", "raft", "proto", "disk", "rng", "stop", "types"]),
-    // Not a leaf: it renders what a node says of itself.
-    ("metrics", &["node", "types"]),
-    ("node", &["raft", "state", "proto", "fault", "lane", "stop", "types"]),
-    ("raft", &["state", "wal", "proto", "fault", "lane", "stop", "types"]),
+    ("node", &["raft", "state", "proto", "fault", "lane", "metrics", "rng", "stop", "types"]),
+    ("raft", &["state", "wal", "proto", "fault", "lane", "metrics", "stop", "types"]),
     ("watch", &["state", "proto", "fault", "lane", "types"]),
-    ("storage", &["state", "disk", "fault", "lane", "types"]),
-    ("wal", &["disk", "fault", "lane", "types"]),
+    ("storage", &["state", "disk", "fault", "lane", "metrics", "types"]),
+    ("wal", &["disk", "fault", "lane", "metrics", "types"]),
     ("state", &["types"]),
     ("proto", &["types"]),
     ("config", &[]),
@@ -57,6 +59,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("fault", &[]),
     ("lane", &[]),
+    ("metrics", &[]),
     ("rng", &[]),
     ("stop", &[]),
     ("types", &[]),
@@ -70,8 +73,12 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     ("tonic", &["server", "peer", "api", "client", "ctl", "proto"]),
     // `server` in a test of its own, which parses a command line.
     ("clap", &["bin", "config", "ctl", "server"]),
+    ("clap_mangen", &["ctl"]),
+    ("indicatif", &["ctl"]),
+    ("ratatui", &["ctl"]),
     ("axum", &["server", "api"]),
     ("getrandom", &["rng"]),
+    ("opentelemetry", &["server"]),
 ];
 
 /// Layers whose answers depend on nothing but their input, on every member, for ever.

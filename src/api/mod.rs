@@ -7,6 +7,7 @@
 //! ```text
 //! validate, overlap   what is refused before the node sees it
 //! kv, range_stream    keys and values
+//! lease               leases, and the streams that keep them alive
 //! cluster             members
 //! maintenance         how a member is doing
 //! watch               changes of keys
@@ -17,6 +18,7 @@ mod cluster;
 mod errors;
 mod header;
 mod kv;
+mod lease;
 mod maintenance;
 mod overlap;
 mod range_stream;
@@ -38,7 +40,8 @@ use tonic::{Status, service::Routes};
 use crate::{
     node::NodePort,
     proto::etcdserverpb::{
-        cluster_server::ClusterServer, kv_server::KvServer, maintenance_server::MaintenanceServer,
+        cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
+        maintenance_server::MaintenanceServer,
     },
     stop::Stopping,
     watch::Watches,
@@ -95,15 +98,17 @@ pub fn routes<N: NodePort>(
     let watch = watch::WatchService {
         node: node.clone(),
         watches,
-        stopping,
+        stopping: stopping.clone(),
         progress_interval: options.watch_progress_interval,
         message_bytes_max: message_bytes,
     };
     let kv = kv::KvService::new(node.clone(), options);
+    let lease = lease::LeaseService::new(node.clone(), stopping);
     let cluster = cluster::ClusterService::new(node.clone());
     let maintenance = maintenance::MaintenanceService::new(node);
 
     let routes = Routes::new(KvServer::new(kv).max_decoding_message_size(message_bytes))
+        .add_service(LeaseServer::new(lease).max_decoding_message_size(message_bytes))
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(message_bytes))
         .add_service(MaintenanceServer::new(maintenance).max_decoding_message_size(message_bytes));
     let router = routes.into_axum_router().fallback(unknown_method);

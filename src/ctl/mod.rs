@@ -3,9 +3,11 @@
 //!
 //! A command goes through three steps that know nothing of each other: arguments and standard
 //! input become a [`Request`]; the request is called and becomes an [`Answer`](print::Answer); the
-//! answer is printed by pure functions, one file for each format.
+//! answer is printed by pure functions, one file for each format. Verbs that last (`watch`, `lease
+//! keep-alive`) have many answers, and print each on their [`Screen`].
 //! Nothing is sent before all arguments and the output format are known to be good.
 
+mod bench;
 mod cli;
 mod compaction;
 mod completion;
@@ -15,14 +17,19 @@ mod error;
 mod get;
 mod gotext;
 mod keys;
+mod lease;
+mod man;
 mod member;
 mod print;
 mod put;
 mod request;
+mod screen;
 #[cfg(test)]
 mod tests;
+mod top;
 mod txn;
 mod txn_grammar;
+mod watch;
 
 use std::{
     ffi::OsString,
@@ -33,12 +40,17 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 pub use self::error::CtlError;
 use self::{
+    bench::BenchArgs,
     cli::{Cli, Format, Global, Verb},
     error::exit,
     get::GetArgs,
+    lease::LeaseRequest,
     member::MemberVerb,
     print::Style,
     request::{Connection, Request},
+    screen::{Screen, interrupted},
+    top::TopArgs,
+    watch::Feed,
 };
 use crate::client::Timeouts;
 
@@ -50,7 +62,7 @@ const DEFAULT_ENDPOINT: &str = "127.0.0.1:2379";
 
 /// What a command may touch of the process it runs in.
 pub struct Surroundings<'a> {
-    pub stdin: &'a mut dyn BufRead,
+    pub stdin: Box<dyn BufRead + Send>,
     pub stdout: &'a mut dyn Write,
     pub stderr: &'a mut dyn Write,
     pub env: &'a dyn Fn(&str) -> Option<String>,
@@ -88,32 +100,68 @@ pub fn run(args: impl IntoIterator<Item = OsString>, around: &mut Surroundings<'
 fn execute(cli: Cli, around: &mut Surroundings<'_>) -> Result<u8, CtlError> {
     let value_only = matches!(&cli.verb, Verb::Get(GetArgs { print_value_only: true, .. }));
     let style = Style { hex: cli.global.hex, value_only };
-    let request = match prepare(cli.verb, cli.global.write_out, around)? {
-        Prepared::Ask(request) => request,
-        Prepared::Say(text) => {
-            around.stdout.write_all(&text)?;
-            around.stdout.flush()?;
-            return Ok(exit::OK);
-        }
-    };
-    let connection = connection(&cli.global, around.env)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(request.call(&connection))?;
-
-    let printed = print::render(&outcome.answer, cli.global.write_out, style)?;
-    around.stderr.write_all(&printed.stderr)?;
-    for complaint in &outcome.complaints {
-        writeln!(around.stderr, "{complaint}")?;
+    let format = cli.global.write_out;
+    let prepared = prepare(cli.verb, format, around)?;
+    if let Prepared::Say(text) = prepared {
+        around.stdout.write_all(&text)?;
+        around.stdout.flush()?;
+        return Ok(exit::OK);
     }
-    around.stdout.write_all(&printed.stdout)?;
-    around.stdout.flush()?;
-    Ok(if outcome.complaints.is_empty() { exit::OK } else { exit::ERROR })
+    let connection = connection(&cli.global, around.env)?;
+    let runtime = match &prepared {
+        // Load is made by all processors.
+        Prepared::Bench(_) => tokio::runtime::Builder::new_multi_thread().enable_all().build()?,
+        _ => tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+    };
+    let interactive = around.interactive;
+    let stdin = std::mem::replace(&mut around.stdin, Box::new(io::empty()));
+    let mut screen = Screen { stdout: around.stdout, stderr: around.stderr, format, style };
+    runtime.block_on(async {
+        if let Prepared::Bench(args) = prepared {
+            return args.run(&connection, interactive, &mut screen).await;
+        }
+        tokio::select! {
+            code = perform(prepared, &connection, stdin, &mut screen) => code,
+            () = interrupted() => Ok(exit::BY_CTRL_C),
+        }
+    })
 }
 
-/// What is left to do once arguments and standard input are read.
+/// Asks, and prints the answer or the answers; answers the exit code.
+async fn perform(
+    prepared: Prepared,
+    connection: &Connection,
+    stdin: Box<dyn BufRead + Send>,
+    screen: &mut Screen<'_>,
+) -> Result<u8, CtlError> {
+    match prepared {
+        Prepared::Say(_) | Prepared::Bench(_) => Ok(exit::OK),
+        Prepared::Ask(request) => {
+            let outcome = request.call(connection).await?;
+            screen.print(&outcome.answer)?;
+            for complaint in &outcome.complaints {
+                screen.complain(complaint)?;
+            }
+            Ok(if outcome.complaints.is_empty() { exit::OK } else { exit::ERROR })
+        }
+        Prepared::Lease(request) => lease::run(request, &connection.client(), screen).await,
+        Prepared::Top(args, columns) => args.run(connection, columns, screen).await,
+        Prepared::Watch(feed) => {
+            match watch::follow(feed, stdin, &connection.client(), screen).await? {}
+        }
+    }
+}
+
+/// What is left to do once arguments are read, and standard input where it is part of them.
 enum Prepared {
-    Ask(Request),
     Say(Vec<u8>),
+    Ask(Request),
+    Lease(LeaseRequest),
+    Watch(Feed),
+    /// With the width of the terminal, if it is known.
+    Top(TopArgs, Option<u16>),
+    /// Has a way of its own with Ctrl-C.
+    Bench(BenchArgs),
 }
 
 fn prepare(
@@ -121,7 +169,10 @@ fn prepare(
     format: Format,
     around: &mut Surroundings<'_>,
 ) -> Result<Prepared, CtlError> {
-    if matches!(verb, Verb::Get(_) | Verb::Put(_) | Verb::Del(_) | Verb::Txn(_)) {
+    if matches!(
+        verb,
+        Verb::Get(_) | Verb::Put(_) | Verb::Del(_) | Verb::Txn(_) | Verb::Watch(_) | Verb::Lease(_)
+    ) {
         print::refuse_table(format)?;
     }
     Ok(Prepared::Ask(match verb {
@@ -137,7 +188,18 @@ fn prepare(
             }
             Request::Del { request: args.request(), pause: warning.is_some() }
         }
-        Verb::Txn(args) => Request::Txn(args.request(around.stdin, around.stdout)?),
+        Verb::Txn(args) => Request::Txn(args.request(&mut around.stdin, around.stdout)?),
+        Verb::Lease(args) => return Ok(Prepared::Lease(args.request()?)),
+        Verb::Bench(args) => {
+            args.check()?;
+            return Ok(Prepared::Bench(args));
+        }
+        Verb::Top(args) => {
+            args.check()?;
+            let columns = (around.env)("COLUMNS").and_then(|columns| columns.parse().ok());
+            return Ok(Prepared::Top(args, columns));
+        }
+        Verb::Watch(args) => return Ok(Prepared::Watch(args.feed(around.env)?)),
         Verb::Compaction(args) => Request::Compaction(args.request()),
         Verb::Member(args) => match args.verb {
             MemberVerb::List => Request::MemberList,
@@ -145,6 +207,7 @@ fn prepare(
         Verb::Endpoint(args) => Request::Endpoint(args),
         Verb::Version => return Ok(Prepared::Say(version().into_bytes())),
         Verb::Completion(args) => return Ok(Prepared::Say(args.script())),
+        Verb::Man(args) => return Ok(Prepared::Say(args.pages()?)),
     }))
 }
 

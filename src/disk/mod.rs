@@ -56,6 +56,8 @@ pub trait FileLock: Debug + Send + Sync + 'static {}
 
 /// An open file. Methods take `&self`: writers to one range coordinate among themselves.
 pub trait File: Debug + Send + Sync + 'static {
+    /// Reads what is there from `offset` on into `buf`, and says how much; nothing: the file ends here.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Fills `buf` from `offset`; a file that ends before is an error of kind `UnexpectedEof`.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
     /// Writes all of `buf` at `offset`, growing the file if needed.
@@ -82,12 +84,11 @@ pub fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
 pub fn read_to_end(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let file = disk.open(path, Open::Read)?;
     let mut all = Vec::new();
-    let mut byte = [0];
+    let mut some = [0; 4096];
     loop {
-        match file.read_exact_at(&mut byte, all.len() as u64) {
-            Ok(()) => all.push(byte[0]),
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(all),
-            Err(e) => return Err(e),
+        match file.read_at(&mut some, all.len() as u64)? {
+            0 => return Ok(all),
+            read => all.extend_from_slice(&some[..read]),
         }
     }
 }

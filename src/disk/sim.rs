@@ -426,6 +426,17 @@ impl Drop for SimLock {
 }
 
 impl File for SimFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut mount = self.disk.mounted()?;
+        let file = mount.names.file(self.node)?;
+        let left = (file.len() as u64).saturating_sub(offset);
+        let read = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
+        if read > 0 {
+            file.read(&mut buf[..read], offset as usize)?;
+        }
+        Ok(read)
+    }
+
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.disk.mounted()?.names.file(self.node)?.read(buf, offset as usize)
     }

@@ -11,10 +11,14 @@ use tokio::{
     time::Instant,
 };
 
+use tracing::field::Empty;
+
 use super::{
     forward::{self, LeaderLink},
     leader,
-    port::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status},
+    leases::{self, LeaderSide, LeaseCounters, Lessor, Query, Want},
+    metrics::NodeMetrics,
+    port::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status, TimeToLive},
     proposals::{self, Proposal, Ways},
     reads::{self, Confirm, Read},
 };
@@ -22,11 +26,13 @@ use crate::{
     fault::Fault,
     lane::{Lane, Lanes},
     proto::convert,
-    raft::Raft,
+    raft::{Raft, SLOW},
+    rng::Rng,
     state::{Attempt, ReadError, StorageError, View, reads_only},
     stop::Stop,
     types::{
-        AlarmKind, ClusterId, Command, CommandError, MemberId, Range, Revision, Txn, TxnReply,
+        AlarmKind, ClusterId, Command, CommandError, LeaseId, MemberId, Range, Revision, Txn,
+        TxnReply,
     },
 };
 
@@ -41,6 +47,9 @@ const READ_LANES: usize = 2;
 /// Reads waiting for such a lane, at most.
 const WAITING_READS: usize = 1024;
 
+/// Renewals of leases, and questions about them, that wait; beyond, who asks waits to ask.
+const WAITING_LEASES: usize = 16_384;
+
 /// What a node is made from.
 #[derive(Debug, Clone)]
 pub struct NodeOptions {
@@ -50,6 +59,10 @@ pub struct NodeOptions {
     pub quota_bytes: u64,
     pub max_request_bytes: usize,
     pub lanes: Lanes,
+    /// For the ids of leases.
+    pub rng: Arc<dyn Rng>,
+    /// Follows the state of `raft`.
+    pub lessor: Arc<Lessor>,
 }
 
 /// Cheap to clone; all clones are the same member.
@@ -65,11 +78,14 @@ struct Inner {
     fault: Fault,
     proposals: mpsc::UnboundedSender<Proposal>,
     reads: mpsc::UnboundedSender<Read>,
-    confirmations: mpsc::UnboundedSender<Confirm>,
+    leader_side: LeaderSide,
+    lease_queries: mpsc::UnboundedSender<Query>,
     disk_reads: ReadLanes,
     commands: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     waiting_reads: Arc<Semaphore>,
+    waiting_leases: Arc<Semaphore>,
+    metrics: Arc<NodeMetrics>,
     leader_lost: watch::Receiver<bool>,
 }
 
@@ -123,7 +139,11 @@ impl Node {
         let (proposals, proposals_rx) = mpsc::unbounded_channel();
         let (reads, reads_rx) = mpsc::unbounded_channel();
         let (confirmations, confirm_rx) = mpsc::unbounded_channel();
+        let metrics = Arc::<NodeMetrics>::default();
         let ways = Ways { raft: raft.clone(), forward: forward_tx.clone() };
+        let (lease_queries, queries_rx) = mpsc::unbounded_channel();
+        let lessor = options.lessor.clone();
+        let leader_side = LeaderSide { raft: raft.clone(), confirm: confirmations.clone(), lessor };
         let leadership = raft.watch_leadership();
         let (lost, leader_lost) = watch::channel(false);
         let tasks = vec![
@@ -131,10 +151,24 @@ impl Node {
             tokio::spawn(forward::run(link, forward_rx, leadership, stopping.clone())),
             tokio::spawn(proposals::run(ways, proposals_rx, stopping.clone())),
             tokio::spawn(reads::confirm(raft.clone(), confirm_rx, stopping.clone())),
-            tokio::spawn(reads::index(
+            tokio::spawn(leases::expire(
                 raft.clone(),
-                confirmations.clone(),
-                forward_tx,
+                leader_side.lessor.clone(),
+                stopping.clone(),
+            )),
+            tokio::spawn(leases::ask(
+                leader_side.clone(),
+                forward_tx.clone(),
+                queries_rx,
+                stopping.clone(),
+            )),
+            tokio::spawn(reads::index(
+                reads::Ways {
+                    raft: raft.clone(),
+                    confirm: confirmations,
+                    forward: forward_tx,
+                    metrics: metrics.clone(),
+                },
                 reads_rx,
                 stopping,
             )),
@@ -155,11 +189,14 @@ impl Node {
             fault,
             proposals,
             reads,
-            confirmations,
+            leader_side,
+            lease_queries,
             disk_reads: disk_reads.clone(),
             commands: Arc::new(Semaphore::new(INFLIGHT_COMMANDS)),
             bytes: Arc::new(Semaphore::new(INFLIGHT_BYTES / SHARE_BYTES)),
             waiting_reads: Arc::new(Semaphore::new(WAITING_READS)),
+            waiting_leases: Arc::new(Semaphore::new(WAITING_LEASES)),
+            metrics,
             leader_lost,
         };
         let tasks = NodeTasks { tasks, lanes, disk_reads, stop };
@@ -170,8 +207,39 @@ impl Node {
         &self.inner.raft
     }
 
+    /// What this member has seen of leases.
+    pub fn lease_counters(&self) -> LeaseCounters {
+        self.inner.options.lessor.counters(&self.inner.view)
+    }
+
+    pub fn metrics(&self) -> &NodeMetrics {
+        &self.inner.metrics
+    }
+
+    /// Commands of this member's clients that are under way.
+    pub fn pending_proposals(&self) -> usize {
+        INFLIGHT_COMMANDS - self.inner.commands.available_permits()
+    }
+
     pub(super) fn confirmations(&self) -> &mpsc::UnboundedSender<Confirm> {
-        &self.inner.confirmations
+        &self.inner.leader_side.confirm
+    }
+
+    pub(super) fn leader_side(&self) -> &LeaderSide {
+        &self.inner.leader_side
+    }
+
+    /// Asks the leader.
+    async fn ask_of_lease(&self, lease: LeaseId, want: Want) -> Result<leases::Answer, NodeError> {
+        let inner = &self.inner;
+        let share = inner.waiting_leases.clone().acquire_owned().await;
+        let share = share.map_err(|_| NodeError::Stopped)?;
+        let deadline = Instant::now() + inner.raft.timing().request_timeout();
+        let (reply, answer) = oneshot::channel();
+        let query = Query { lease, want, deadline, reply, share };
+        inner.lease_queries.send(query).map_err(|_| NodeError::Stopped)?;
+        // Answered in any case: the rounds keep to their own time limit.
+        answer.await.unwrap_or(Err(NodeError::Stopped))
     }
 
     /// Why this member takes no writes now, if so.
@@ -208,12 +276,15 @@ impl Node {
         };
         let lane = self.inner.waiting_reads.available_permits() % READ_LANES;
         let (tx, rx) = oneshot::channel();
-        let view = self.inner.view.clone();
+        let node = self.clone();
         let work: DiskRead = Box::new(move || {
             // It counts until it is done, also for a caller who has given up; but is not done for him.
             let _waiting = waiting;
             if !tx.is_closed() {
-                let _ = tx.send(read(&view));
+                let begun = Instant::now();
+                let read = read(&node.inner.view);
+                node.note_slow_read(begun.elapsed());
+                let _ = tx.send(read);
             }
         });
         let sent = {
@@ -227,6 +298,31 @@ impl Node {
             Ok(result) => result.map_err(|e| self.read_failed(e)),
             Err(_) => Err(NodeError::Stopped),
         }
+    }
+
+    fn note_slow_read(&self, took: Duration) {
+        if took > SLOW {
+            self.inner.metrics.slow_reads.increment();
+            let at = self.inner.view.applied().unwrap_or_default();
+            let revision = self.inner.view.revision().0;
+            tracing::warn!(
+                term = at.term.0,
+                index = at.index,
+                revision,
+                ?took,
+                "a read took too long"
+            );
+        }
+    }
+
+    async fn read_range(&self, range: Range) -> Result<RangeAt, NodeError> {
+        let read = self.inner.view.range(range)?;
+        let read = match read.in_memory().map_err(|e| self.storage_failed(&e))? {
+            Attempt::Done(revision, reply) => return Ok(RangeAt { revision, reply }),
+            Attempt::Unfinished(read) => read,
+        };
+        let (revision, reply) = self.on_lane(move |_| Ok(read.finish()?)).await?;
+        Ok(RangeAt { revision, reply })
     }
 
     fn read_failed(&self, error: ReadError) -> NodeError {
@@ -246,10 +342,27 @@ impl Node {
 /// Whether a command needs room. Deletes and compactions make room.
 fn needs_room(command: &Command) -> bool {
     match command {
-        Command::Put(_) => true,
+        Command::Put(_) | Command::LeaseGrant { .. } => true,
         Command::Txn(txn) => !reads_only(txn),
         _ => false,
     }
+}
+
+/// Only positive ids are chosen, as in etcd; a client may choose any.
+fn random_lease(rng: &dyn Rng) -> LeaseId {
+    loop {
+        let id = LeaseId((rng.next_u64() >> 1).cast_signed());
+        if id != LeaseId::default() {
+            return id;
+        }
+    }
+}
+
+/// A lease should outlive a change of leader, in which nobody can renew it: one and a half election
+/// timeouts, in whole seconds, as in etcd.
+fn shortest_lease(election_timeout: Duration) -> i64 {
+    let whole = (election_timeout * 3 / 2).as_millis().div_ceil(1000);
+    i64::try_from(whole).unwrap_or(i64::MAX)
 }
 
 impl NodePort for Node {
@@ -283,27 +396,34 @@ impl NodePort for Node {
         };
         let deadline = Instant::now() + inner.raft.timing().request_timeout();
         let (reply, answer) = oneshot::channel();
-        let proposal = Proposal { command, deadline, reply, share: (slot, share) };
+        let bytes = command.len();
+        let span = tracing::debug_span!("propose", bytes, term = Empty, index = Empty);
+        let proposal =
+            Proposal { command, deadline, reply, share: (slot, share), span: span.clone() };
         inner.proposals.send(proposal).map_err(|_| NodeError::Stopped)?;
-        match tokio::time::timeout_at(deadline, answer).await {
+        let answer = match tokio::time::timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => answer,
             // The task that held it is gone: it may have been sent.
             Ok(Err(_)) => Err(NodeError::LeaderChanged),
             Err(_) => Err(NodeError::Timeout),
+        };
+        if !matches!(answer, Ok(_) | Err(NodeError::Command(_))) {
+            inner.metrics.proposals_failed.increment();
         }
+        answer
     }
 
     async fn range(&self, range: Range, serializable: bool) -> Result<RangeAt, NodeError> {
         if !serializable {
             self.linearize().await?;
         }
-        let read = self.inner.view.range(range)?;
-        let read = match read.in_memory().map_err(|e| self.storage_failed(&e))? {
-            Attempt::Done(revision, reply) => return Ok(RangeAt { revision, reply }),
-            Attempt::Unfinished(read) => read,
-        };
-        let (revision, reply) = self.on_lane(move |_| Ok(read.finish()?)).await?;
-        Ok(RangeAt { revision, reply })
+        let begun = Instant::now();
+        let read = self.read_range(range).await;
+        let metrics = &self.inner.metrics;
+        metrics.ranges.increment();
+        let histogram = if read.is_ok() { &metrics.range } else { &metrics.range_failed };
+        histogram.observe(begun.elapsed());
+        read
     }
 
     async fn read_txn(
@@ -314,6 +434,7 @@ impl NodePort for Node {
         if !serializable {
             self.linearize().await?;
         }
+        self.inner.metrics.count_txn(&txn);
         let view = &self.inner.view;
         match view.read_txn_in_memory(&txn).map_err(|e| self.read_failed(e))? {
             Some(done) => Ok(done),
@@ -322,7 +443,9 @@ impl NodePort for Node {
     }
 
     async fn hash_kv(&self, revision: Revision) -> Result<(u32, Revision, Revision), NodeError> {
+        let begun = Instant::now();
         let hash = self.on_lane(move |view| view.hash_kv(revision)).await?;
+        self.inner.metrics.hash.observe(begun.elapsed());
         Ok((hash.hash, hash.compacted, hash.revision))
     }
 
@@ -334,6 +457,44 @@ impl NodePort for Node {
             Ok(Err(_)) => Err(NodeError::Stopped),
             Err(_) => Err(NodeError::Timeout),
         }
+    }
+
+    async fn lease_grant(&self, id: LeaseId, ttl: i64) -> Result<(LeaseId, Applied), NodeError> {
+        let id = if id == LeaseId::default() { random_lease(&*self.inner.options.rng) } else { id };
+        let ttl = ttl.max(shortest_lease(self.inner.raft.timing().election_timeout));
+        Ok((id, self.propose(Command::LeaseGrant { id, ttl }).await?))
+    }
+
+    async fn lease_renew(&self, id: LeaseId) -> Result<Option<i64>, NodeError> {
+        Ok(self.ask_of_lease(id, Want::Renewal).await?.seconds)
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        id: LeaseId,
+        keys: bool,
+    ) -> Result<Option<TimeToLive>, NodeError> {
+        let leases::Answer { seconds, index } = self.ask_of_lease(id, Want::Remaining).await?;
+        let Some(remaining) = seconds else { return Ok(None) };
+        let applied = self.inner.raft.applied_at_least(index);
+        match tokio::time::timeout(self.inner.raft.timing().request_timeout(), applied).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(NodeError::Stopped),
+            Err(_) => return Err(NodeError::Timeout),
+        }
+        // There may be a million keys: not on this thread.
+        let found = if keys {
+            self.on_lane(move |view| Ok(view.lease_with_keys(id))).await?
+        } else {
+            self.inner.view.lease(id).map(|lease| (lease, Vec::new()))
+        };
+        Ok(found.map(|(lease, keys)| TimeToLive { granted: lease.ttl, remaining, keys }))
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>, NodeError> {
+        self.linearize().await?;
+        let leases = self.on_lane(|view| Ok(view.leases())).await?;
+        Ok(leases.into_iter().map(|lease| lease.id).collect())
     }
 
     async fn members(&self, linearizable: bool) -> Result<Vec<Member>, NodeError> {

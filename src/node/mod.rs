@@ -14,12 +14,16 @@
 
 mod forward;
 mod leader;
+mod leases;
 mod member;
+mod metrics;
 mod port;
 mod proposals;
 mod reads;
 mod served;
 
 pub use forward::{Answers, LeaderLink, LinkError};
+pub use leases::{LeaseCounters, Lessor};
 pub use member::{Node, NodeOptions, NodeTasks};
-pub use port::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status};
+pub use metrics::NodeMetrics;
+pub use port::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status, TimeToLive};

@@ -9,15 +9,17 @@ use tokio::{
     time::Instant,
 };
 
+use tracing::{Instrument, Span};
+
 use super::{
     forward::{Forward, Outcome},
     port::{Applied, NodeError},
 };
 use crate::{
     proto::convert::WireError,
-    raft::{ProposeError, Raft},
+    raft::{ProposeError, Raft, SLOW},
     stop::Stopping,
-    types::{CommandError, Reply, Term},
+    types::{CommandError, LogPosition, Reply, Term},
 };
 
 /// Commands in one entry, at most.
@@ -36,6 +38,8 @@ pub(super) struct Proposal {
     pub(super) reply: oneshot::Sender<Result<Applied, NodeError>>,
     /// Its share of what may be in flight; given back when it is answered.
     pub(super) share: Share,
+    /// Told where in the log it is, once it is there.
+    pub(super) span: Span,
 }
 
 /// A command, and its bytes.
@@ -45,17 +49,36 @@ type Share = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 struct Batch {
     commands: Bytes,
     deadline: Instant,
-    waiting: Vec<(oneshot::Sender<Result<Applied, NodeError>>, Share)>,
+    waiting: Vec<Waiting>,
+}
+
+/// Who waits for one command's answer.
+struct Waiting {
+    reply: oneshot::Sender<Result<Applied, NodeError>>,
+    span: Span,
+    _share: Share,
 }
 
 impl Batch {
     fn fail(self, error: &NodeError) {
-        for (reply, _share) in self.waiting {
+        for Waiting { reply, .. } in self.waiting {
             let _ = reply.send(Err(error.clone()));
         }
     }
 
-    fn answer(self, term: Term, replies: Vec<Result<Reply, CommandError>>) {
+    /// A span of its own, since it is the work of many: it follows from each of theirs.
+    fn span(&self) -> Span {
+        let (commands, bytes) = (self.waiting.len(), self.commands.len());
+        let span = tracing::debug_span!(parent: None, "batch", commands, bytes);
+        if !span.is_disabled() {
+            for waiting in &self.waiting {
+                span.follows_from(&waiting.span);
+            }
+        }
+        span
+    }
+
+    fn answer(self, at: LogPosition, replies: Vec<Result<Reply, CommandError>>) {
         if replies.len() != self.waiting.len() {
             tracing::error!(
                 commands = self.waiting.len(),
@@ -64,7 +87,11 @@ impl Batch {
             );
             return self.fail(&NodeError::LeaderChanged);
         }
-        for ((waiting, _share), reply) in self.waiting.into_iter().zip(replies) {
+        let term = at.term;
+        for (Waiting { reply: waiting, span, .. }, reply) in self.waiting.into_iter().zip(replies) {
+            span.record("term", term.0).record("index", at.index);
+            // Before the answer: the span ends where it began.
+            drop(span);
             let answer = reply.map(|reply| Applied { term, reply }).map_err(NodeError::Command);
             // Whoever asked may have given up: the write stands all the same.
             let _ = waiting.send(answer);
@@ -96,7 +123,10 @@ pub(super) async fn run(
         }
         // Who has given up is told "unknown" already; that nothing was sent is certain still.
         waiting.retain(|proposal| !proposal.reply.is_closed());
-        let batches = into_batches(&mut waiting).into_iter().map(|batch| submit(&ways, batch));
+        let batches = into_batches(&mut waiting).into_iter().map(|batch| {
+            let span = batch.span();
+            submit(&ways, batch).instrument(span)
+        });
         let mut under_way = join_all(batches);
         tokio::select! {
             _ = &mut under_way => continue,
@@ -145,7 +175,8 @@ fn close_batch(proposals: Vec<Proposal>, bytes: usize) -> Batch {
         } else {
             buffer.extend_from_slice(&proposal.command);
         }
-        waiting.push((proposal.reply, proposal.share));
+        let Proposal { reply, span, share: _share, .. } = proposal;
+        waiting.push(Waiting { reply, span, _share });
     }
     if !one {
         commands = buffer.freeze();
@@ -156,7 +187,8 @@ fn close_batch(proposals: Vec<Proposal>, bytes: usize) -> Batch {
 /// Brings a batch to the leader, again and again as long as it certainly was not appended.
 async fn submit(ways: &Ways, batch: Batch) {
     let mut leadership = ways.raft.watch_leadership();
-    let no_leader_after = Instant::now() + ways.raft.timing().leader_wait();
+    let begun = Instant::now();
+    let no_leader_after = begun + ways.raft.timing().leader_wait();
     loop {
         let now = leadership.now();
         let tried = match now.leader {
@@ -165,7 +197,10 @@ async fn submit(ways: &Ways, batch: Batch) {
             None => Err(Miss::NotAppended),
         };
         match tried {
-            Ok((term, replies)) => return batch.answer(term, replies),
+            Ok((at, replies)) => {
+                note_slow(ways, &batch, at, begun.elapsed());
+                return batch.answer(at, replies);
+            }
             Err(Miss::Busy) => return batch.fail(&NodeError::TooManyRequests),
             Err(Miss::Unknown) => return batch.fail(&NodeError::LeaderChanged),
             Err(Miss::Late) => return batch.fail(&NodeError::Timeout),
@@ -181,6 +216,22 @@ async fn submit(ways: &Ways, batch: Batch) {
     }
 }
 
+/// A line for a batch, not for each of its commands: there is a bound on how many there can be.
+fn note_slow(ways: &Ways, batch: &Batch, at: LogPosition, took: Duration) {
+    if took > SLOW {
+        let revision = ways.raft.view().revision().0;
+        let commands = batch.waiting.len();
+        tracing::warn!(
+            term = at.term.0,
+            index = at.index,
+            revision,
+            commands,
+            ?took,
+            "proposals took too long"
+        );
+    }
+}
+
 enum Miss {
     NotAppended,
     Busy,
@@ -189,7 +240,7 @@ enum Miss {
     Late,
 }
 
-type Tried = Result<(Term, Vec<Result<Reply, CommandError>>), Miss>;
+type Tried = Result<(LogPosition, Vec<Result<Reply, CommandError>>), Miss>;
 
 async fn propose_here(ways: &Ways, batch: &Batch) -> Tried {
     let proposed = ways.raft.propose(batch.commands.clone());
@@ -198,7 +249,7 @@ async fn propose_here(ways: &Ways, batch: &Batch) -> Tried {
         return Err(Miss::Late);
     };
     match proposed {
-        Ok(done) => Ok((done.position.term, done.replies)),
+        Ok(done) => Ok((done.position, done.replies)),
         Err(ProposeError::NotLeader(_)) => Err(Miss::NotAppended),
         Err(ProposeError::Unknown(why)) => {
             tracing::debug!(why, "a proposal's outcome is unknown");
@@ -216,15 +267,15 @@ async fn propose_there(ways: &Ways, batch: &Batch) -> Tried {
     match outcome {
         Ok(Ok(Outcome::Proposed(proposed))) => {
             let position = proposed.position.unwrap_or_default();
-            let term = Term(position.term);
+            let at = LogPosition { term: Term(position.term), index: position.index };
             // Who wrote through this member reads it here next, perhaps without asking the leader.
             // Done it is in any case, so a late apply is no failure.
-            let applied = ways.raft.applied_at_least(position.index);
+            let applied = ways.raft.applied_at_least(at.index);
             let _ = tokio::time::timeout_at(batch.deadline, applied).await;
             let replies: Result<Vec<_>, WireError> =
                 proposed.replies.into_iter().map(TryInto::try_into).collect();
             match replies {
-                Ok(replies) => Ok((term, replies)),
+                Ok(replies) => Ok((at, replies)),
                 Err(e) => {
                     tracing::warn!(error = %e, "the leader's answer is unreadable");
                     Err(Miss::Unknown)
@@ -233,7 +284,9 @@ async fn propose_there(ways: &Ways, batch: &Batch) -> Tried {
         }
         Ok(Ok(Outcome::NotAppended)) => Err(Miss::NotAppended),
         Ok(Ok(Outcome::Busy)) => Err(Miss::Busy),
-        Ok(Ok(Outcome::ReadIndex(_) | Outcome::Unknown) | Err(_)) => Err(Miss::Unknown),
+        Ok(Ok(Outcome::ReadIndex(_) | Outcome::Leases(_) | Outcome::Unknown) | Err(_)) => {
+            Err(Miss::Unknown)
+        }
         Err(_) => Err(Miss::Late),
     }
 }

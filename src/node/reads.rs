@@ -5,15 +5,18 @@
 //! all reads of this member. Each takes everything that waited before its request goes out, so that
 //! no read is answered by an index older than itself (Raft dissertation, §6.4).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
 
+use tracing::{Instrument, Span, field::Empty};
+
 use super::{
     forward::{Forward, Outcome},
+    metrics::NodeMetrics,
     port::NodeError,
 };
 use crate::{
@@ -55,11 +58,17 @@ pub(super) async fn confirm(
     }
 }
 
+/// What a round needs.
+pub(super) struct Ways {
+    pub(super) raft: Raft,
+    pub(super) confirm: mpsc::UnboundedSender<Confirm>,
+    pub(super) forward: mpsc::UnboundedSender<Forward>,
+    pub(super) metrics: Arc<NodeMetrics>,
+}
+
 /// This member's reads.
 pub(super) async fn index(
-    raft: Raft,
-    confirm: mpsc::UnboundedSender<Confirm>,
-    forward: mpsc::UnboundedSender<Forward>,
+    ways: Ways,
     mut inbox: mpsc::UnboundedReceiver<Read>,
     mut stopping: Stopping,
 ) {
@@ -69,10 +78,16 @@ pub(super) async fn index(
             () = stopping.wait() => return,
             n = inbox.recv_many(&mut waiting, ROUND_READS) => if n == 0 { return },
         }
+        let span = tracing::debug_span!(
+            parent: None, "read_index", reads = waiting.len(), term = Empty, index = Empty
+        );
         let result = tokio::select! {
             () = stopping.wait() => Err(NodeError::Stopped),
-            result = round(&raft, &confirm, &forward) => result,
+            result = round(&ways).instrument(span) => result,
         };
+        if result.is_err() {
+            ways.metrics.read_indexes_failed.increment();
+        }
         for read in waiting.drain(..) {
             let _ = read.send(result.clone());
         }
@@ -80,11 +95,8 @@ pub(super) async fn index(
 }
 
 /// One read index, and the wait until it is applied. Asking again is harmless: reads change nothing.
-async fn round(
-    raft: &Raft,
-    confirm: &mpsc::UnboundedSender<Confirm>,
-    forward: &mpsc::UnboundedSender<Forward>,
-) -> Result<(), NodeError> {
+async fn round(ways: &Ways) -> Result<(), NodeError> {
+    let Ways { raft, confirm, forward, metrics } = ways;
     let mut leadership = raft.watch_leadership();
     let start = Instant::now();
     let deadline = start + raft.timing().request_timeout();
@@ -98,6 +110,7 @@ async fn round(
         };
         let why = match asked {
             Ok(index) => {
+                Span::current().record("term", now.term.0).record("index", index);
                 let applied = tokio::time::timeout_at(deadline, raft.applied_at_least(index));
                 return match applied.await {
                     Ok(Ok(())) => Ok(()),
@@ -111,8 +124,11 @@ async fn round(
         match why {
             Retry::Stopped => return Err(NodeError::Stopped),
             Retry::NoLeader if now >= no_leader_after => return Err(NodeError::NoLeader),
-            _ if now >= deadline => return Err(NodeError::Timeout),
-            _ => {}
+            Retry::NoLeader => {}
+            Retry::Unconfirmed => metrics.slow_read_indexes.increment(),
+        }
+        if now >= deadline {
+            return Err(NodeError::Timeout);
         }
         if let Ok(None) = tokio::time::timeout(PAUSE, leadership.changed()).await {
             return Err(NodeError::Stopped);

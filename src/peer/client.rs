@@ -9,13 +9,17 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
+use prost::Message;
 use tonic::{
-    Code, Status, Streaming,
+    Code, Response, Status, Streaming,
     transport::{Channel, Endpoint},
 };
 
-use super::address::PeerAddresses;
-use super::hello::Me;
+use super::{
+    address::PeerAddresses,
+    hello::Me,
+    metrics::{PeerMetrics, PeerTraffic},
+};
 use crate::{
     config::MAX_REQUEST_BYTES_MAX,
     membership::Peers,
@@ -59,12 +63,23 @@ struct Inner {
     addresses: PeerAddresses,
     me: OnceLock<Me>,
     channels: Mutex<BTreeMap<(Ordinal, Traffic), Channel>>,
+    metrics: Arc<PeerMetrics>,
 }
 
 impl PeerClient {
     pub fn new(addresses: PeerAddresses) -> PeerClient {
-        let inner = Inner { addresses, me: OnceLock::new(), channels: Mutex::default() };
+        let inner = Inner {
+            addresses,
+            me: OnceLock::new(),
+            channels: Mutex::default(),
+            metrics: Arc::default(),
+        };
         PeerClient { inner: Arc::new(inner) }
+    }
+
+    /// Of all traffic with other members, if whoever answers them shares it.
+    pub fn metrics(&self) -> &Arc<PeerMetrics> {
+        &self.inner.metrics
     }
 
     /// From now on every call says that it is from this member. Once.
@@ -138,11 +153,38 @@ fn failed(to: MemberId, status: &Status) -> TransportError {
     }
 }
 
-fn replies<T: Send + 'static>(
+fn replies<T: Message + 'static>(
     to: MemberId,
+    traffic: Arc<PeerTraffic>,
     stream: Streaming<T>,
 ) -> BoxStream<'static, Result<T, TransportError>> {
-    stream.map(move |reply| reply.map_err(|status| failed(to, &status))).boxed()
+    let open = traffic.open();
+    stream
+        .map(move |reply| {
+            let _open = &open;
+            reply.inspect(|reply| traffic.received(reply)).map_err(|status| failed(to, &status))
+        })
+        .boxed()
+}
+
+/// One request and its reply, in time.
+async fn called<Q: Message, R: Message>(
+    to: MemberId,
+    traffic: &PeerTraffic,
+    request: Q,
+    limit: Duration,
+    call: impl AsyncFnOnce(Q) -> Result<Response<R>, Status>,
+) -> Result<R, TransportError> {
+    traffic.sent(&request);
+    match tokio::time::timeout(limit, call(request)).await {
+        Ok(Ok(reply)) => {
+            let reply = reply.into_inner();
+            traffic.received(&reply);
+            Ok(reply)
+        }
+        Ok(Err(status)) => Err(failed(to, &status)),
+        Err(_) => Err(TransportError::Broken(to, "no answer in time".into())),
+    }
 }
 
 impl Transport for PeerClient {
@@ -155,12 +197,15 @@ impl Transport for PeerClient {
         let traffic = if heartbeats { Traffic::Control } else { Traffic::Log };
         let client = self.client_of(to, traffic);
         let mut hello = self.hello(to.member);
-        let requests =
-            requests.map(move |request| peer::AppendRequest { hello: hello.take(), ..request });
+        let traffic = self.inner.metrics.of(to.member);
+        let sent = traffic.clone();
+        let requests = requests
+            .map(move |request| peer::AppendRequest { hello: hello.take(), ..request })
+            .inspect(move |request| sent.sent(request));
         let requests = Outgoing(requests.boxed());
         Box::pin(async move {
             match client?.append(requests).await {
-                Ok(stream) => Ok(replies(to.member, stream.into_inner())),
+                Ok(stream) => Ok(replies(to.member, traffic, stream.into_inner())),
                 Err(status) => Err(failed(to.member, &status)),
             }
         })
@@ -174,11 +219,8 @@ impl Transport for PeerClient {
     ) -> Result<peer::VoteReply, TransportError> {
         request.hello = self.hello(to.member);
         let mut client = self.client_of(to, Traffic::Control)?;
-        match tokio::time::timeout(limit, client.vote(request)).await {
-            Ok(Ok(reply)) => Ok(reply.into_inner()),
-            Ok(Err(status)) => Err(failed(to.member, &status)),
-            Err(_) => Err(TransportError::Broken(to.member, "no answer in time".into())),
-        }
+        let traffic = self.inner.metrics.of(to.member);
+        called(to.member, &traffic, request, limit, async |r| client.vote(r).await).await
     }
 
     async fn transfer_leader(
@@ -189,11 +231,8 @@ impl Transport for PeerClient {
     ) -> Result<peer::TransferLeaderReply, TransportError> {
         request.hello = self.hello(to.member);
         let mut client = self.client_of(to, Traffic::Control)?;
-        match tokio::time::timeout(limit, client.transfer_leader(request)).await {
-            Ok(Ok(reply)) => Ok(reply.into_inner()),
-            Ok(Err(status)) => Err(failed(to.member, &status)),
-            Err(_) => Err(TransportError::Broken(to.member, "no answer in time".into())),
-        }
+        let traffic = self.inner.metrics.of(to.member);
+        called(to.member, &traffic, request, limit, async |r| client.transfer_leader(r).await).await
     }
 
     fn snapshot(
@@ -203,11 +242,15 @@ impl Transport for PeerClient {
     ) -> Opening<peer::SnapshotReply> {
         let client = self.client_of(to, Traffic::Snapshot);
         let mut hello = self.hello(to.member);
-        let chunks = chunks.map(move |chunk| peer::SnapshotChunk { hello: hello.take(), ..chunk });
+        let traffic = self.inner.metrics.of(to.member);
+        let sent = traffic.clone();
+        let chunks = chunks
+            .map(move |chunk| peer::SnapshotChunk { hello: hello.take(), ..chunk })
+            .inspect(move |chunk| sent.sent(chunk));
         let chunks = Outgoing(chunks.boxed());
         Box::pin(async move {
             match client?.snapshot(chunks).await {
-                Ok(stream) => Ok(replies(to.member, stream.into_inner())),
+                Ok(stream) => Ok(replies(to.member, traffic, stream.into_inner())),
                 Err(status) => Err(failed(to.member, &status)),
             }
         })
@@ -222,7 +265,11 @@ impl LeaderLink for PeerClient {
     ) -> BoxFuture<'static, Result<Answers, LinkError>> {
         // A message of its own, so that the stream is open before the first request is sent on it.
         let hello = peer::ForwardRequest { hello: self.hello(to.member), id: 0, request: None };
-        let requests = futures_util::stream::once(std::future::ready(hello)).chain(requests);
+        let traffic = self.inner.metrics.of(to.member);
+        let sent = traffic.clone();
+        let requests = futures_util::stream::once(std::future::ready(hello))
+            .chain(requests)
+            .inspect(move |request| sent.sent(request));
         let requests = Outgoing(requests.boxed());
         let client = self.client(to.ordinal, Traffic::Forward).map_err(LinkError);
         Box::pin(async move {
@@ -232,8 +279,14 @@ impl LeaderLink for PeerClient {
                 move |status: &Status| LinkError(format!("{}: {}", to.member, status.message()));
             match opened {
                 Ok(Ok(stream)) => {
-                    let replies = stream.into_inner();
-                    Ok(replies.map(move |r| r.map_err(|status| broken(&status))).boxed())
+                    let open = traffic.open();
+                    let reply = move |reply: Result<_, Status>| {
+                        let _open = &open;
+                        reply
+                            .inspect(|reply| traffic.received(reply))
+                            .map_err(|status| broken(&status))
+                    };
+                    Ok(stream.into_inner().map(reply).boxed())
                 }
                 Ok(Err(status)) => Err(broken(&status)),
                 Err(_) => Err(LinkError(format!("{}: no answer in time", to.member))),

@@ -7,9 +7,11 @@
 mod address;
 mod client;
 mod hello;
+mod metrics;
 mod server;
 
 pub use address::{AddressError, PeerAddresses};
 pub use client::PeerClient;
 pub use hello::Me;
+pub use metrics::{PeerMetrics, PeerTraffic};
 pub use server::{PeerService, Running};

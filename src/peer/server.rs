@@ -3,11 +3,13 @@
 use std::sync::{Arc, OnceLock};
 
 use futures_util::{Stream, StreamExt, stream::BoxStream};
+use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     client::{REPLY_BYTES_MAX, REQUEST_BYTES_MAX},
     hello::{Boots, Me, Refused},
+    metrics::{PeerMetrics, PeerTraffic},
 };
 use crate::{
     lane::Lanes,
@@ -42,13 +44,20 @@ struct Inner {
     boots: Boots,
     lanes: Lanes,
     stopping: Stopping,
+    metrics: Arc<PeerMetrics>,
 }
 
 impl PeerService {
     /// Streams of other members, which never end by themselves, end with `stopping`.
-    pub fn new(formation: Arc<Formation>, lanes: Lanes, stopping: Stopping) -> PeerService {
+    pub fn new(
+        formation: Arc<Formation>,
+        lanes: Lanes,
+        metrics: Arc<PeerMetrics>,
+        stopping: Stopping,
+    ) -> PeerService {
         let (running, boots) = (OnceLock::new(), Boots::default());
-        PeerService { inner: Arc::new(Inner { formation, running, boots, lanes, stopping }) }
+        let inner = Inner { formation, running, boots, lanes, stopping, metrics };
+        PeerService { inner: Arc::new(inner) }
     }
 
     /// From now on Raft's messages are handled. Once.
@@ -79,6 +88,10 @@ impl PeerService {
     }
 }
 
+fn sender(hello: Option<&peer::Hello>) -> MemberId {
+    MemberId(hello.map_or(0, |hello| hello.from))
+}
+
 /// An id that is not in the membership and not above the last one given out is dead: it may not ask
 /// for anything. Raft's own messages are not checked so: a follower may have to hear of a new member
 /// from that member itself.
@@ -92,12 +105,17 @@ fn check_alive(running: &Running, from: MemberId) -> Result<(), Refused> {
 }
 
 /// The messages of a stream until it breaks, or this member stops: what has arrived is answered yet.
-fn readable<T: Send + 'static>(
+fn readable<T: Message + 'static>(
     stream: Streaming<T>,
+    traffic: Arc<PeerTraffic>,
     mut stopping: Stopping,
 ) -> impl Stream<Item = T> + Send + Unpin {
     Box::pin(
         stream
+            .inspect(move |message| match message {
+                Ok(message) => traffic.received(message),
+                Err(_) => traffic.receive_failures.increment(),
+            })
             .take_while(|message| std::future::ready(message.is_ok()))
             .filter_map(|message| std::future::ready(message.ok()))
             .take_until(async move { stopping.wait().await }),
@@ -116,10 +134,17 @@ fn failed(e: &PeerError) -> Status {
     }
 }
 
-fn outgoing<T: Send + 'static>(
+/// The stream counts as open for as long as there may be replies.
+fn outgoing<T: Message + 'static>(
     stream: BoxStream<'static, Result<T, PeerError>>,
+    traffic: Arc<PeerTraffic>,
 ) -> BoxStream<'static, Result<T, Status>> {
-    stream.map(|reply| reply.map_err(|e| failed(&e))).boxed()
+    let open = traffic.open();
+    let reply = move |reply: Result<T, PeerError>| {
+        let _open = &open;
+        reply.inspect(|reply| traffic.sent(reply)).map_err(|e| failed(&e))
+    };
+    stream.map(reply).boxed()
 }
 
 #[tonic::async_trait]
@@ -134,10 +159,12 @@ impl Peer for PeerService {
     ) -> Result<Response<Self::AppendStream>, Status> {
         let mut stream = request.into_inner();
         let mut first = first(&mut stream).await?;
+        let from = sender(first.hello.as_ref());
         let running = self.admit(first.hello.take())?;
-        Ok(Response::new(outgoing(
-            running.raft.handle_append(first, readable(stream, self.inner.stopping.clone())),
-        )))
+        let traffic = self.inner.metrics.of(from);
+        traffic.received(&first);
+        let rest = readable(stream, traffic.clone(), self.inner.stopping.clone());
+        Ok(Response::new(outgoing(running.raft.handle_append(first, rest), traffic)))
     }
 
     async fn vote(
@@ -165,10 +192,12 @@ impl Peer for PeerService {
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         let mut stream = request.into_inner();
         let mut first = first(&mut stream).await?;
+        let from = sender(first.hello.as_ref());
         let running = self.admit(first.hello.take())?;
-        Ok(Response::new(outgoing(
-            running.raft.handle_snapshot(first, readable(stream, self.inner.stopping.clone())),
-        )))
+        let traffic = self.inner.metrics.of(from);
+        traffic.received(&first);
+        let rest = readable(stream, traffic.clone(), self.inner.stopping.clone());
+        Ok(Response::new(outgoing(running.raft.handle_snapshot(first, rest), traffic)))
     }
 
     async fn forward(
@@ -177,16 +206,13 @@ impl Peer for PeerService {
     ) -> Result<Response<Self::ForwardStream>, Status> {
         let mut stream = request.into_inner();
         let first = first(&mut stream).await?;
-        let from = MemberId(first.hello.as_ref().map_or(0, |hello| hello.from));
+        let from = sender(first.hello.as_ref());
         let running = self.admit(first.hello)?;
         check_alive(running, from)?;
-        Ok(Response::new(
-            running
-                .node
-                .handle_forward(readable(stream, self.inner.stopping.clone()))
-                .map(Ok)
-                .boxed(),
-        ))
+        let traffic = self.inner.metrics.of(from);
+        let requests = readable(stream, traffic.clone(), self.inner.stopping.clone());
+        let replies = running.node.handle_forward(requests).map(Ok).boxed();
+        Ok(Response::new(outgoing(replies, traffic)))
     }
 
     async fn promise(

@@ -3,17 +3,21 @@
 //! A chunk of entries is one hop: decode, apply, publish, answer. Answers go out after the state
 //! shows what they say, so that a client reads its own write on this member.
 
-use std::io;
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use openraft::{EntryPayload, entry::RaftEntry, storage::ApplyResponder};
 use prost::Message;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 
 use super::{
     Answers, Commands, Types,
     convert::{self, Entry, StoredMembership},
     decode_commands,
+    metrics::ConsensusMetrics,
     store::Recovered,
 };
 use crate::{
@@ -24,6 +28,9 @@ use crate::{
 
 /// How many keys one step of a compaction looks at: below a millisecond of work.
 const COMPACTION_STEP_KEYS: usize = 4096;
+
+/// What takes longer than this, on a request's way, is worth a word in the log (etcd's bound).
+pub const SLOW: Duration = Duration::from_millis(100);
 
 /// What the lane is asked to do.
 pub(super) enum Work {
@@ -50,6 +57,9 @@ pub(super) struct Applier {
     /// Weak: the lane ends when everybody else has let go of it.
     pub(super) again: mpsc::WeakUnboundedSender<Work>,
     pub(super) compacting: bool,
+    /// When the compaction that is under way took its first step.
+    pub(super) compaction_begun: Option<Instant>,
+    pub(super) metrics: Arc<ConsensusMetrics>,
     pub(super) fault: Fault,
 }
 
@@ -81,7 +91,10 @@ impl Applier {
         &mut self,
         entries: Vec<(Entry, Option<ApplyResponder<Types>>)>,
     ) -> Result<(), String> {
-        let mut answers = Vec::with_capacity(entries.len());
+        let begun = Instant::now();
+        let count = entries.len();
+        let _span = tracing::debug_span!("apply", entries = count).entered();
+        let mut answers = Vec::with_capacity(count);
         let mut last = None;
         for (entry, responder) in entries {
             let position = convert::position(&entry.log_id());
@@ -92,6 +105,7 @@ impl Applier {
             }
         }
         self.machine.publish();
+        self.took(count, last, begun.elapsed());
         for (responder, replies) in answers {
             responder.send(replies);
         }
@@ -100,6 +114,23 @@ impl Applier {
         }
         self.schedule_compaction();
         Ok(())
+    }
+
+    fn took(&self, entries: usize, last: Option<LogPosition>, took: Duration) {
+        self.metrics.apply.observe(took);
+        if took <= SLOW {
+            return;
+        }
+        self.metrics.slow_applies.increment();
+        let at = last.unwrap_or_default();
+        tracing::warn!(
+            term = at.term.0,
+            index = at.index,
+            revision = self.machine.view().revision().0,
+            entries,
+            ?took,
+            "apply request took too long"
+        );
     }
 
     fn entry(
@@ -112,7 +143,15 @@ impl Applier {
             EntryPayload::Blank => self.machine.note(at),
             EntryPayload::Normal(Commands(data)) => {
                 let commands = decode_commands(&data).map_err(|e| stop(&e))?;
-                return self.machine.apply(at, commands).map(Answers).map_err(|e| stop(&e));
+                tracing::debug!(
+                    term = at.term.0,
+                    index = at.index,
+                    commands = commands.len(),
+                    "applying"
+                );
+                let replies = self.machine.apply(at, commands).map_err(|e| stop(&e))?;
+                replies.iter().flatten().for_each(|reply| self.metrics.operations.count(reply));
+                return Ok(Answers(replies));
             }
             EntryPayload::Membership(membership) => {
                 let id = convert::log_id(at);
@@ -141,9 +180,17 @@ impl Applier {
         if self.fault.is_stopped() {
             return;
         }
+        let begun = Instant::now();
         let pruning = self.machine.compact_step(COMPACTION_STEP_KEYS);
+        self.metrics.compacted_records.add(self.machine.discarded() as u64);
         self.machine.publish();
-        self.pruned.send_replace(self.machine.view().pruned());
+        self.metrics.compaction_step.observe(begun.elapsed());
+        let first = *self.compaction_begun.get_or_insert(begun);
+        let pruned = self.machine.view().pruned();
+        if self.pruned.send_replace(pruned) < pruned {
+            self.metrics.compacted(first.elapsed());
+            self.compaction_begun = None;
+        }
         if pruning == Pruning::More {
             self.schedule_compaction();
         }

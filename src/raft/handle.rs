@@ -14,6 +14,7 @@ use openraft::{
     type_config::alias::WatchReceiverOf,
 };
 use tokio::sync::{mpsc, watch};
+use tracing::{Instrument as _, field::Empty};
 
 use super::{
     Commands, Types,
@@ -21,6 +22,7 @@ use super::{
     convert,
     log_store::LogStore,
     machine::Machine,
+    metrics::ConsensusMetrics,
     network::{Network, QuorumClock},
     retention,
     store::{Recovered, SnapshotStore},
@@ -139,6 +141,7 @@ pub struct Raft {
     pub(super) raft: Openraft,
     pub(super) store: Arc<dyn SnapshotStore>,
     pub(super) clock: QuorumClock,
+    pub(super) metrics: Arc<ConsensusMetrics>,
     log: Log,
     view: View,
     applied: watch::Receiver<Option<LogPosition>>,
@@ -187,12 +190,15 @@ impl Raft {
         let (lane, inbox) = mpsc::unbounded_channel();
         let (applied_tx, applied) = watch::channel(position);
         let (pruned_tx, pruned) = watch::channel(view.pruned());
+        let metrics = Arc::<ConsensusMetrics>::default();
         let mut applier = Applier {
             machine,
             applied: applied_tx,
             pruned: pruned_tx,
             again: lane.downgrade(),
             compacting: false,
+            compaction_begun: None,
+            metrics: metrics.clone(),
             fault: fault.clone(),
         };
         applier.schedule_compaction();
@@ -204,13 +210,15 @@ impl Raft {
         let log_store = LogStore::new(log.clone(), store.clone());
         let durable = tokio::spawn(log_store.clone().pass_on_durable(stop_durable.stopping()));
         let nudge = lane.downgrade();
-        let machine = Machine { lane, store: store.clone(), view: view.clone() };
+        let machine =
+            Machine { lane, store: store.clone(), view: view.clone(), metrics: metrics.clone() };
         replay(&log, &machine).await?;
 
         let clock = QuorumClock::default();
         let network = Network {
             transport,
             clock: clock.clone(),
+            metrics: metrics.clone(),
             me: options.me,
             heartbeat: options.timing.heartbeat,
         };
@@ -224,6 +232,7 @@ impl Raft {
             raft,
             store,
             clock,
+            metrics: metrics.clone(),
             log,
             view,
             applied,
@@ -232,7 +241,8 @@ impl Raft {
             timing: options.timing,
             me: options.me,
         };
-        let core = tokio::spawn(watch_core(handle.raft.metrics(), fault.clone(), stopping.clone()));
+        let watch = watch_core(handle.raft.metrics(), metrics, fault.clone(), stopping.clone());
+        let core = tokio::spawn(watch);
         let retention =
             tokio::spawn(retention::run(handle.clone(), options.retention, stopping, fault));
         Ok((handle, RaftTasks { apply, retention, durable, core, stop, stop_durable }))
@@ -266,9 +276,14 @@ impl Raft {
 
     /// Replicates an encoded `CommandBatch` and answers what applying it answered.
     pub async fn propose(&self, commands: Bytes) -> Result<Proposed, ProposeError> {
-        match self.raft.client_write(Commands(commands)).await {
+        let bytes = commands.len();
+        let span = tracing::debug_span!("replicate", bytes, term = Empty, index = Empty);
+        let written = self.raft.client_write(Commands(commands)).instrument(span.clone()).await;
+        match written {
             Ok(done) => {
-                Ok(Proposed { position: convert::position(&done.log_id), replies: done.data.0 })
+                let position = convert::position(&done.log_id);
+                span.record("term", position.term.0).record("index", position.index);
+                Ok(Proposed { position, replies: done.data.0 })
             }
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
                 Err(ProposeError::NotLeader(place(to.leader_id, to.leader_node)))
@@ -329,6 +344,15 @@ impl Raft {
     /// while: for what makes room.
     pub fn log_is_short(&self) -> bool {
         *self.log.space().borrow() == Space::Low
+    }
+
+    /// The last entry that this member knows to be committed.
+    pub fn committed_index(&self) -> Option<u64> {
+        self.raft.metrics().borrow_watched().local_committed.map(|id| id.index())
+    }
+
+    pub fn metrics(&self) -> &ConsensusMetrics {
+        &self.metrics
     }
 
     pub fn view(&self) -> &View {
@@ -421,7 +445,13 @@ impl Raft {
         member: MemberId,
         decided_on: &RaftMembership,
     ) -> Result<(), ProposeError> {
-        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([member])), decided_on).await
+        let promoted =
+            self.change(ChangeMembers::AddVoterIds(BTreeSet::from([member])), decided_on).await;
+        match promoted {
+            Ok(()) => self.metrics.promoted.increment(),
+            Err(_) => self.metrics.not_promoted.increment(),
+        }
+        promoted
     }
 
     async fn change(
@@ -535,15 +565,24 @@ async fn replay(log: &Log, machine: &Machine) -> Result<(), StartError> {
     Ok(())
 }
 
-/// A Raft that has ended by itself cannot be trusted to have done so for a good reason.
+/// Counts changes of leader. A Raft that has ended by itself cannot be trusted to have done so for a
+/// good reason.
 async fn watch_core(
-    mut metrics: WatchReceiverOf<Types, openraft::RaftMetrics<Types>>,
+    mut raft: WatchReceiverOf<Types, openraft::RaftMetrics<Types>>,
+    metrics: Arc<ConsensusMetrics>,
     fault: Fault,
     mut stopping: Stopping,
 ) {
+    let mut leader = None;
     loop {
-        let ended = metrics.borrow_and_update().running_state.clone().err();
-        let changed = async { metrics.changed().await.is_ok() };
+        let (ended, led_by) = {
+            let now = raft.borrow_and_update();
+            (now.running_state.clone().err(), now.current_leader)
+        };
+        if std::mem::replace(&mut leader, led_by) != led_by && led_by.is_some() {
+            metrics.leader_changes.increment();
+        }
+        let changed = async { raft.changed().await.is_ok() };
         tokio::select! {
             biased;
             () = stopping.wait() => return,

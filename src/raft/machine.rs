@@ -15,6 +15,7 @@ use super::{
     Types,
     apply::Work,
     convert::{LogId, StoredMembership, log_id, stored_membership_from_wire},
+    metrics::ConsensusMetrics,
     store::{Incoming, Snapshot, SnapshotStore},
 };
 use crate::{proto::peer, state::View};
@@ -34,6 +35,7 @@ pub(super) struct Machine {
     pub(super) lane: mpsc::UnboundedSender<Work>,
     pub(super) store: Arc<dyn SnapshotStore>,
     pub(super) view: View,
+    pub(super) metrics: Arc<ConsensusMetrics>,
 }
 
 impl Machine {
@@ -109,6 +111,7 @@ impl RaftStateMachine<Types> for Machine {
     ) -> Result<(), io::Error> {
         match snapshot {
             SnapshotData::Received(incoming) => {
+                let _installing = self.metrics.installing.raise();
                 let recovered = self.store.install(incoming).await.map_err(io::Error::other)?;
                 self.hop(|done| Work::Install { recovered, done }).await
             }

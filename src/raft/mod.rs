@@ -21,6 +21,7 @@ mod convert;
 mod handle;
 mod log_store;
 mod machine;
+mod metrics;
 mod network;
 mod peer_side;
 mod retention;
@@ -30,11 +31,13 @@ mod transport;
 
 use openraft::impls::leader_id_std::LeaderId;
 
+pub use apply::SLOW;
 pub use convert::Unreadable;
 pub use handle::{
     Leadership, LeadershipWatch, PeerProgress, ProposeError, Proposed, Raft, RaftMember,
     RaftMembership, RaftOptions, RaftTasks, ReadError, StartError,
 };
+pub use metrics::{ConsensusMetrics, Operations, PeerCounts, SnapshotCounts};
 pub use peer_side::PeerError;
 pub use retention::Retention;
 pub use store::{Incoming, Recovered, Snapshot, SnapshotStore};

@@ -36,6 +36,7 @@ use super::{
         stored_membership_to_wire, vote_from_wire, vote_to_wire,
     },
     machine::SnapshotData,
+    metrics::{ConsensusMetrics, PeerCounts},
     store::Snapshot,
     transport::{Transport, TransportError},
 };
@@ -51,6 +52,9 @@ type BoxStream<'a, T> = futures_util::stream::BoxStream<'a, T>;
 const CHUNK_BYTES: usize = 256 << 10;
 /// A snapshot transfer that made no progress for so long is given up, and begun anew.
 const SNAPSHOT_STALL: Duration = Duration::from_secs(30);
+/// A heartbeat so many intervals after the one before is late: this member was busy, since the peer
+/// has answered that one (etcd's measure).
+const HEARTBEATS_LATE: u32 = 2;
 /// Chunks under way at once.
 const SNAPSHOT_WINDOW: usize = 8;
 
@@ -109,6 +113,7 @@ impl QuorumClock {
 pub(super) struct Network<T> {
     pub(super) transport: T,
     pub(super) clock: QuorumClock,
+    pub(super) metrics: Arc<ConsensusMetrics>,
     pub(super) me: MemberId,
     pub(super) heartbeat: Duration,
 }
@@ -118,7 +123,9 @@ impl<T: Transport> RaftNetworkFactory<Types> for Network<T> {
 
     async fn new_client(&mut self, target: MemberId, node: &Ordinal) -> Peer<T> {
         let to = PeerPlace { member: target, ordinal: *node };
-        Peer { net: self.clone(), to, heartbeats: None, on_heartbeats: false }
+        let counts = self.metrics.peers.of(target);
+        let (heartbeats, last_heartbeat) = (None, Heartbeat::None);
+        Peer { net: self.clone(), to, counts, on_heartbeats: false, heartbeats, last_heartbeat }
     }
 
     async fn new_heartbeat_client(&mut self, target: MemberId, node: &Ordinal) -> Peer<T> {
@@ -130,9 +137,21 @@ impl<T: Transport> RaftNetworkFactory<Types> for Network<T> {
 pub(super) struct Peer<T> {
     net: Network<T>,
     to: PeerPlace,
+    counts: Arc<PeerCounts>,
     on_heartbeats: bool,
     /// Kept open from heartbeat to heartbeat.
     heartbeats: Option<HeartbeatStream>,
+    last_heartbeat: Heartbeat,
+}
+
+/// What became of the last heartbeat.
+enum Heartbeat {
+    /// There was none, or it failed.
+    None,
+    /// Still so when the next one is sent: nobody waited for its answer any longer.
+    UnderWay,
+    /// Sent at this moment.
+    Answered(Instant),
 }
 
 struct HeartbeatStream {
@@ -173,8 +192,40 @@ impl<T: Transport> Peer<T> {
         append_request(&self.net.clock, self.on_heartbeats, rpc)
     }
 
-    /// One request, one reply, on the stream that stays open; reopened when it broke.
+    fn failed(&self, e: TransportError) -> Rpc {
+        self.counts.send_failures.increment();
+        rpc_error(e)
+    }
+
+    /// Sends a heartbeat and notes what became of it.
     async fn heartbeat(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+    ) -> Result<StreamAppendResult<Types>, Rpc> {
+        let begun = Instant::now();
+        match std::mem::replace(&mut self.last_heartbeat, Heartbeat::UnderWay) {
+            Heartbeat::Answered(last) if begun - last > self.net.heartbeat * HEARTBEATS_LATE => {
+                self.net.metrics.late_heartbeats.increment();
+            }
+            Heartbeat::UnderWay => self.counts.send_failures.increment(),
+            Heartbeat::Answered(_) | Heartbeat::None => {}
+        }
+        let result = self.ask_for_life(rpc).await;
+        self.last_heartbeat = match result {
+            Ok(_) => {
+                self.counts.round_trip.observe(begun.elapsed());
+                Heartbeat::Answered(begun)
+            }
+            Err(_) => {
+                self.counts.send_failures.increment();
+                Heartbeat::None
+            }
+        };
+        result
+    }
+
+    /// One request, one reply, on the stream that stays open; reopened when it broke.
+    async fn ask_for_life(
         &mut self,
         rpc: AppendEntriesRequest<Types>,
     ) -> Result<StreamAppendResult<Types>, Rpc> {
@@ -222,7 +273,8 @@ impl<T: Transport> Peer<T> {
         };
         // A vote costs the peer an fsync: more than a heartbeat's patience.
         let limit = self.net.heartbeat * 4;
-        let reply = self.net.transport.vote(self.to, request, limit).await.map_err(rpc_error)?;
+        let reply = self.net.transport.vote(self.to, request, limit).await;
+        let reply = reply.map_err(|e| self.failed(e))?;
         Ok(VoteResponse {
             vote: vote_from_wire(reply.vote).map_err(unreadable)?,
             vote_granted: reply.granted,
@@ -287,9 +339,13 @@ impl<T: Transport> RaftNetworkV2<Types> for Peer<T> {
             }
             let clock = self.net.clock.clone();
             let requests = input.map(move |rpc| append_request(&clock, false, rpc)).boxed();
-            let replies =
-                self.net.transport.append(self.to, false, requests).await.map_err(rpc_error)?;
-            Ok(replies.map(|reply| reply.map_err(rpc_error).and_then(append_result)).boxed())
+            let replies = self.net.transport.append(self.to, false, requests).await;
+            let replies = replies.map_err(|e| self.failed(e))?;
+            let this = &*self;
+            let reply = move |reply: Result<_, _>| {
+                reply.map_err(|e| this.failed(e)).and_then(append_result)
+            };
+            Ok(replies.map(reply).boxed())
         })
     }
 
@@ -322,8 +378,8 @@ impl<T: Transport> RaftNetworkV2<Types> for Peer<T> {
             last: log_id_to_wire(req.last_log_id().copied()),
         };
         let limit = option.hard_ttl().max(self.net.heartbeat * 4);
-        let reply =
-            self.net.transport.transfer_leader(self.to, request, limit).await.map_err(rpc_error)?;
+        let reply = self.net.transport.transfer_leader(self.to, request, limit).await;
+        let reply = reply.map_err(|e| self.failed(e))?;
         match reply.accepted {
             true => Ok(Ok(())),
             // The reasons differ only in words; openraft tries again either way.
@@ -351,9 +407,17 @@ impl<T: Transport> RaftNetworkV2<Types> for Peer<T> {
             files = offer.files.len(), "sending a snapshot"
         );
         let send = send_snapshot(&self.net.transport, self.to, vote, offer, local);
+        let begun = Instant::now();
+        let _sending = self.counts.sent.under_way.raise();
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
-            sent = send => sent,
+            sent = send => {
+                self.counts.sent.ended(sent.is_ok(), begun.elapsed());
+                if sent.is_err() {
+                    self.counts.send_failures.increment();
+                }
+                sent
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use openraft::{
     },
     type_config::alias::{SnapshotMetaOf, SnapshotOf},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
@@ -198,8 +198,14 @@ impl Raft {
     {
         let (replies, rx) = mpsc::channel(REPLY_WINDOW);
         let (raft, store) = (self.raft.clone(), self.store.clone());
+        let sender = first.vote.map(|vote| MemberId(vote.voted_for)).unwrap_or_default();
+        let counts = self.metrics.peers.of(sender);
         let receive = async move {
-            if let Err(e) = receive_snapshot(raft, store, first, rest, &replies).await {
+            let begun = Instant::now();
+            let _receiving = counts.received.under_way.raise();
+            let received = receive_snapshot(raft, store, first, rest, &replies).await;
+            counts.received.ended(received.is_ok(), begun.elapsed());
+            if let Err(e) = received {
                 tracing::warn!(error = %e, "a snapshot was not received");
                 // The sender may be gone; then it knows.
                 let _ = replies.send(Err(e)).await;

@@ -13,8 +13,8 @@ use crate::{
     raft::{Incoming, Recovered, Snapshot, SnapshotStore},
     state::StorageError,
     storage::{
-        self, BlockStorage, IncomingSnapshot, SledTables, SnapshotRef, StorageOptions, StoreError,
-        WalBounds,
+        self, BlockStorage, IncomingSnapshot, SledTables, SnapshotRef, StorageMetrics,
+        StorageOptions, StoreError, WalBounds,
     },
     types::{LogPosition, MemberId, Term},
     wal::Log,
@@ -51,6 +51,10 @@ impl OpenStorage {
             rebuilt: opened.rebuilt,
         };
         Ok((storage, recovered(opened.recovered)))
+    }
+
+    pub(super) fn metrics(&self) -> Arc<StorageMetrics> {
+        self.store.metrics().clone()
     }
 
     pub(super) async fn close(self) {

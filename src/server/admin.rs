@@ -3,17 +3,28 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::get,
+};
 
+use super::{
+    calls::Calls,
+    scrape::{self, Process, ProcessCounts, Sources},
+};
 use crate::{
+    clock::{Clock, SystemClock},
     fault::Fault,
-    metrics,
-    node::{Node, NodePort},
+    lane::Lanes,
+    metrics::Exposition,
 };
 
 /// Without a quorum for so long, a member sends its clients elsewhere.
@@ -22,31 +33,39 @@ const QUORUM_AGE_MAX: Duration = Duration::from_secs(10);
 const LAG_ENTRIES_MAX: u64 = 1000;
 
 /// What the admin port tells of a member.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Health {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
-    node: OnceLock<Node>,
+    member: OnceLock<Sources>,
     stopping: AtomicBool,
-    rebuilt_tables: AtomicU64,
+    counts: ProcessCounts,
+    lanes: Lanes,
     fault: Fault,
 }
 
 impl Health {
-    pub(super) fn new(fault: Fault) -> Health {
-        Health { inner: Arc::new(Inner { fault, ..Inner::default() }) }
+    pub(super) fn new(lanes: Lanes, fault: Fault) -> Health {
+        let (member, counts) = (OnceLock::new(), ProcessCounts::default());
+        let stopping = AtomicBool::new(false);
+        Health { inner: Arc::new(Inner { member, stopping, counts, lanes, fault }) }
     }
 
     /// The member runs. Once.
-    pub(super) fn run(&self, node: Node) {
-        assert!(self.inner.node.set(node).is_ok(), "a process is one member only");
+    pub(super) fn run(&self, member: Sources) {
+        assert!(self.inner.member.set(member).is_ok(), "a process is one member only");
     }
 
     pub(super) fn note_rebuilt_tables(&self) {
-        self.inner.rebuilt_tables.fetch_add(1, Ordering::Relaxed);
+        self.inner.counts.rebuilt_tables.increment();
+    }
+
+    /// Where the calls of clients are counted.
+    pub(super) fn calls(&self) -> &Calls {
+        &self.inner.counts.calls
     }
 
     /// Clients should go elsewhere from now on.
@@ -63,10 +82,20 @@ impl Health {
         if self.inner.stopping.load(Ordering::Relaxed) {
             return Err("stopping".into());
         }
-        let Some(node) = self.inner.node.get() else {
+        let Some(member) = self.inner.member.get() else {
             return Err("waiting to become a member: forming, joining or recovering".into());
         };
-        ready(node.raft().quorum_age(), node.raft().lag())
+        let raft = member.node.raft();
+        ready(raft.quorum_age(), raft.lag())
+    }
+
+    /// The same for a probe, which is counted.
+    fn probe(&self) -> Result<(), String> {
+        let ready = self.ready();
+        let counts = &self.inner.counts;
+        let counter = if ready.is_ok() { &counts.health_success } else { &counts.health_failures };
+        counter.increment();
+        ready
     }
 }
 
@@ -89,17 +118,18 @@ fn answer(result: Result<(), impl Into<String>>) -> (StatusCode, String) {
     }
 }
 
-async fn render(State(health): State<Health>) -> Result<String, StatusCode> {
-    let now = health.inner.node.get().map(|node| (node.header(), node.status()));
-    let rebuilt = health.inner.rebuilt_tables.load(Ordering::Relaxed);
-    metrics::render(now.as_ref().map(|(h, s)| (h, s)), rebuilt)
-        .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+async fn render(State(health): State<Health>) -> Result<impl IntoResponse, StatusCode> {
+    let Inner { member, counts, lanes, .. } = &*health.inner;
+    let failed = StatusCode::INTERNAL_SERVER_ERROR;
+    let process = lanes.run("scrape", Process::look).await.map_err(|_| failed)?.ok_or(failed)?;
+    let text = scrape::render(member.get(), counts, &process, SystemClock.now());
+    Ok(([(CONTENT_TYPE, Exposition::CONTENT_TYPE)], text))
 }
 
 pub(super) fn router(health: Health) -> Router {
     Router::new()
         .route("/livez", get(|State(health): State<Health>| async move { answer(health.live()) }))
-        .route("/readyz", get(|State(health): State<Health>| async move { answer(health.ready()) }))
+        .route("/readyz", get(|State(health): State<Health>| async move { answer(health.probe()) }))
         .route("/metrics", get(render))
         .with_state(health)
 }

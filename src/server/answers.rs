@@ -51,7 +51,7 @@ impl Answers {
     }
 }
 
-/// Layer of the client API: bounds what the request's connection does not read.
+/// Around each call of the client API: bounds what the request's connection does not read.
 pub(super) async fn bound(request: Request, next: Next) -> Response {
     let answers = request.extensions().get::<Answers>();
     let Some(unread) = answers.and_then(|a| a.of(request.uri().path())).cloned() else {

@@ -9,9 +9,10 @@ use tonic::{service::Routes, transport::Server};
 use super::{
     adapters::OpenStorage,
     admin::{self, Health},
-    answers,
+    calls::{self, Calls},
     listen::bind,
     port::Port,
+    scrape::Sources,
 };
 use crate::{
     api,
@@ -19,7 +20,7 @@ use crate::{
     fault::Fault,
     lane::Lanes,
     membership::{DataDir, Formation, FormationConfig, Formed, Identity, promote_learners},
-    node::{Node, NodeOptions, NodePort, NodeTasks},
+    node::{Lessor, Node, NodeOptions, NodePort, NodeTasks},
     peer::{Me, PeerAddresses, PeerClient, PeerService, Running},
     proto,
     raft::{Raft, RaftOptions, RaftTasks, Retention, Timing},
@@ -162,12 +163,14 @@ pub(super) async fn run(
     let lanes = Lanes::Threads;
     let formation = open_formation(&config, lanes).await?;
     let (mut inner, mut outer) = (Servers::new(), Servers::new());
-    let service = PeerService::new(formation.clone(), lanes, inner.stop.stopping());
-    let health = Health::new(fault.clone());
+    let client = PeerClient::new(config.addresses.clone());
+    let peers = client.metrics().clone();
+    let stopping = inner.stop.stopping();
+    let service = PeerService::new(formation.clone(), lanes, peers.clone(), stopping);
+    let health = Health::new(lanes, fault.clone());
     serve_peers(&mut inner, listeners.peer, service.clone());
     serve_admin(&mut inner, listeners.admin, health.clone());
 
-    let client = PeerClient::new(config.addresses.clone());
     let mut shutdown = std::pin::pin!(shutdown);
     let formed = tokio::select! {
         formed = formation.run(&client) => formed?,
@@ -191,8 +194,10 @@ pub(super) async fn run(
     }
     service.run(Running { raft: member.raft.clone(), node: member.node.clone() });
     member.begin(&formed, &formation, lanes).await?;
-    serve_clients(&mut outer, listeners.client, &member, &config)?;
-    health.run(member.node.clone());
+    serve_clients(&mut outer, listeners.client, &member, health.calls(), &config)?;
+    let storage = member.storage.metrics();
+    let (node, watches) = (member.node.clone(), member.watches.clone());
+    health.run(Sources { node, storage, peers, watches });
     let stop_tasks = Stop::default();
     let tasks = [
         tokio::spawn(describe(member.node.clone(), attributes(&config, me), stop_tasks.stopping())),
@@ -280,6 +285,7 @@ fn serve_clients(
     servers: &mut Servers,
     listener: TcpListener,
     member: &Member,
+    calls: &Calls,
     config: &MemberConfig,
 ) -> anyhow::Result<()> {
     let options = api::Options {
@@ -296,8 +302,8 @@ fn serve_clients(
     let routes = api::routes(node, watches, options, servers.stop.stopping())
         .add_service(health)
         .add_service(reflection);
-    let bounded = axum::middleware::from_fn(answers::bound);
-    let routes = Routes::from(routes.into_axum_router().layer(bounded));
+    let observed = axum::middleware::from_fn_with_state(calls.clone(), calls::observe);
+    let routes = Routes::from(routes.into_axum_router().layer(observed));
     let server = Server::builder()
         .max_concurrent_streams(CLIENT_STREAMS_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -350,6 +356,7 @@ impl Member {
             lanes,
             retention: config.retention,
         };
+        let lessor = Arc::new(Lessor::default());
         let limits = watch::Limits::default();
         let feed = Feed::new(&limits);
         let (raft, raft_tasks) = Raft::start(
@@ -358,7 +365,7 @@ impl Member {
             log.clone(),
             storage.snapshots.clone(),
             recovered,
-            vec![feed.clone()],
+            vec![lessor.clone(), feed.clone()],
             fault.clone(),
         )
         .await?;
@@ -375,6 +382,8 @@ impl Member {
             quota_bytes: config.quota_bytes,
             max_request_bytes: config.max_request_bytes,
             lanes,
+            rng: Arc::new(SystemRng),
+            lessor,
         };
         let (node, node_tasks) = Node::start(options, raft.clone(), client, fault.clone())?;
         Ok(Member { raft, raft_tasks, node, node_tasks, watches, watch_lanes, storage, log })

@@ -27,8 +27,9 @@ pub struct Published<'a> {
 /// What became of a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseChange {
-    /// Granted, checkpointed or renewed: this is what it is now.
-    Set(Lease),
+    Granted(Lease),
+    /// Checkpointed, or renewed after it was: this is what it is now.
+    Changed(Lease),
     /// Revoked or expired.
     Gone(LeaseId),
 }

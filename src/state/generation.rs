@@ -1,7 +1,7 @@
 //! One life of the state: from a recovery to the next one. A snapshot install starts another, and
 //! reads that began before it end on the old one.
 //!
-//! Invariants: what readers see changes in [`Generation::publish`] only, all at once; a pinned
+//! Invariants: what readers see of keys changes in [`Generation::publish`] only, all at once; a pinned
 //! revision and all after it stay readable, because pruning never passes a pin, and no pin is taken
 //! below the compacted revision.
 
@@ -13,11 +13,12 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{index::Index, storage::Storage};
+use super::{index::Index, leases::Leases, storage::Storage};
 use crate::types::{CommandError, LogPosition, MemberAttributes, MemberId, Revision};
 
 pub(super) struct Generation {
     pub(super) index: Index,
+    pub(super) leases: Leases,
     pub(super) storage: Arc<dyn Storage>,
     visible: Mutex<Visible>,
 }
@@ -70,10 +71,15 @@ pub(super) struct Pin {
 
 impl Generation {
     /// `index` is pruned at the compacted revision.
-    pub(super) fn new(index: Index, storage: Arc<dyn Storage>, shown: Shown) -> Self {
+    pub(super) fn new(
+        index: Index,
+        leases: Leases,
+        storage: Arc<dyn Storage>,
+        shown: Shown,
+    ) -> Self {
         let pruned = shown.now.compacted;
         let visible = Visible { shown, pruned, pins: BTreeMap::new() };
-        Generation { index, storage, visible: Mutex::new(visible) }
+        Generation { index, leases, storage, visible: Mutex::new(visible) }
     }
 
     pub(super) fn publish(&self, shown: Shown) {
@@ -111,6 +117,11 @@ impl Generation {
         let pinned = visible.pins.keys().next().copied();
         let compacted = visible.shown.now.compacted;
         (visible.pruned, pinned.map_or(compacted, |pinned| pinned.min(compacted)))
+    }
+
+    /// How many reads are under way.
+    pub(super) fn pins(&self) -> usize {
+        self.visible().pins.values().sum()
     }
 
     pub(super) fn set_pruned(&self, revision: Revision) {

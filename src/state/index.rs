@@ -33,6 +33,11 @@ pub(super) struct Index {
 }
 
 impl Index {
+    /// How many keys exist, those of a command that is being applied too.
+    pub(super) fn alive(&self) -> usize {
+        self.read().alive
+    }
+
     /// Visits at most `keys_max` keys of the range in order. Answers what of it is left, if anything.
     pub(super) fn walk(
         &self,
@@ -48,12 +53,18 @@ impl Index {
         self.read().get(key).and_then(|history| history.at(revision).copied())
     }
 
-    /// Adds the version that a put makes now: the next of a key that exists, or its first.
-    pub(super) fn put(&self, key: &[u8], id: RecordId, lease: LeaseId) -> Version {
-        self.write().append(key, |before| match before.and_then(History::alive) {
-            Some(alive) => Version::put(id, alive.created, alive.version + 1, lease),
+    /// Adds the version that a put makes now: the next of a key that exists, or its first. Answers
+    /// it, and the lease that the key was attached to.
+    pub(super) fn put(&self, key: &[u8], id: RecordId, lease: LeaseId) -> (Version, LeaseId) {
+        let mut left = LeaseId::default();
+        let version = self.write().append(key, |before| match before.and_then(History::alive) {
+            Some(alive) => {
+                left = alive.lease;
+                Version::put(id, alive.created, alive.version + 1, lease)
+            }
             None => Version::put(id, id.main, 1, lease),
-        })
+        });
+        (version, left)
     }
 
     /// Adds a version that is known already: the mark of a deletion, or one from disk.
@@ -95,11 +106,13 @@ struct Entry {
 #[derive(Debug)]
 struct Keys {
     leaves: BTreeMap<Box<[u8]>, Leaf>,
+    /// Keys whose latest version is not the mark of a deletion.
+    alive: usize,
 }
 
 impl Default for Keys {
     fn default() -> Self {
-        Keys { leaves: BTreeMap::from([(Box::default(), Leaf::new())]) }
+        Keys { leaves: BTreeMap::from([(Box::default(), Leaf::new())]), alive: 0 }
     }
 }
 
@@ -150,12 +163,13 @@ impl Keys {
             leaf = self.leaf_mut(key);
             place = find(leaf, key);
         }
-        match place {
+        let (was_alive, version) = match place {
             Ok(at) => {
                 let history = &mut leaf[at].history;
+                let was_alive = history.alive().is_some();
                 let version = version(Some(history));
                 history.push(version);
-                version
+                (was_alive, version)
             }
             Err(at) => {
                 let version = version(None);
@@ -163,9 +177,11 @@ impl Keys {
                     leaf.reserve_exact(LEAF_GROWTH);
                 }
                 leaf.insert(at, Entry { key: key.into(), history: History::new(version) });
-                version
+                (false, version)
             }
-        }
+        };
+        self.alive = self.alive + usize::from(!version.tombstone) - usize::from(was_alive);
+        version
     }
 
     /// Moves the upper half of the leaf that `key` belongs to into one of its own.

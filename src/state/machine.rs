@@ -8,7 +8,10 @@
 //! What a compaction made superfluous goes in bounded steps of [`Machine::compact_step`], between
 //! chunks. When it goes is each member's own affair: no reply, read or hash depends on it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -17,11 +20,12 @@ use super::{
     generation::{Current, Generation, Moment, Shown},
     history::Version,
     index::Index,
+    leases::Leases,
     schema::{Meta, SchemaError, TableEntry},
     storage::{Changes, RecordMeta, Storage, StorageError},
     view::View,
 };
-use crate::types::{LogPosition, MemberAttributes, MemberId, RecordId, Revision};
+use crate::types::{Lease, LogPosition, MemberAttributes, MemberId, RecordId, Revision};
 
 /// Why a member must stop: going on would make it differ from the others.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -48,8 +52,9 @@ pub struct Machine {
     applied: Option<LogPosition>,
     /// What the current chunk changed so far, but for `meta` and the position.
     pub(super) changes: Changes,
-    /// What the current chunk did to leases.
+    /// What the current chunk did to leases, and in which entries of the tables.
     pub(super) lease_changes: Vec<LeaseChange>,
+    pub(super) lease_pages: BTreeSet<u64>,
     /// `meta` as it was written last.
     written: Option<Meta>,
     sweep: Option<Sweep>,
@@ -90,6 +95,7 @@ impl Machine {
         let index = load(records, revision)?;
         let mut changes = Changes::default();
         index.prune(&[], usize::MAX, compacted, &mut changes.discarded);
+        let leases = Leases::recover(tables.leases, &index);
         let members = Arc::new(tables.members);
         let shown = Shown {
             now: Moment { revision, compacted },
@@ -97,7 +103,7 @@ impl Machine {
             membership: tables.membership.clone(),
             members: members.clone(),
         };
-        let generation = Arc::new(Generation::new(index, storage, shown));
+        let generation = Arc::new(Generation::new(index, leases, storage, shown));
         Ok(Machine {
             current: Current::new(generation.clone()),
             generation,
@@ -108,6 +114,7 @@ impl Machine {
             applied,
             changes,
             lease_changes: Vec::new(),
+            lease_pages: BTreeSet::new(),
             written: meta,
             sweep: None,
             sinks: Vec::new(),
@@ -166,6 +173,9 @@ impl Machine {
             changes.tables.push(TableEntry::Meta(self.meta).put());
             self.written = Some(self.meta);
         }
+        for page in std::mem::take(&mut self.lease_pages) {
+            changes.tables.push(self.generation.leases.page(page).put());
+        }
         changes.position = position;
         let nothing = changes.records.is_empty()
             && changes.tables.is_empty()
@@ -205,6 +215,11 @@ impl Machine {
         self.pruning()
     }
 
+    /// How many records the next [`Machine::publish`] gives up.
+    pub fn discarded(&self) -> usize {
+        self.changes.discarded.len()
+    }
+
     /// Whether there is something to prune.
     pub fn pruning(&self) -> Pruning {
         let (pruned, allowed) = self.generation.pruning();
@@ -225,6 +240,7 @@ struct Tables {
     membership: Option<Bytes>,
     members: BTreeMap<MemberId, MemberAttributes>,
     assignments: BTreeMap<u64, MemberId>,
+    leases: Vec<Lease>,
 }
 
 impl Tables {
@@ -240,6 +256,7 @@ impl Tables {
                 TableEntry::Assignment { nonce, member } => {
                     tables.assignments.insert(nonce, member);
                 }
+                TableEntry::Leases { leases, .. } => tables.leases.extend(leases),
             }
         }
         Ok(tables)

@@ -34,6 +34,7 @@ mod generation;
 mod hash;
 mod history;
 mod index;
+mod leases;
 mod machine;
 mod memory;
 mod past;

@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{
     block::{Block, BlockFacts, BlockName},
@@ -19,6 +20,7 @@ use super::{
     error::StoreError,
     io::WeakIo,
     layout::Layout,
+    metrics::StorageMetrics,
     snapshot::{self, SnapshotFile, SnapshotName},
 };
 use crate::{
@@ -34,11 +36,16 @@ const READ_BYTES: u64 = 1 << 20;
 pub struct IncomingSnapshot {
     incoming: Arc<Mutex<Incoming>>,
     io: WeakIo,
+    metrics: Arc<StorageMetrics>,
 }
 
 impl IncomingSnapshot {
-    pub(super) fn new(incoming: Arc<Mutex<Incoming>>, io: WeakIo) -> IncomingSnapshot {
-        IncomingSnapshot { incoming, io }
+    pub(super) fn new(
+        incoming: Arc<Mutex<Incoming>>,
+        io: WeakIo,
+        metrics: Arc<StorageMetrics>,
+    ) -> IncomingSnapshot {
+        IncomingSnapshot { incoming, io, metrics }
     }
 
     /// For each offered file the offset from which it is wanted; its length: not at all.
@@ -54,8 +61,14 @@ impl IncomingSnapshot {
 
     /// Verifies and syncs everything. Refused: some file is wanted again, from its beginning.
     pub async fn finish(&self) -> Result<LogPosition, StoreError> {
-        let incoming = self.incoming.clone();
-        self.io.run(move || lock(&incoming).finish()).await
+        let (incoming, metrics) = (self.incoming.clone(), self.metrics.clone());
+        let finish = move || {
+            let begun = Instant::now();
+            let position = lock(&incoming).finish(&metrics)?;
+            metrics.received_save.observe(begun.elapsed());
+            Ok(position)
+        };
+        self.io.run(finish).await
     }
 
     /// Whoever takes it keeps the blocks that are not sent.
@@ -148,7 +161,7 @@ impl Incoming {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<LogPosition, StoreError> {
+    fn finish(&mut self, metrics: &StorageMetrics) -> Result<LogPosition, StoreError> {
         let mut damaged = Vec::new();
         for file in self.files.iter_mut().filter(|file| file.ours.is_none()) {
             let path = self.dir.join(&file.offered.name);
@@ -159,7 +172,9 @@ impl Incoming {
             let open = self.layout.disk.open(&path, Open::Write);
             let open = open.map_err(StoreError::io("open", &path))?;
             if crc_of(&*open, &path, file.offered.bytes)? == file.offered.crc {
+                let begun = Instant::now();
                 open.sync_data().map_err(StoreError::io("sync", &path))?;
+                metrics.received_sync.observe(begun.elapsed());
             } else {
                 damaged.push(format!("{} arrived damaged", file.offered.name));
                 self.layout.remove(&path)?;

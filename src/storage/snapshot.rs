@@ -14,6 +14,7 @@
 use std::{fmt, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{
     block::Block,
@@ -22,6 +23,7 @@ use super::{
     error::StoreError,
     generation::Entries,
     layout::Layout,
+    metrics::StorageMetrics,
 };
 use crate::{
     disk::{File, Open},
@@ -141,10 +143,13 @@ impl SnapshotRef {
         position: LogPosition,
         entries: &Entries,
         blocks: Vec<Arc<Block>>,
+        metrics: &StorageMetrics,
     ) -> Result<SnapshotRef, StoreError> {
         let bytes = encode(entries);
         let path = layout.snapshots().join(SnapshotName::from(position).to_string());
+        let begun = Instant::now();
         layout.write_atomic(&path, &bytes)?;
+        metrics.snapshot_sync.observe(begun.elapsed());
         SnapshotRef::with_blocks(layout, position, path, &bytes, blocks, entries)
     }
 

@@ -17,6 +17,7 @@ use super::{
     io::{Io, WeakIo},
     layout::Layout,
     manifest::Manifest,
+    metrics::StorageMetrics,
     pending::Pending,
     records::Records,
     snapshot::{SnapshotFile, SnapshotRef},
@@ -120,6 +121,7 @@ impl BlockStorage {
         let shared = Arc::new(Shared {
             records: RwLock::new(records.clone()),
             retained: Mutex::new(start.snapshot.clone()),
+            metrics: Arc::default(),
         });
         let Content { applied: position, state, .. } = start.content;
         let writer = Writer {
@@ -161,6 +163,10 @@ impl BlockStorage {
     /// The records of the present state; a snapshot install replaces them.
     pub fn records(&self) -> Arc<Records> {
         self.0.shared.records()
+    }
+
+    pub fn metrics(&self) -> &Arc<StorageMetrics> {
+        &self.0.shared.metrics
     }
 
     /// The WAL holds everything up to this entry durably: what they changed may be written. After a
@@ -226,7 +232,7 @@ impl BlockStorage {
             Ok(incoming)
         };
         let incoming = io.run(begin).await?;
-        Ok(IncomingSnapshot::new(incoming, io))
+        Ok(IncomingSnapshot::new(incoming, io, self.0.shared.metrics.clone()))
     }
 
     /// Replaces the state by a snapshot that arrived and was finished. Submit nothing meanwhile:

@@ -12,11 +12,12 @@ use super::{
     WalOptions,
     error::WalError,
     format::Record,
+    metrics::WalMetrics,
     reader::{ReadRequest, reader},
     recovery::{Recovered, recover},
     state::{ReadPlan, State},
     upkeep::{Chore, Space, Spares, upkeep},
-    writer::{Change, Done, Ledger, Request, Writer},
+    writer::{Change, Done, Ledger, Request, Shared, Writer},
 };
 use crate::{
     disk::Disk,
@@ -39,6 +40,7 @@ use crate::{
 pub struct Log {
     ledger: Arc<Ledger>,
     spares: Arc<Spares>,
+    metrics: Arc<WalMetrics>,
     running: Arc<Running>,
 }
 
@@ -71,8 +73,14 @@ impl Log {
         let ledger = Arc::new(Ledger::new(state));
         let spares = Arc::new(Spares::new(disk, dir, options.segment_bytes));
         let chores = upkeep_queue.clone();
-        let (shared, salt) = ((ledger.clone(), spares.clone()), options.salt_seed);
-        let mut writer = Writer::new(end, shared.0, shared.1, chores, fault.clone(), salt);
+        let metrics = Arc::new(WalMetrics::default());
+        let shared = Shared {
+            ledger: ledger.clone(),
+            spares: spares.clone(),
+            metrics: metrics.clone(),
+            fault: fault.clone(),
+        };
+        let mut writer = Writer::new(end, shared, chores, options.salt_seed);
 
         let start = || {
             let handle = move |requests: &mut Vec<Request>| writer.handle(requests);
@@ -85,7 +93,7 @@ impl Log {
         let lanes = start().map_err(WalError::io(dir, 0, "start a lane"))?;
         let queues = Queues { writer: writer_queue, upkeep: upkeep_queue, reader: reader_queue };
         let running = Running { queues: Mutex::new(Some(queues)), lanes: Mutex::new(lanes) };
-        Ok(Log { ledger, spares, running: Arc::new(running) })
+        Ok(Log { ledger, spares, metrics, running: Arc::new(running) })
     }
 
     /// What the member must remember besides entries, as asked for last.
@@ -214,6 +222,10 @@ impl Log {
     /// Bytes of all segments on disk, without those filled ahead or about to be removed.
     pub fn size(&self) -> u64 {
         self.ledger.lock().disk_bytes()
+    }
+
+    pub fn metrics(&self) -> &WalMetrics {
+        &self.metrics
     }
 
     /// Writes what waits and ends the lanes. Later changes are answered with [`WalError::Closed`].

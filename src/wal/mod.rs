@@ -50,6 +50,7 @@ mod error;
 mod format;
 mod frames;
 mod log;
+mod metrics;
 mod positions;
 mod reader;
 mod recovery;
@@ -64,6 +65,7 @@ mod writer;
 mod tests;
 pub use error::WalError;
 pub use log::Log;
+pub use metrics::WalMetrics;
 pub use upkeep::Space;
 
 use crate::{lane::Lanes, types::MemberId};

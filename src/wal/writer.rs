@@ -1,14 +1,21 @@
 //! The one lane that writes: all that waits becomes a frame, one sync makes it durable, and then
 //! everybody is told, in the order they asked.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use super::{
     error::WalError,
     format::{self, FRAME_HEADER_BYTES, PAGE_BYTES, SegmentHeader},
     frames::{Effect, FramePlace},
+    metrics::WalMetrics,
     positions::next_index,
     segments::Segments,
     state::State,
@@ -21,6 +28,9 @@ use crate::{
 
 /// A frame takes no further request once it is this large. A single request may be larger.
 const FRAME_BYTES_MAX: usize = 8 << 20;
+
+/// A sync that takes longer is worth a word in the log: elections are near (etcd's bound).
+const SLOW_SYNC: Duration = Duration::from_secs(1);
 
 /// Told when a request is durable, or that it may not be. Runs on the writer's lane: must not block.
 pub(super) type Done = Box<dyn FnOnce(Result<(), WalError>) + Send>;
@@ -80,9 +90,18 @@ pub(super) struct End {
     pub(super) batch: u64,
 }
 
+/// What the writer shares with the rest of the log, and with the member.
+pub(super) struct Shared {
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) spares: Arc<Spares>,
+    pub(super) metrics: Arc<WalMetrics>,
+    pub(super) fault: Fault,
+}
+
 pub(super) struct Writer {
     ledger: Arc<Ledger>,
     spares: Arc<Spares>,
+    metrics: Arc<WalMetrics>,
     chores: mpsc::UnboundedSender<Chore>,
     fault: Fault,
     salt_seed: u64,
@@ -118,12 +137,11 @@ struct Frame {
 impl Writer {
     pub(super) fn new(
         end: End,
-        ledger: Arc<Ledger>,
-        spares: Arc<Spares>,
+        shared: Shared,
         chores: mpsc::UnboundedSender<Chore>,
-        fault: Fault,
         salt_seed: u64,
     ) -> Writer {
+        let Shared { ledger, spares, metrics, fault } = shared;
         let mut state = ledger.lock();
         state.set_disk_bytes(end.segments.bytes());
         let carried = Carried { hard: state.hard(), last: state.positions().last() };
@@ -137,8 +155,18 @@ impl Writer {
             done: Vec::new(),
             committed: None,
         };
-        let mut writer =
-            Writer { ledger, spares, chores, fault, salt_seed, end, handled, frame, failed: None };
+        let mut writer = Writer {
+            ledger,
+            spares,
+            metrics,
+            chores,
+            fault,
+            salt_seed,
+            end,
+            handled,
+            frame,
+            failed: None,
+        };
         writer.reclaim();
         writer.chore(Chore::Fill);
         writer
@@ -178,8 +206,17 @@ impl Writer {
         let segment = self.end.segments.active().clone();
         let offset = self.end.offset;
         format::seal_frame(&mut self.frame.bytes, segment.header.salt, self.end.batch);
+        let begun = Instant::now();
         segment.write(&self.frame.bytes, offset)?;
+        let written = Instant::now();
         segment.sync(offset)?;
+        self.metrics.write.observe(written - begun);
+        let took = written.elapsed();
+        self.metrics.sync.observe(took);
+        if took > SLOW_SYNC {
+            tracing::warn!(?took, bytes, "slow fdatasync");
+        }
+        self.metrics.written_bytes.add(bytes);
         self.end.offset += bytes;
         self.end.batch += 1;
         self.frame.before = self.frame.after;

@@ -17,14 +17,14 @@ use crate::{
     api::{Options, routes},
     fault::Fault,
     lane::Lanes,
-    node::NodeError,
+    node::{NodeError, TimeToLive},
     proto::etcdserverpb::{
         self as pb, RangeRequest, auth_client::AuthClient, cluster_client::ClusterClient,
         kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
     },
     state::{Machine, MemoryStorage},
     stop::Stop,
-    types::{AlarmKind, CommandError, KeyValue, MemberId, Revision},
+    types::{AlarmKind, CommandError, KeyValue, LeaseId, MemberId, Revision},
     watch::{self, Feed, WatchLanes, Watches},
 };
 
@@ -94,6 +94,10 @@ impl Client {
         KvClient::new(self.channel.clone())
     }
 
+    fn lease(&self) -> LeaseClient<Channel> {
+        LeaseClient::new(self.channel.clone())
+    }
+
     fn maintenance(&self) -> MaintenanceClient<Channel> {
         MaintenanceClient::new(self.channel.clone())
     }
@@ -102,7 +106,9 @@ impl Client {
         let mut args = command.consume_args();
         let name = command.name.as_str();
         let output = match name {
-            "fail" | "keys" | "leader" | "alarm" | "others-write" => self.set(name, &mut args)?,
+            "fail" | "keys" | "lease" | "leader" | "alarm" | "others-write" => {
+                self.set(name, &mut args)?
+            }
             "range" | "stream" => self.range(name, &mut args)?,
             "put" => self.put(&mut args)?,
             "delete" => {
@@ -139,6 +145,27 @@ impl Client {
                     member_id: number(&mut args, "member")? as u64,
                 };
                 self.shown(self.runtime.block_on(self.maintenance().alarm(request)))
+            }
+            "grant" => {
+                let request = pb::LeaseGrantRequest {
+                    id: number(&mut args, "id")?,
+                    ttl: number(&mut args, "ttl")?,
+                };
+                self.shown(self.runtime.block_on(self.lease().lease_grant(request)))
+            }
+            "revoke" => {
+                let request = pb::LeaseRevokeRequest { id: number(&mut args, "id")? };
+                self.shown(self.runtime.block_on(self.lease().lease_revoke(request)))
+            }
+            "keep-alive" => self.keep_alive(&mut args)?,
+            "time-to-live" => {
+                let keys = flag(&mut args, "keys")?;
+                let request = pb::LeaseTimeToLiveRequest { id: number(&mut args, "id")?, keys };
+                self.shown(self.runtime.block_on(self.lease().lease_time_to_live(request)))
+            }
+            "leases" => {
+                let request = pb::LeaseLeasesRequest {};
+                self.shown(self.runtime.block_on(self.lease().lease_leases(request)))
             }
             "unimplemented" => self.runtime.block_on(self.unimplemented()),
             other => return Err(format!("unknown command {other}").into()),
@@ -180,6 +207,12 @@ impl Client {
                         ..KeyValue::default()
                     });
                 }
+            }
+            "lease" => {
+                let id = LeaseId(number(args, "id")?);
+                let (granted, remaining) = (number(args, "ttl")?, number(args, "remaining")?);
+                let keys = std::iter::from_fn(|| args.next_pos().map(ops::bytes)).collect();
+                table.leases.insert(id, TimeToLive { granted, remaining, keys });
             }
             _ => table.revisions_between_calls = args.next_pos().ok_or("how many")?.parse()?,
         }
@@ -235,6 +268,29 @@ impl Client {
         Ok(self.shown(self.runtime.block_on(self.kv().put(request))))
     }
 
+    /// One stream, on which all these are asked at once.
+    fn keep_alive(&self, args: &mut ArgumentConsumer) -> Outcome<String> {
+        let has_leader = flag(args, "hasleader")?;
+        let ids: Vec<i64> =
+            std::iter::from_fn(|| args.next_pos().map(str::parse)).collect::<Result<_, _>>()?;
+        let requests = ids.into_iter().map(|id| pb::LeaseKeepAliveRequest { id });
+        let mut request = Request::new(tokio_stream::iter(requests.collect::<Vec<_>>()));
+        if has_leader {
+            request.metadata_mut().insert("hasleader", "true".parse()?);
+        }
+        let mut lines = Vec::new();
+        let end = self.runtime.block_on(async {
+            let mut answers = self.lease().lease_keep_alive(request).await?.into_inner();
+            while let Some(answer) = answers.message().await? {
+                lines.push(cut(&answer));
+            }
+            Ok(())
+        });
+        lines.splice(0..0, self.asked());
+        lines.extend(end.err().map(refused));
+        Ok(lines.join("\n"))
+    }
+
     fn txn(&self, args: &mut ArgumentConsumer) -> Outcome<String> {
         let mut request = pb::TxnRequest {
             compare: ops::compares(args.take_key("if").unwrap_or_default()),
@@ -261,7 +317,6 @@ impl Client {
     async fn unimplemented(&self) -> String {
         let mut cluster = ClusterClient::new(self.channel.clone());
         let mut maintenance = self.maintenance();
-        let mut lease = LeaseClient::new(self.channel.clone());
         let mut auth = AuthClient::new(self.channel.clone());
         let outcomes = [
             cluster.member_add(pb::MemberAddRequest::default()).await.err(),
@@ -273,7 +328,6 @@ impl Client {
             maintenance.snapshot(pb::SnapshotRequest {}).await.err(),
             maintenance.move_leader(pb::MoveLeaderRequest::default()).await.err(),
             maintenance.downgrade(pb::DowngradeRequest::default()).await.err(),
-            lease.lease_grant(pb::LeaseGrantRequest::default()).await.err(),
             auth.auth_enable(pb::AuthEnableRequest {}).await.err(),
         ];
         outcomes.map(|error| refused(error.expect("unimplemented"))).join("\n")
@@ -385,6 +439,8 @@ fn node_error(name: &str) -> Outcome<NodeError> {
         "future-revision" => CommandError::FutureRevision.into(),
         "key-not-found" => CommandError::KeyNotFound.into(),
         "lease-not-found" => CommandError::LeaseNotFound.into(),
+        "lease-exists" => CommandError::LeaseExists.into(),
+        "lease-ttl-too-large" => CommandError::LeaseTtlTooLarge.into(),
         "no-space" => CommandError::NoSpace.into(),
         "no-leader" => NodeError::NoLeader,
         "leader-changed" => NodeError::LeaderChanged,

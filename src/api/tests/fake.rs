@@ -1,6 +1,7 @@
 //! A node that keeps a list of what it was asked, and answers from a table.
 
 use std::{
+    collections::BTreeMap,
     fmt::Debug,
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::{
-    node::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status},
+    node::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status, TimeToLive},
     types::*,
 };
 
@@ -30,6 +31,7 @@ pub(super) struct Table {
     pub failure: Option<(u32, NodeError)>,
     /// In key order; no write changes it.
     pub keys: Vec<KeyValue>,
+    pub leases: BTreeMap<LeaseId, TimeToLive>,
     /// Writes by others between any two calls.
     pub revisions_between_calls: i64,
 }
@@ -50,6 +52,7 @@ impl FakeNode {
             leader_lost: watch::Sender::new(false),
             failure: None,
             keys: Vec::new(),
+            leases: BTreeMap::new(),
             revisions_between_calls: 0,
         };
         FakeNode { table: Arc::new(Mutex::new(table)) }
@@ -151,6 +154,13 @@ impl NodePort for FakeNode {
             Command::Compact(_) => Reply::Compact { revision: table.header.revision },
             Command::Describe(_) => Reply::Described,
             Command::AssignMember { .. } => Reply::Assigned(MemberId(9)),
+            Command::LeaseGrant { ttl, .. } => {
+                Reply::LeaseGrant { revision: table.header.revision, ttl: *ttl }
+            }
+            Command::LeaseRevoke(_) => Reply::LeaseRevoke { revision: table.revision_after(true) },
+            Command::LeaseExpire { .. }
+            | Command::LeaseCheckpoint { .. }
+            | Command::LeaseRenew { .. } => Reply::LeasesUpdated,
         };
         // Applied by the leader of a later term than this member has heard of.
         Ok(Applied { term: Term(table.header.term.0 + 1), reply })
@@ -177,6 +187,30 @@ impl NodePort for FakeNode {
 
     async fn compaction_done(&self, revision: Revision) -> Result<(), NodeError> {
         self.ask(CompactionDone(revision)).map(drop)
+    }
+
+    async fn lease_grant(&self, id: LeaseId, ttl: i64) -> Result<(LeaseId, Applied), NodeError> {
+        let id = if id == LeaseId(0) { LeaseId(0x7fff) } else { id };
+        Ok((id, self.propose(Command::LeaseGrant { id, ttl: ttl.max(2) }).await?))
+    }
+
+    async fn lease_renew(&self, id: LeaseId) -> Result<Option<i64>, NodeError> {
+        let table = self.ask(LeaseRenew(id))?;
+        Ok(table.leases.get(&id).map(|lease| lease.granted))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        id: LeaseId,
+        keys: bool,
+    ) -> Result<Option<TimeToLive>, NodeError> {
+        let table = self.ask(LeaseTimeToLive { id, keys })?;
+        let found = table.leases.get(&id).cloned();
+        Ok(found.map(|lease| if keys { lease } else { TimeToLive { keys: vec![], ..lease } }))
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>, NodeError> {
+        Ok(self.ask(Leases)?.leases.keys().copied().collect())
     }
 
     async fn members(&self, linearizable: bool) -> Result<Vec<Member>, NodeError> {
@@ -220,6 +254,20 @@ struct HashKv(#[expect(dead_code, reason = "for Debug")] Revision);
 
 #[derive(Debug)]
 struct CompactionDone(#[expect(dead_code, reason = "for Debug")] Revision);
+
+#[derive(Debug)]
+struct LeaseRenew(#[expect(dead_code, reason = "for Debug")] LeaseId);
+
+#[derive(Debug)]
+struct LeaseTimeToLive {
+    #[expect(dead_code, reason = "for Debug")]
+    id: LeaseId,
+    #[expect(dead_code, reason = "for Debug")]
+    keys: bool,
+}
+
+#[derive(Debug)]
+struct Leases;
 
 #[derive(Debug)]
 struct Members {

@@ -28,6 +28,7 @@ use super::{
     incoming::Incoming,
     layout::Layout,
     manifest::Manifest,
+    metrics::StorageMetrics,
     records::Records,
     sequence::Sequence,
     snapshot::SnapshotRef,
@@ -68,6 +69,7 @@ pub(super) struct Shared {
     /// Those of the present state.
     pub(super) records: RwLock<Arc<Records>>,
     pub(super) retained: Mutex<Option<SnapshotRef>>,
+    pub(super) metrics: Arc<StorageMetrics>,
 }
 
 impl Shared {

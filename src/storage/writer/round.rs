@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, atomic::Ordering};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{StoreError, Writer, blocks::BlockWriter};
 use crate::{
@@ -32,6 +33,7 @@ impl Writer {
 
     fn write(&mut self, chunks: &[Arc<Changes>]) -> Result<(), StoreError> {
         let Some(position) = chunks.last().map(|chunk| chunk.position) else { return Ok(()) };
+        let begun = Instant::now();
         let mut blocks = BlockWriter::new(&self.layout, &mut self.sequence, self.block_bytes);
         for record in chunks.iter().flat_map(|chunk| &chunk.records) {
             blocks.push(record)?;
@@ -52,6 +54,7 @@ impl Writer {
         }
         batch.insert(Bytes::from_static(schema::APPLIED), Some(schema::position_value(position)));
         self.tables.commit(batch)?;
+        self.shared.metrics.commit.observe(begun.elapsed());
         self.applied = Some(position);
         self.publish()?;
         self.records.written(chunks.len());
@@ -88,9 +91,12 @@ impl Writer {
         &mut self,
         position: LogPosition,
     ) -> Result<SnapshotRef, StoreError> {
+        let begun = Instant::now();
         let entries = self.tables.dump()?;
         let blocks = self.manifest.open_blocks();
-        let snapshot = SnapshotRef::save(&self.layout, position, &entries, blocks)?;
+        let metrics = &self.shared.metrics;
+        let snapshot = SnapshotRef::save(&self.layout, position, &entries, blocks, metrics)?;
+        metrics.snapshot_save.observe(begun.elapsed());
         self.retain(snapshot.clone())?;
         Ok(snapshot)
     }
