@@ -32,7 +32,7 @@ use crate::{
     },
     stop::Stopping,
     types::{KeyRange, Revision},
-    watch::{Kind, NewWatch, Wants, WatchStream, Watches},
+    watch::{self, Kind, NewWatch, Wants, WatchStream, Watches},
 };
 
 pub(super) const PATH: &str = "/etcdserverpb.Watch/Watch";
@@ -190,9 +190,12 @@ impl<N: NodePort> Messages<N> {
         }
     }
 
-    fn message(&self, next: Option<crate::watch::Response>) -> Option<Result<Outgoing, Status>> {
-        // This member watches no more, so it is stopping.
-        let Some(next) = next else { return Some(Err(NodeError::Stopped.into())) };
+    fn message(&mut self, next: Option<watch::Response>) -> Option<Result<Outgoing, Status>> {
+        let Some(next) = next else {
+            // This member watches no more, so it is stopping.
+            self.ended = true;
+            return Some(Err(NodeError::Stopped.into()));
+        };
         let mut message = WatchResponse {
             header: Some(header::at(self.header, next.revision)),
             watch_id: next.watch_id,

@@ -32,7 +32,8 @@ use crate::{
 /// So many slow watches are brought forward together, at most.
 const READ_TOGETHER_MAX: usize = 4096;
 
-/// What the lane is told.
+/// What the lane is told. Never more than a stream has requests outstanding, and a few of each other
+/// kind for each stream.
 #[derive(Debug)]
 pub(super) enum Command {
     /// The feed has news.
@@ -153,6 +154,7 @@ impl Hub {
         Ok(())
     }
 
+    /// What was there before an event is mostly in memory; else this waits for the disk, for one read.
     fn pass_on(&mut self, records: &[Arc<Record>], revision: Revision) -> Result<(), StorageError> {
         let Hub { registry, streams, view, .. } = self;
         let previous = |key: &[u8], revision| view.previous(key, revision);
