@@ -128,7 +128,7 @@ impl Run {
     /// Takes the next record, by id. False: no more; this one was not taken.
     pub fn take(&mut self, record: &Arc<Record>) -> bool {
         let revision = record.meta.id.main;
-        let begins_one = self.records.last().is_none_or(|last| last.meta.id.main < revision);
+        let begins_one = self.records.last().is_some_and(|last| last.meta.id.main < revision);
         if revision > self.to || begins_one && self.bytes >= self.bytes_max {
             return false;
         }

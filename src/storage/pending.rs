@@ -172,7 +172,7 @@ impl Pending {
         let first = self.chunks.partition_point(|chunk| chunk.last.main < from);
         let mut bytes = 0;
         let wanted = self.chunks.range(first..).take_while(|chunk| {
-            let fits = bytes < bytes_max;
+            let fits = bytes == 0 || bytes < bytes_max;
             bytes += chunk.changes.records.iter().map(|record| record.bytes()).sum::<usize>();
             fits
         });

@@ -5,6 +5,7 @@
 mod client;
 mod fake;
 mod ops;
+mod watch;
 
 use client::Client;
 

@@ -29,7 +29,7 @@ impl Default for Model {
     }
 }
 
-type Keys = BTreeMap<Bytes, KeyValue>;
+pub(super) type Keys = BTreeMap<Bytes, KeyValue>;
 
 impl Model {
     /// `term` is the entry's.
@@ -156,8 +156,13 @@ impl Model {
         Ok(select(&self.at(at), range))
     }
 
+    /// Every change from a revision on, in order; no value: deleted.
+    pub(super) fn since(&self, from: Revision) -> &[(Revision, Bytes, Option<KeyValue>)] {
+        &self.log[self.log.partition_point(|(at, ..)| *at < from)..]
+    }
+
     /// All keys as they were.
-    fn at(&self, revision: Revision) -> Keys {
+    pub(super) fn at(&self, revision: Revision) -> Keys {
         let mut keys = Keys::new();
         for (_, key, kv) in self.log.iter().take_while(|(at, ..)| *at <= revision) {
             match kv {

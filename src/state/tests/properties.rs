@@ -272,6 +272,37 @@ impl Rig {
         }
     }
 
+    fn check_past(&self, from: Revision, bytes_max: usize) {
+        let view = self.machine.view();
+        if from < self.model.compacted {
+            let refused = view.past(from, bytes_max).unwrap_err();
+            return assert!(matches!(refused, ReadError::Refused(CommandError::Compacted)));
+        }
+        let (mut next, mut expected) = (from, self.model.since(from).iter());
+        while next <= self.model.revision {
+            let past = view.past(next, bytes_max).unwrap();
+            assert!(past.next > next, "a piece without anything");
+            for record in &past.records {
+                let (at, key, kv) = expected.next().unwrap();
+                assert_eq!((&record.meta.id.main, &record.meta.key), (at, key));
+                assert_eq!(&Some(record.key_value()).filter(|_| !record.meta.tombstone), kv);
+                let before = Revision(at.0 - 1);
+                let readable = before >= self.model.compacted;
+                let before = self.model.at(before).remove(key).filter(|_| readable);
+                for found in [past.previous(key, *at), view.previous(key, *at)] {
+                    assert_eq!(found.unwrap().map(|record| record.key_value()), before);
+                }
+            }
+            next = past.next;
+            let rest = self.model.since(next).len();
+            assert_eq!(
+                expected.len(),
+                rest,
+                "a piece ends within a revision, or beyond what is in it"
+            );
+        }
+    }
+
     fn prune_all(&mut self) {
         self.read = None;
         while self.machine.compact_step(1) == Pruning::More {}
@@ -308,6 +339,21 @@ proptest! {
         for revision in -1..=rig.model.revision.0 + 1 {
             let range = Range { revision: Revision(revision), ..Range::of(KeyRange::From("".into())) };
             prop_assert_eq!(rig.read(&range), rig.model.range(&range));
+        }
+    }
+
+    #[test]
+    fn the_past_is_whole_in_pieces_of_any_size_from_the_compacted_revision_on(
+        events in vec(event(), 1..60),
+        bytes_max in select(vec![0, 3, 20, usize::MAX]),
+    ) {
+        let mut rig = Rig::new();
+        for event in &events {
+            rig.happen(event);
+        }
+        rig.publish();
+        for from in -1..=rig.model.revision.0 + 1 {
+            rig.check_past(Revision(from), bytes_max);
         }
     }
 

@@ -1,10 +1,12 @@
 //! What the writer may write when.
 
+use std::sync::Arc;
+
 use super::harness::{Machine, Model, at, check, history, process, record};
 use crate::{
     disk::sim::{DiskOp, Fate},
     fault::Fault,
-    state::{Changes, Storage, StorageError},
+    state::{Changes, Record, Storage, StorageError},
     storage::StoreError,
     types::{RecordId, Revision},
 };
@@ -28,6 +30,48 @@ fn a_record_can_be_read_from_the_moment_it_was_submitted() {
         assert_eq!(storage.read(&ids).unwrap(), expected, "from blocks");
         for (id, record) in ids.iter().zip(&expected) {
             assert_eq!(storage.read(&[*id]).unwrap(), std::slice::from_ref(record));
+        }
+    });
+}
+
+/// Whole revisions of ascending records, about so many bytes.
+fn cut(records: &[Arc<Record>], from: i64, to: i64, bytes_max: usize) -> Vec<Arc<Record>> {
+    let mut run = Vec::new();
+    let mut bytes = 0;
+    for of_one in records.chunk_by(|one, other| one.meta.id.main == other.meta.id.main) {
+        if (from..=to).contains(&of_one[0].meta.id.main.0) && (bytes < bytes_max || bytes == 0) {
+            bytes += of_one.iter().map(|record| record.bytes()).sum::<usize>();
+            run.extend_from_slice(of_one);
+        } else if bytes > 0 {
+            break;
+        }
+    }
+    run
+}
+
+#[test]
+fn a_scan_finds_every_record_once_wherever_the_writer_is() {
+    process(async {
+        let machine = Machine::new(1);
+        let opened = machine.open().await.unwrap();
+        let storage = opened.recovered.storage;
+        let mut records = Vec::new();
+        for changes in history(60) {
+            records.extend(changes.records.clone());
+            storage.submit(Changes { discarded: Vec::new(), ..changes });
+        }
+        for durable in [None, Some(0), Some(20), Some(21), Some(45), Some(59)] {
+            if let Some(durable) = durable {
+                opened.store.note_durable(durable);
+                settle().await;
+            }
+            for (from, to) in [(0, 99), (2, 2), (17, 40), (22, 61), (23, 23), (61, 99), (62, 99)] {
+                for bytes_max in [1, 700, 5000, usize::MAX] {
+                    let found = storage.scan(Revision(from), Revision(to), bytes_max).unwrap();
+                    let expected = cut(&records, from, to, bytes_max);
+                    assert_eq!(found, expected, "{from}..={to}, {bytes_max}, {durable:?} durable");
+                }
+            }
         }
     });
 }
