@@ -43,11 +43,22 @@ pub struct Tuning {
     #[arg(long, alias = "watch-progress-notify-interval", env = "KVD_WATCH_PROGRESS",
           value_parser = interval, default_value = "10m", value_name = "TIME")]
     pub watch_progress: Duration,
+    #[command(flatten)]
+    pub telemetry: Telemetry,
+    #[command(flatten)]
+    pub wal: Wal,
+}
+
+/// What the process tells of itself while it runs, besides metrics.
+#[derive(Debug, Clone, Args)]
+pub struct Telemetry {
     /// How the log is written
     #[arg(long, env = "KVD_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
-    #[command(flatten)]
-    pub wal: Wal,
+    /// Sends traces to this OpenTelemetry collector, over plain gRPC
+    #[cfg(feature = "otlp")]
+    #[arg(long, env = "KVD_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
 }
 
 /// How the write-ahead log is cut and kept. Hidden, because nobody has to choose: tests take small

@@ -75,6 +75,7 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     ("clap", &["bin", "config", "ctl", "server"]),
     ("axum", &["server", "api"]),
     ("getrandom", &["rng"]),
+    ("opentelemetry", &["server"]),
 ];
 
 /// Layers whose answers depend on nothing but their input, on every member, for ever.

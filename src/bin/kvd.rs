@@ -28,27 +28,32 @@ enum Command {
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     server::end_process_on_panic();
-    let (format, quiet) = match &cli.command {
-        Command::Dev(dev) => (dev.tuning.log_format, Some("warn,openraft=error,sled=error")),
-        Command::Serve(serve) => (serve.tuning.log_format, None),
-    };
-    server::init_telemetry(format, quiet);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return failed(&e.into()),
     };
-    let result = runtime.block_on(async {
-        match cli.command {
-            Command::Dev(args) => server::dev(args).await,
-            Command::Serve(args) => server::serve(args).await,
-        }
-    });
+    let result = runtime.block_on(run(cli.command));
     // Nothing of ours is left running; a library's thread must not hold the end up.
     runtime.shutdown_background();
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(e) => failed(&e),
     }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    let (telemetry, quiet) = match &command {
+        Command::Dev(dev) => (&dev.tuning.telemetry, Some("warn,openraft=error,sled=error")),
+        Command::Serve(serve) => (&serve.tuning.telemetry, None),
+    };
+    let telemetry = server::init_telemetry(telemetry, quiet)?;
+    let result = match command {
+        Command::Dev(args) => server::dev(args).await,
+        Command::Serve(args) => server::serve(args).await,
+    };
+    // Everything has ended: there is nothing left to be held up by its blocking.
+    telemetry.end();
+    result
 }
 
 fn failed(error: &anyhow::Error) -> std::process::ExitCode {

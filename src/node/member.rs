@@ -398,7 +398,8 @@ impl NodePort for Node {
         let (reply, answer) = oneshot::channel();
         let bytes = command.len();
         let span = tracing::debug_span!("propose", bytes, term = Empty, index = Empty);
-        let proposal = Proposal { command, deadline, reply, share: (slot, share), span };
+        let proposal =
+            Proposal { command, deadline, reply, share: (slot, share), span: span.clone() };
         inner.proposals.send(proposal).map_err(|_| NodeError::Stopped)?;
         let answer = match tokio::time::timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => answer,

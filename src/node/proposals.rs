@@ -90,6 +90,8 @@ impl Batch {
         let term = at.term;
         for (Waiting { reply: waiting, span, .. }, reply) in self.waiting.into_iter().zip(replies) {
             span.record("term", term.0).record("index", at.index);
+            // Before the answer: the span ends where it began.
+            drop(span);
             let answer = reply.map(|reply| Applied { term, reply }).map_err(NodeError::Command);
             // Whoever asked may have given up: the write stands all the same.
             let _ = waiting.send(answer);

@@ -196,7 +196,8 @@ pub(super) async fn run(
     member.begin(&formed, &formation, lanes).await?;
     serve_clients(&mut outer, listeners.client, &member, health.calls(), &config)?;
     let storage = member.storage.metrics();
-    health.run(Sources { node: member.node.clone(), storage, peers });
+    let (node, watches) = (member.node.clone(), member.watches.clone());
+    health.run(Sources { node, storage, peers, watches });
     let stop_tasks = Stop::default();
     let tasks = [
         tokio::spawn(describe(member.node.clone(), attributes(&config, me), stop_tasks.stopping())),

@@ -13,6 +13,8 @@ mod calls;
 mod dev;
 mod listen;
 mod member;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod panics;
 mod port;
 mod scrape;
@@ -24,4 +26,4 @@ pub use dev::dev;
 pub use member::{MemberConfig, Ports};
 pub use panics::end_process_on_panic;
 pub use serve::serve;
-pub use telemetry::init as init_telemetry;
+pub use telemetry::{Telemetry, init as init_telemetry};

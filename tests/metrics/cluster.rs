@@ -1,6 +1,7 @@
 //! `kvd dev`, worked with a little, and scraped.
 
 use std::{
+    fs::File,
     net::{Ipv4Addr, TcpStream},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU16, Ordering},
@@ -27,24 +28,34 @@ pub(crate) struct Cluster {
     child: Child,
     base: u16,
     members: u16,
-    _data: TempDir,
+    /// Its `log`, and the members' data.
+    dir: TempDir,
 }
 
 impl Cluster {
     /// Founds it, and waits until every member is ready.
     pub(crate) async fn start(members: u16) -> Cluster {
-        let data = TempDir::with_prefix_in("metrics-", env!("CARGO_TARGET_TMPDIR")).unwrap();
+        Cluster::start_with(members, &[], "warn").await
+    }
+
+    /// The same, with more flags and another `RUST_LOG`.
+    pub(crate) async fn start_with(members: u16, args: &[&str], filter: &str) -> Cluster {
+        let dir = TempDir::with_prefix_in("metrics-", env!("CARGO_TARGET_TMPDIR")).unwrap();
         let base = free_ports();
+        let log = File::create(dir.path().join("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_kvd"))
             .args(["dev", "--wal-segment-bytes=1MiB"])
             .args([format!("--members={members}"), format!("--base-port={base}")])
             .arg("--data-dir")
-            .arg(data.path())
+            .arg(dir.path())
+            .args(args)
+            .env("RUST_LOG", filter)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
-        let cluster = Cluster { child, base, members, _data: data };
+        let cluster = Cluster { child, base, members, dir };
         let start = Instant::now();
         for member in 0..members {
             while cluster.ask(member, "/readyz").await.is_none_or(|(status, _)| status != 200) {
@@ -93,15 +104,16 @@ impl Cluster {
         timeout(PATIENCE, asked).await.unwrap()
     }
 
-    /// Asks it to end, and sees that it ends well.
-    pub(crate) async fn stop(mut self) {
+    /// Asks it to end, sees that it ends well, and gives what it said.
+    pub(crate) async fn stop(mut self) -> String {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").arg(&pid).status().unwrap().success());
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                assert!(status.success(), "{status}");
-                return;
+                let said = std::fs::read_to_string(self.dir.path().join("log")).unwrap();
+                assert!(status.success(), "{status}:\n{said}");
+                return said;
             }
             assert!(start.elapsed() < PATIENCE, "it does not end");
             sleep(LOOK).await;

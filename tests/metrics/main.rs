@@ -3,11 +3,16 @@
 //! `etcd_mixin_names.txt` has the names, types and labels. What is on that list is shown, as etcd
 //! shows it, or `docs/metrics.md` says why not. `promtool` is not needed: `exposition` is at least as
 //! strict about the format.
+//!
+//! And what a member says of single requests: its spans, in the log and as OpenTelemetry's traces.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test, outside of the ports")]
 
 mod cluster;
 mod exposition;
+#[cfg(feature = "otlp")]
+mod otlp;
+mod spans;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

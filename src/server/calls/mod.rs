@@ -255,3 +255,28 @@ impl<T: Observer> HttpBody for Observed<T> {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::{EnvFilter, layer::SubscriberExt};
+
+    use super::*;
+    use crate::server::telemetry::DEFAULT_FILTER;
+
+    /// How many of three calls were given a span.
+    fn traced(filter: &str) -> u64 {
+        let calls = Calls::default();
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::sink);
+        let subscriber = tracing_subscriber::registry().with(lines).with(EnvFilter::new(filter));
+        tracing::subscriber::with_default(subscriber, || {
+            (0..3).for_each(|method| drop(calls.span(method)));
+        });
+        calls.all.traced.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn nothing_of_a_span_is_computed_that_nobody_sees() {
+        assert_eq!(traced(DEFAULT_FILTER), 0);
+        assert_eq!(traced("ordinal=debug"), 3);
+    }
+}

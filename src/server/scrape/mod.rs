@@ -6,6 +6,7 @@
 //! server    etcd_server_*: leadership, proposals, reads, health
 //! disk      etcd_disk_*, etcd_snap_*: the log and the storage
 //! mvcc      etcd_mvcc_*, etcd_debugging_mvcc_*: keys and revisions
+//! streams   watches and leases
 //! network   etcd_network_peer_*, etcd_network_snapshot_*: the other members
 //! own       ordinal_*
 //! process   process_*: what the kernel says of the process
@@ -20,6 +21,7 @@ mod network;
 mod own;
 mod process;
 mod server;
+mod streams;
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,6 +34,7 @@ use crate::{
     peer::PeerMetrics,
     storage::StorageMetrics,
     types::MemberId,
+    watch::Watches,
 };
 
 /// Where the numbers of a running member are.
@@ -40,6 +43,7 @@ pub(super) struct Sources {
     pub(super) node: Node,
     pub(super) storage: Arc<StorageMetrics>,
     pub(super) peers: Arc<PeerMetrics>,
+    pub(super) watches: Watches,
 }
 
 /// What the process counts, also while its volume is no member yet.
@@ -93,6 +97,7 @@ pub(super) fn render(
     if let Some(now) = &now {
         disk::show(&mut text, now);
         mvcc::show(&mut text, now);
+        streams::show(&mut text, now);
         network::show(&mut text, now);
     }
     counts.calls.show(&mut text);
