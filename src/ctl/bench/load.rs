@@ -162,7 +162,7 @@ mod tests {
             number: u64,
             _: Instant,
         ) -> (&'static str, Result<(), ClientError>) {
-            if self.fails && number % 2 == 0 {
+            if self.fails && number.is_multiple_of(2) {
                 let message = "etcdserver: too many requests".into();
                 return (
                     "count",
