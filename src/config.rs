@@ -38,6 +38,11 @@ pub struct Tuning {
     #[arg(long, env = "KVD_MAX_REQUEST_BYTES", value_parser = request_bytes, default_value = "1536KiB",
           value_name = "BYTES")]
     pub max_request_bytes: u64,
+    /// How often a watch that asks for it hears how far it is while nothing happens
+    // By etcd's name, too.
+    #[arg(long, alias = "watch-progress-notify-interval", env = "KVD_WATCH_PROGRESS",
+          value_parser = interval, default_value = "10m", value_name = "TIME")]
+    pub watch_progress: Duration,
     #[command(flatten)]
     pub telemetry: Telemetry,
     #[command(flatten)]
@@ -146,6 +151,12 @@ fn duration(text: &str) -> Result<Duration, String> {
     let number: f64 = number.parse().map_err(|_| wrong())?;
     let (_, seconds) = TIME_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
     Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let shortest = Duration::from_millis(100);
+    let interval = duration(text)?;
+    if interval < shortest { Err("at least 100ms".into()) } else { Ok(interval) }
 }
 
 fn bytes(text: &str) -> Result<u64, String> {

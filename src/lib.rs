@@ -25,3 +25,4 @@ pub mod stop;
 pub mod storage;
 pub mod types;
 pub mod wal;
+pub mod watch;

@@ -1,5 +1,6 @@
 //! What the header of an answer says, and what the metadata of a request asks.
 
+use futures_util::future::BoxFuture;
 use tonic::{Request, Status};
 
 use crate::{
@@ -31,9 +32,27 @@ pub(super) fn without_revision(now: Header) -> ResponseHeader {
 /// Refuses a request that asked, with the metadata `hasleader: true`, to be refused by a member that
 /// knows no leader.
 pub(super) fn require_leader<N: NodePort, T>(node: &N, request: &Request<T>) -> Result<(), Status> {
-    let asked = request.metadata().get("hasleader").is_some_and(|value| value == "true");
-    if asked && node.status().leader.is_none() {
-        return Err(NodeError::NoLeader.into());
-    }
-    Ok(())
+    if asks_for_leader(request) { has_leader(node) } else { Ok(()) }
+}
+
+/// The same for each message of a stream that asked so when it was opened.
+pub(super) fn has_leader<N: NodePort>(node: &N) -> Result<(), Status> {
+    if node.has_leader() { Ok(()) } else { Err(NodeError::NoLeader.into()) }
+}
+
+/// For a stream: refuses it as [`require_leader`] does; later, resolves when it is to end because
+/// there has been no leader for long. Never, if the request did not ask for that.
+pub(super) fn leader_lost<N: NodePort, T>(
+    node: &N,
+    request: &Request<T>,
+) -> Result<BoxFuture<'static, ()>, Status> {
+    require_leader(node, request)?;
+    Ok(match asks_for_leader(request) {
+        true => Box::pin(node.leader_lost()),
+        false => Box::pin(std::future::pending()),
+    })
+}
+
+pub(super) fn asks_for_leader<T>(request: &Request<T>) -> bool {
+    request.metadata().get("hasleader").is_some_and(|value| value == "true")
 }

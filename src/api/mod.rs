@@ -7,8 +7,10 @@
 //! ```text
 //! validate, overlap   what is refused before the node sees it
 //! kv, range_stream    keys and values
+//! lease               leases, and the streams that keep them alive
 //! cluster             members
 //! maintenance         how a member is doing
+//! watch               changes of keys
 //! header, errors      what every answer, and every refusal, looks like
 //! ```
 
@@ -16,26 +18,36 @@ mod cluster;
 mod errors;
 mod header;
 mod kv;
+mod lease;
 mod maintenance;
 mod overlap;
 mod range_stream;
 #[cfg(test)]
 mod tests;
 mod validate;
+mod watch;
+
+use std::time::Duration;
 
 use axum::{
     body::Body,
     http::{Response, Uri},
     middleware::map_response,
+    routing::post,
 };
 use tonic::{Status, service::Routes};
 
 use crate::{
     node::NodePort,
     proto::etcdserverpb::{
-        cluster_server::ClusterServer, kv_server::KvServer, maintenance_server::MaintenanceServer,
+        cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
+        maintenance_server::MaintenanceServer,
     },
+    stop::Stopping,
+    watch::Watches,
 };
+
+pub use watch::ClientAddress;
 
 /// The etcd whose API this is, as `Status` and `/version` tell it.
 ///
@@ -58,28 +70,56 @@ pub struct Options {
     /// The most operations on the longest path through a transaction: of its comparisons, successes
     /// and failures the longest list, and on top those of a nested transaction.
     pub max_txn_ops: usize,
+    /// How often a watch that asks for it is told its progress while nothing happens.
+    pub watch_progress_interval: Duration,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { max_request_bytes: 1536 * 1024, max_txn_ops: 128 }
+        Options {
+            max_request_bytes: 1536 * 1024,
+            max_txn_ops: 128,
+            watch_progress_interval: Duration::from_secs(600),
+        }
     }
 }
 
 /// All of etcd's services on this node. The size of an answer has no bound.
 ///
-/// A service that is not here yet answers `Unimplemented`, with its name.
-pub fn routes<N: NodePort>(node: N, options: Options) -> Routes {
-    let message_bytes = options.max_request_bytes.saturating_add(MESSAGE_OVERHEAD_BYTES);
+/// A service that is not here yet answers `Unimplemented`, with its name. Streams that would go on for
+/// ever end when `stopping` says so.
+pub fn routes<N: NodePort>(
+    node: N,
+    watches: Watches,
+    options: Options,
+    stopping: Stopping,
+) -> Routes {
+    let message_bytes = message_bytes_max(options.max_request_bytes);
+    let watch = watch::WatchService {
+        node: node.clone(),
+        watches,
+        stopping: stopping.clone(),
+        progress_interval: options.watch_progress_interval,
+        message_bytes_max: message_bytes,
+    };
     let kv = kv::KvService::new(node.clone(), options);
+    let lease = lease::LeaseService::new(node.clone(), stopping);
     let cluster = cluster::ClusterService::new(node.clone());
     let maintenance = maintenance::MaintenanceService::new(node);
 
     let routes = Routes::new(KvServer::new(kv).max_decoding_message_size(message_bytes))
+        .add_service(LeaseServer::new(lease).max_decoding_message_size(message_bytes))
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(message_bytes))
         .add_service(MaintenanceServer::new(maintenance).max_decoding_message_size(message_bytes));
     let router = routes.into_axum_router().fallback(unknown_method);
+    let router = router.route(watch::PATH, post(move |request| watch.clone().call(request)));
     router.layer(map_response(in_etcds_words)).into()
+}
+
+/// The longest message that is taken in where a request may have so many bytes; and what a watch that
+/// allows fragments is sent in one.
+pub fn message_bytes_max(max_request_bytes: usize) -> usize {
+    max_request_bytes.saturating_add(MESSAGE_OVERHEAD_BYTES)
 }
 
 /// Only what the transport refused before a service saw it has its status in the header.

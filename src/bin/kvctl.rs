@@ -10,7 +10,7 @@ use ordinal::ctl::{self, Surroundings};
 
 fn main() -> ExitCode {
     let mut around = Surroundings {
-        stdin: &mut io::stdin().lock(),
+        stdin: Box::new(io::BufReader::new(io::stdin())),
         stdout: &mut io::stdout().lock(),
         stderr: &mut io::stderr().lock(),
         env: &|name| env::var(name).ok(),

@@ -58,6 +58,14 @@ impl ClientError {
         }
     }
 
+    /// What a member answered instead.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            ClientError::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
     /// What a failed call means for a request of this kind.
     pub(super) fn of_status(endpoint: &str, kind: Kind, status: &Status) -> ClientError {
         if let Some(connect) = cause::<ConnectError>(status) {
@@ -70,6 +78,14 @@ impl ClientError {
         }
         let reason = if told { message } else { innermost(status) };
         ClientError::Lost { endpoint: endpoint.into(), reason, kind }
+    }
+
+    /// Whether the endpoint, and not the request, is why: better to ask another one next time.
+    pub(super) fn is_of_endpoint(&self) -> bool {
+        match self {
+            ClientError::Refused { code, .. } => *code == Code::Unavailable,
+            _ => true,
+        }
     }
 
     /// Whether asking another member may help, and cannot harm.

@@ -1,43 +1,86 @@
 //! A client of the etcd v3 API: of `kvd`, and of etcd.
 //!
 //! Each endpoint has a channel of its own, dialled when it is first needed. A request goes to the
-//! first endpoint; another one is tried only if the request certainly was not sent, or is a read.
-//! A write whose outcome nobody can tell is reported so ([`ClientError::Lost`],
-//! [`ClientError::TimedOut`]) and never repeated behind the caller's back.
+//! endpoint that answered last, at first to the first; another one is tried only if the request
+//! certainly was not sent, or is a read. A write whose outcome nobody can tell is reported so
+//! ([`ClientError::Lost`], [`ClientError::TimedOut`]) and never repeated behind the caller's back.
+//!
+//! A service that is there as long as its lease, and whoever wants to know of it:
 //!
 //! ```no_run
-//! use ordinal::{client::Client, proto::etcdserverpb::PutRequest};
+//! use std::time::Duration;
+//! use ordinal::client::{Client, Compare, Keys, Put, Txn, Watch};
+//!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let client = Client::new(vec!["127.0.0.1:2379".parse()?], Default::default());
-//! client.put(PutRequest { key: "greeting".into(), value: "hello".into(), ..Default::default() }).await?;
+//! let endpoints = vec!["127.0.0.1:2379".parse()?, "127.0.0.1:2381".parse()?];
+//! let client = Client::new(endpoints, Default::default());
+//!
+//! let lease = client.lease_grant(Duration::from_secs(10)).await?.id;
+//! let mut keeper = client.lease_keep_alive(lease).await?;
+//! let name = Txn::new()
+//!     .when(Compare::version("services/web/1").equals(0))
+//!     .then(Put::new("services/web/1", "10.0.0.1:80").lease(lease));
+//! assert!(client.txn(name).await?.succeeded, "somebody else has the name");
+//!
+//! let services = client.range(Keys::prefix("services/")).await?;
+//! let next = services.header.unwrap_or_default().revision + 1;
+//! let mut changes = client.watch(Watch::new(Keys::prefix("services/")).from_revision(next)).await?;
+//! tokio::select! {
+//!     batch = changes.next() => println!("{:?}", batch?.events),
+//!     end = keeper.ended() => return Err(end.into()),
+//! }
 //! # Ok(())
 //! # }
 //! ```
 
+mod backoff;
 mod endpoint;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+mod keys;
+mod lease;
+#[cfg(test)]
+mod lease_tests;
+mod requests;
+#[cfg(test)]
+pub(crate) mod scripted;
 #[cfg(test)]
 mod tests;
+pub(crate) mod watch;
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     sync::OnceCell,
     time::{Instant, timeout, timeout_at},
 };
-use tonic::{Response, Status, transport::Channel};
+use tonic::{Request, Response, Status, metadata::MetadataValue, transport::Channel};
 
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{ClientError, Kind, Unreachable};
+pub use keys::Keys;
+pub use lease::{LeaseEnd, LeaseKeeper};
+pub use requests::{Compare, Compared, Delete, Get, Operation, Put, Txn};
+pub use watch::{EventBatch, Notice, Watch, WatchError, Watcher};
 
-use crate::proto::etcdserverpb::{
-    AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DeleteRangeRequest,
-    DeleteRangeResponse, HashKvRequest, HashKvResponse, MemberListRequest, MemberListResponse,
-    PutRequest, PutResponse, RangeRequest, RangeResponse, StatusRequest, StatusResponse,
-    TxnRequest, TxnResponse, cluster_client::ClusterClient, kv_client::KvClient,
-    maintenance_client::MaintenanceClient, request_op::Request as Op,
+use crate::proto::{
+    etcdserverpb::{
+        AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DeleteRangeRequest,
+        DeleteRangeResponse, HashKvRequest, HashKvResponse, MemberListRequest, MemberListResponse,
+        PutRequest, PutResponse, RangeRequest, RangeResponse, StatusRequest, StatusResponse,
+        TxnRequest, TxnResponse, cluster_client::ClusterClient, kv_client::KvClient,
+        lease_client::LeaseClient, maintenance_client::MaintenanceClient,
+        request_op::Request as Op,
+    },
+    mvccpb::KeyValue,
 };
 
 /// How long to wait.
@@ -56,11 +99,17 @@ impl Default for Timeouts {
     }
 }
 
-/// Asks a cluster through any of its members. Cheap to make: connects when first used.
+/// Asks a cluster through any of its members. Cheap to make: connects when first used. A clone is
+/// the same client.
+#[derive(Debug, Clone)]
+pub struct Client(Arc<Inner>);
+
 #[derive(Debug)]
-pub struct Client {
+struct Inner {
     links: Vec<Link>,
     timeouts: Timeouts,
+    /// The place of the endpoint to ask first.
+    preferred: AtomicUsize,
 }
 
 /// One endpoint, and the channel to it once there is one.
@@ -70,38 +119,64 @@ struct Link {
     channel: OnceCell<Channel>,
 }
 
+/// A member that vanished without a word is noticed by a stream that waits for it. Members of etcd
+/// hang up on whom pings them more often than every 5 s.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(6);
+
 /// Answers may be as large as a member makes them: a range has no bound but the request's.
 const ANSWER_BYTES_MAX: usize = usize::MAX;
 
 impl Client {
     /// Endpoints are tried in this order.
+    ///
+    /// # Panics
+    /// If there are none.
     pub fn new(endpoints: Vec<Endpoint>, timeouts: Timeouts) -> Client {
+        assert!(!endpoints.is_empty(), "a client needs an endpoint");
         let link = |endpoint| Link { endpoint, channel: OnceCell::new() };
-        Client { links: endpoints.into_iter().map(link).collect(), timeouts }
+        let links = endpoints.into_iter().map(link).collect();
+        Client(Arc::new(Inner { links, timeouts, preferred: AtomicUsize::new(0) }))
     }
 
-    pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, ClientError> {
-        self.call(Kind::Read, request, async |channel, request| kv(channel).range(request).await)
-            .await
+    /// One key, if it is there.
+    pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<KeyValue>, ClientError> {
+        Ok(self.range(Get::new(key)).await?.kvs.pop())
     }
 
-    pub async fn put(&self, request: PutRequest) -> Result<PutResponse, ClientError> {
-        self.call(Kind::Write, request, async |channel, request| kv(channel).put(request).await)
-            .await
+    /// Reads keys: a [`Get`], or just [`Keys`].
+    pub async fn range(
+        &self,
+        request: impl Into<RangeRequest>,
+    ) -> Result<RangeResponse, ClientError> {
+        self.call(Kind::Read, request.into(), async |channel, request| {
+            kv(channel).range(request).await
+        })
+        .await
     }
 
+    /// Writes a key: a [`Put`].
+    pub async fn put(&self, request: impl Into<PutRequest>) -> Result<PutResponse, ClientError> {
+        self.call(Kind::Write, request.into(), async |channel, request| {
+            kv(channel).put(request).await
+        })
+        .await
+    }
+
+    /// Deletes keys: a [`Delete`], or just [`Keys`].
     pub async fn delete_range(
         &self,
-        request: DeleteRangeRequest,
+        request: impl Into<DeleteRangeRequest>,
     ) -> Result<DeleteRangeResponse, ClientError> {
-        self.call(Kind::Write, request, async |channel, request| {
+        self.call(Kind::Write, request.into(), async |channel, request| {
             kv(channel).delete_range(request).await
         })
         .await
     }
 
-    /// A transaction that only reads counts as a read.
-    pub async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, ClientError> {
+    /// Does several requests as one: a [`Txn`]. One that only reads counts as a read.
+    pub async fn txn(&self, request: impl Into<TxnRequest>) -> Result<TxnResponse, ClientError> {
+        let request = request.into();
         let kind = if only_reads(&request) { Kind::Read } else { Kind::Write };
         self.call(kind, request, async |channel, request| kv(channel).txn(request).await).await
     }
@@ -157,26 +232,33 @@ impl Client {
     ) -> Result<A, ClientError> {
         let mut unreachable = Vec::new();
         let mut answered = None;
-        let mut budget = self.timeouts.command;
-        for link in &self.links {
-            let error = match link.connect(self.timeouts.dial).await {
+        let mut budget = self.timeouts().command;
+        let first = self.preferred();
+        for (after, link) in self.links_from(first).enumerate() {
+            let error = match link.connect(self.timeouts().dial).await {
                 Err(error) => ClientError::Unreachable(vec![error]),
                 Ok(channel) => {
                     let started = Instant::now();
                     match timeout_at(started + budget, rpc(channel, request.clone())).await {
-                        Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                        Ok(Ok(answer)) => {
+                            self.prefer(first + after);
+                            return Ok(answer.into_inner());
+                        }
                         Ok(Err(status)) => {
                             budget = budget.saturating_sub(started.elapsed());
                             ClientError::of_status(&link.endpoint.to_string(), kind, &status)
                         }
                         Err(_) => ClientError::TimedOut {
                             endpoint: link.endpoint.to_string(),
-                            timeout: self.timeouts.command,
+                            timeout: self.timeouts().command,
                             kind,
                         },
                     }
                 }
             };
+            if error.is_of_endpoint() {
+                self.prefer(first + after + 1);
+            }
             if !error.another_may_answer(kind) {
                 return Err(error);
             }
@@ -188,6 +270,28 @@ impl Client {
         // Somebody who answered knows more than those who are not there.
         Err(answered.unwrap_or(ClientError::Unreachable(unreachable)))
     }
+
+    fn timeouts(&self) -> Timeouts {
+        self.0.timeouts
+    }
+
+    fn links(&self) -> &[Link] {
+        &self.0.links
+    }
+
+    /// All endpoints once, this one first.
+    fn links_from(&self, first: usize) -> impl Iterator<Item = &Link> {
+        let links = self.links();
+        links.iter().cycle().skip(first % links.len()).take(links.len())
+    }
+
+    fn preferred(&self) -> usize {
+        self.0.preferred.load(Ordering::Relaxed)
+    }
+
+    fn prefer(&self, at: usize) {
+        self.0.preferred.store(at % self.links().len(), Ordering::Relaxed);
+    }
 }
 
 impl Link {
@@ -197,6 +301,8 @@ impl Link {
             Channel::builder(self.endpoint.uri())
                 .connect_timeout(dial)
                 .tcp_nodelay(true)
+                .http2_keep_alive_interval(PING_INTERVAL)
+                .keep_alive_timeout(PING_TIMEOUT)
                 .connect()
                 .await
         };
@@ -215,6 +321,17 @@ fn kv(channel: Channel) -> KvClient<Channel> {
 
 fn maintenance(channel: Channel) -> MaintenanceClient<Channel> {
     MaintenanceClient::new(channel)
+}
+
+fn lease_service(channel: Channel) -> LeaseClient<Channel> {
+    LeaseClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
+}
+
+/// A stream that shall end when its member has no leader: another one may have.
+fn needs_leader<M>(message: M) -> Request<M> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+    request
 }
 
 fn only_reads(txn: &TxnRequest) -> bool {

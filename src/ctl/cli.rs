@@ -2,11 +2,12 @@
 
 use std::{ffi::OsString, time::Duration};
 
-use clap::{ArgAction, Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Command, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
 use super::{
     compaction::CompactionArgs, completion::CompletionArgs, del::DelArgs, endpoint::EndpointArgs,
-    get::GetArgs, gotext, member::MemberArgs, put::PutArgs, txn::TxnArgs,
+    get::GetArgs, gotext, lease::LeaseArgs, member::MemberArgs, put::PutArgs, txn::TxnArgs,
+    watch::WatchArgs,
 };
 
 /// Reads and writes a store that speaks the etcd v3 API.
@@ -66,6 +67,8 @@ pub(crate) enum Verb {
     Del(DelArgs),
     Txn(TxnArgs),
     Compaction(CompactionArgs),
+    Watch(WatchArgs),
+    Lease(LeaseArgs),
     Member(MemberArgs),
     Endpoint(EndpointArgs),
     /// Prints the version of kvctl, and of the API it speaks.
@@ -76,8 +79,25 @@ pub(crate) enum Verb {
 
 /// Reads the command line, the program's name first.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    let switches = switches(&Cli::command());
-    Cli::try_parse_from(spell_out(args, &switches))
+    parse_as(args.into_iter().collect())
+}
+
+/// Reads arguments as those of `P`.
+pub(crate) fn parse_as<P: Parser>(args: Vec<OsString>) -> Result<P, clap::Error> {
+    let command = P::command();
+    let separated = args.last().is_some_and(|last| last == "--");
+    let parsed = P::try_parse_from(spell_out(args, &switches(&command)))?;
+    if separated {
+        let text = "bad number of arguments (found separator --, but no commands)";
+        return Err(command.clone().error(ErrorKind::WrongNumberOfValues, text));
+    }
+    Ok(parsed)
+}
+
+/// What is wrong with the arguments, without the advice that follows it.
+pub(crate) fn first_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().trim_start_matches("error: ").into()
 }
 
 /// etcdctl takes `--prefix=true` and `--prefix=false`, and scripts write them; clap's switches take
@@ -111,6 +131,8 @@ fn switches(command: &Command) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     fn words(line: &str) -> Vec<OsString> {

@@ -24,7 +24,7 @@ pub(crate) struct DelArgs {
 
 impl DelArgs {
     pub(crate) fn request(&self) -> DeleteRangeRequest {
-        let (key, range_end) = self.keys.bounds();
+        let (key, range_end) = self.keys.keys().bounds();
         DeleteRangeRequest { key, range_end, prev_kv: self.prev_kv }
     }
 

@@ -110,7 +110,7 @@ async fn health(clients: impl Iterator<Item = (String, Client)>) -> Outcome {
         let started = Instant::now();
         let read = RangeRequest { key: HEALTH_KEY.into(), ..RangeRequest::default() };
         let error = match client.range(read).await {
-            Err(error) if !is(&error, Code::PermissionDenied) => Some(error.to_string()),
+            Err(error) if error.code() != Some(Code::PermissionDenied) => Some(error.to_string()),
             // Whoever may not read this key was told so by a majority.
             _ => None,
         };
@@ -132,7 +132,7 @@ async fn alarmed(client: &Client) -> Option<String> {
     let raised = match client.alarms().await {
         Ok(response) => response.alarms,
         // A server without alarms has none raised.
-        Err(error) if is(&error, Code::Unimplemented) => vec![],
+        Err(error) if error.code() == Some(Code::Unimplemented) => vec![],
         Err(_) => return Some("Unable to fetch the alarm list".into()),
     };
     let names: Vec<_> = raised.iter().map(|alarm| alarm_name(alarm.alarm())).collect();
@@ -145,10 +145,6 @@ fn alarm_name(alarm: AlarmType) -> &'static str {
         AlarmType::Corrupt => "CORRUPT",
         AlarmType::None => "UNKNOWN",
     }
-}
-
-fn is(error: &ClientError, wanted: Code) -> bool {
-    matches!(error, ClientError::Refused { code, .. } if *code == wanted)
 }
 
 /// The answers, and what to say of the endpoints that gave none.

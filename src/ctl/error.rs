@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::client::{ClientError, EndpointError};
+use crate::client::{ClientError, EndpointError, LeaseEnd};
 
 /// Why a command failed. The text says what to do next where that is known.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +26,27 @@ pub enum CtlError {
     /// `--cluster` needs the member list first.
     #[error("failed to fetch endpoints from the cluster's member list: {0}")]
     NoMemberList(ClientError),
+    /// Granting or revoking a lease failed.
+    #[error("{0}")]
+    Lease(String),
+    /// There is no answer about a lease.
+    #[error("{0}")]
+    LeaseAnswer(ClientError),
+    /// A lease that is kept alive may have ended.
+    #[error(transparent)]
+    LeaseEnd(#[from] LeaseEnd),
+    #[error("watch is canceled by the server")]
+    WatchCanceled(String),
+    #[error(
+        "watch is canceled by the server: what happened from revision {from} on is compacted, and \
+         the oldest revision that can still be watched is {compact_revision}. Go on with --rev \
+         {compact_revision} and miss what is gone; or read the keys with kvctl get -w json, and \
+         watch from the revision in its header + 1"
+    )]
+    WatchCompacted { from: i64, compact_revision: i64 },
+    /// What is run for each event failed.
+    #[error("{0}")]
+    Command(String),
     /// The runtime cannot start, or standard output cannot be written.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -38,7 +59,12 @@ impl CtlError {
             CtlError::Malformed(_)
             | CtlError::Client(_)
             | CtlError::Endpoint(_)
-            | CtlError::NoMemberList(_) => exit::ERROR,
+            | CtlError::NoMemberList(_)
+            | CtlError::Lease(_)
+            | CtlError::LeaseEnd(_)
+            | CtlError::Command(_) => exit::ERROR,
+            CtlError::LeaseAnswer(_) => exit::BAD_CONNECTION,
+            CtlError::WatchCanceled(_) | CtlError::WatchCompacted { .. } => exit::INTERRUPTED,
             CtlError::InvalidInput(_) => exit::INVALID_INPUT,
             CtlError::BadFeature(_) => exit::BAD_FEATURE,
             CtlError::Io(_) => exit::IO,
@@ -51,8 +77,12 @@ impl CtlError {
 pub(crate) mod exit {
     pub(crate) const OK: u8 = 0;
     pub(crate) const ERROR: u8 = 1;
+    pub(crate) const BAD_CONNECTION: u8 = 2;
     pub(crate) const INVALID_INPUT: u8 = 3;
     pub(crate) const BAD_FEATURE: u8 = 4;
+    pub(crate) const INTERRUPTED: u8 = 5;
     pub(crate) const IO: u8 = 6;
     pub(crate) const BAD_ARGUMENTS: u8 = 128;
+    /// What a shell says of a process that SIGINT ended.
+    pub(crate) const BY_CTRL_C: u8 = 130;
 }

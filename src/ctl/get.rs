@@ -84,7 +84,7 @@ impl GetArgs {
     }
 
     pub(crate) fn request(&self) -> RangeRequest {
-        let (key, range_end) = self.keys.bounds();
+        let (key, range_end) = self.keys.keys().bounds();
         let order = match self.order {
             None => SortOrder::None,
             Some(Order::Ascend) => SortOrder::Ascend,

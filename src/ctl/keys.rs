@@ -1,13 +1,14 @@
 //! Which keys a verb is about: one, a range, a prefix, or all from one on.
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+use std::{
+    ffi::OsString,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+};
 
 use bytes::Bytes;
 
 use super::CtlError;
-
-/// The end of a range that has none.
-const OPEN_END: &[u8] = b"\0";
+use crate::client::Keys;
 
 /// The key arguments that `get` and `del` share.
 #[derive(Debug, Clone, clap::Args)]
@@ -27,20 +28,14 @@ pub(crate) struct KeyArgs {
 }
 
 impl KeyArgs {
-    /// `key` and `range_end` of a request.
-    pub(crate) fn bounds(&self) -> (Bytes, Bytes) {
-        let key = bytes(self.key.clone());
-        let all = key.is_empty() && (self.prefix || self.from_key);
-        if all {
-            return (OPEN_END.into(), OPEN_END.into());
+    pub(crate) fn keys(&self) -> Keys {
+        let key = self.key.as_bytes();
+        match &self.range_end {
+            Some(end) => Keys::range(key, end.as_bytes()),
+            None if self.from_key => Keys::from(key),
+            None if self.prefix => Keys::prefix(key),
+            None => Keys::one(key),
         }
-        let end = match &self.range_end {
-            Some(end) => bytes(end.clone()),
-            None if self.from_key => OPEN_END.into(),
-            None if self.prefix => prefix_end(&key),
-            None => Bytes::new(),
-        };
-        (key, end)
     }
 
     /// Both ends, when they were given as two arguments.
@@ -55,18 +50,6 @@ pub(crate) fn bytes(argument: OsString) -> Bytes {
     argument.into_vec().into()
 }
 
-/// The first key that is after all keys with this prefix.
-fn prefix_end(prefix: &[u8]) -> Bytes {
-    match prefix.iter().rposition(|byte| *byte < 0xff) {
-        Some(last) => {
-            let mut end = prefix[..=last].to_vec();
-            end[last] += 1;
-            end.into()
-        }
-        None => OPEN_END.into(),
-    }
-}
-
 /// A lease id, in hexadecimal.
 pub(crate) fn lease_id(text: &str) -> Result<i64, CtlError> {
     i64::from_str_radix(text, 16).map_err(|_| {
@@ -74,16 +57,4 @@ pub(crate) fn lease_id(text: &str) -> Result<i64, CtlError> {
             "bad lease ID {text:?}: write it in hexadecimal, as in 694d77aa9e38260f"
         ))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_ends_before_the_next_one() {
-        assert_eq!(prefix_end(b"a"), "b");
-        assert_eq!(prefix_end(b"a\xff\xff"), "b");
-        assert_eq!(prefix_end(b"\xff\xff"), OPEN_END);
-    }
 }

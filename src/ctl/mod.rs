@@ -3,7 +3,8 @@
 //!
 //! A command goes through three steps that know nothing of each other: arguments and standard
 //! input become a [`Request`]; the request is called and becomes an [`Answer`](print::Answer); the
-//! answer is printed by pure functions, one file for each format.
+//! answer is printed by pure functions, one file for each format. Verbs that last (`watch`, `lease
+//! keep-alive`) have many answers, and print each on their [`Screen`].
 //! Nothing is sent before all arguments and the output format are known to be good.
 
 mod cli;
@@ -15,14 +16,17 @@ mod error;
 mod get;
 mod gotext;
 mod keys;
+mod lease;
 mod member;
 mod print;
 mod put;
 mod request;
+mod screen;
 #[cfg(test)]
 mod tests;
 mod txn;
 mod txn_grammar;
+mod watch;
 
 use std::{
     ffi::OsString,
@@ -36,9 +40,12 @@ use self::{
     cli::{Cli, Format, Global, Verb},
     error::exit,
     get::GetArgs,
+    lease::LeaseRequest,
     member::MemberVerb,
     print::Style,
     request::{Connection, Request},
+    screen::{Screen, interrupted},
+    watch::Feed,
 };
 use crate::client::Timeouts;
 
@@ -50,7 +57,7 @@ const DEFAULT_ENDPOINT: &str = "127.0.0.1:2379";
 
 /// What a command may touch of the process it runs in.
 pub struct Surroundings<'a> {
-    pub stdin: &'a mut dyn BufRead,
+    pub stdin: Box<dyn BufRead + Send>,
     pub stdout: &'a mut dyn Write,
     pub stderr: &'a mut dyn Write,
     pub env: &'a dyn Fn(&str) -> Option<String>,
@@ -88,32 +95,55 @@ pub fn run(args: impl IntoIterator<Item = OsString>, around: &mut Surroundings<'
 fn execute(cli: Cli, around: &mut Surroundings<'_>) -> Result<u8, CtlError> {
     let value_only = matches!(&cli.verb, Verb::Get(GetArgs { print_value_only: true, .. }));
     let style = Style { hex: cli.global.hex, value_only };
-    let request = match prepare(cli.verb, cli.global.write_out, around)? {
-        Prepared::Ask(request) => request,
-        Prepared::Say(text) => {
-            around.stdout.write_all(&text)?;
-            around.stdout.flush()?;
-            return Ok(exit::OK);
-        }
-    };
+    let format = cli.global.write_out;
+    let prepared = prepare(cli.verb, format, around)?;
+    if let Prepared::Say(text) = prepared {
+        around.stdout.write_all(&text)?;
+        around.stdout.flush()?;
+        return Ok(exit::OK);
+    }
     let connection = connection(&cli.global, around.env)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(request.call(&connection))?;
-
-    let printed = print::render(&outcome.answer, cli.global.write_out, style)?;
-    around.stderr.write_all(&printed.stderr)?;
-    for complaint in &outcome.complaints {
-        writeln!(around.stderr, "{complaint}")?;
-    }
-    around.stdout.write_all(&printed.stdout)?;
-    around.stdout.flush()?;
-    Ok(if outcome.complaints.is_empty() { exit::OK } else { exit::ERROR })
+    let stdin = std::mem::replace(&mut around.stdin, Box::new(io::empty()));
+    let mut screen = Screen { stdout: around.stdout, stderr: around.stderr, format, style };
+    runtime.block_on(async {
+        tokio::select! {
+            code = perform(prepared, &connection, stdin, &mut screen) => code,
+            () = interrupted() => Ok(exit::BY_CTRL_C),
+        }
+    })
 }
 
-/// What is left to do once arguments and standard input are read.
+/// Asks, and prints the answer or the answers; answers the exit code.
+async fn perform(
+    prepared: Prepared,
+    connection: &Connection,
+    stdin: Box<dyn BufRead + Send>,
+    screen: &mut Screen<'_>,
+) -> Result<u8, CtlError> {
+    match prepared {
+        Prepared::Say(_) => Ok(exit::OK),
+        Prepared::Ask(request) => {
+            let outcome = request.call(connection).await?;
+            screen.print(&outcome.answer)?;
+            for complaint in &outcome.complaints {
+                screen.complain(complaint)?;
+            }
+            Ok(if outcome.complaints.is_empty() { exit::OK } else { exit::ERROR })
+        }
+        Prepared::Lease(request) => lease::run(request, &connection.client(), screen).await,
+        Prepared::Watch(feed) => {
+            match watch::follow(feed, stdin, &connection.client(), screen).await? {}
+        }
+    }
+}
+
+/// What is left to do once arguments are read, and standard input where it is part of them.
 enum Prepared {
-    Ask(Request),
     Say(Vec<u8>),
+    Ask(Request),
+    Lease(LeaseRequest),
+    Watch(Feed),
 }
 
 fn prepare(
@@ -121,7 +151,14 @@ fn prepare(
     format: Format,
     around: &mut Surroundings<'_>,
 ) -> Result<Prepared, CtlError> {
-    if matches!(verb, Verb::Get(_) | Verb::Put(_) | Verb::Del(_) | Verb::Txn(_)) {
+    if !matches!(
+        verb,
+        Verb::Compaction(_)
+            | Verb::Member(_)
+            | Verb::Endpoint(_)
+            | Verb::Version
+            | Verb::Completion(_)
+    ) {
         print::refuse_table(format)?;
     }
     Ok(Prepared::Ask(match verb {
@@ -137,7 +174,9 @@ fn prepare(
             }
             Request::Del { request: args.request(), pause: warning.is_some() }
         }
-        Verb::Txn(args) => Request::Txn(args.request(around.stdin, around.stdout)?),
+        Verb::Txn(args) => Request::Txn(args.request(&mut around.stdin, around.stdout)?),
+        Verb::Lease(args) => return Ok(Prepared::Lease(args.request()?)),
+        Verb::Watch(args) => return Ok(Prepared::Watch(args.feed(around.env)?)),
         Verb::Compaction(args) => Request::Compaction(args.request()),
         Verb::Member(args) => match args.verb {
             MemberVerb::List => Request::MemberList,

@@ -14,37 +14,50 @@ use super::{
     run, txn_grammar,
 };
 use crate::{
-    client::fake::{FakeServer, Mood},
+    client::{
+        fake::{FakeServer, Mood},
+        scripted::{self, LEASE, ScriptedServer, no_leader, says as says_then},
+    },
     proto::etcdserverpb::{
-        DowngradeInfo, HashKvResponse, Member, MemberListResponse, ResponseHeader, StatusResponse,
+        DowngradeInfo, HashKvResponse, LeaseKeepAliveResponse, Member, MemberListResponse,
+        ResponseHeader, StatusResponse, WatchResponse,
     },
 };
 
 struct Kvctl {
     server: FakeServer,
+    /// For watches and leases.
+    scripted: ScriptedServer,
     stdin: String,
-    /// The server runs as long as this.
-    _runtime: Runtime,
+    env: Vec<(String, String)>,
+    /// The servers run as long as this.
+    runtime: Runtime,
 }
 
 impl Kvctl {
     fn new() -> Kvctl {
         let runtime = Runtime::new().unwrap();
         let server = runtime.block_on(FakeServer::start(Mood::Answer));
-        Kvctl { server, stdin: String::new(), _runtime: runtime }
+        let scripted = runtime.block_on(ScriptedServer::watches(vec![]));
+        Kvctl { server, scripted, stdin: String::new(), env: vec![], runtime }
     }
 
     /// Standard output as it is, each line of standard error after `! `, and the exit code.
     fn kvctl(&mut self, args: Vec<OsString>) -> String {
-        let address = self.server.address.to_string();
+        let streams = args.first().is_some_and(|verb| verb == "watch" || verb == "lease");
+        let address = if streams { self.scripted.address } else { self.server.address }.to_string();
+        let set = std::mem::take(&mut self.env);
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let code = run(
             [OsString::from("kvctl")].into_iter().chain(args),
             &mut Surroundings {
-                stdin: &mut std::mem::take(&mut self.stdin).as_bytes(),
+                stdin: Box::new(io::Cursor::new(std::mem::take(&mut self.stdin))),
                 stdout: &mut out,
                 stderr: &mut err,
-                env: &|name| (name == "KVCTL_ENDPOINTS").then(|| address.clone()),
+                env: &|name| match name {
+                    "KVCTL_ENDPOINTS" => Some(address.clone()),
+                    _ => set.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone()),
+                },
                 interactive: false,
             },
         );
@@ -63,7 +76,10 @@ impl Runner for Kvctl {
     type Command = Command;
 
     fn run(&mut self, command: &Command, _: &Context) -> Result<String, Box<dyn Error>> {
-        let args = command.args.iter().map(ToString::to_string);
+        let args = command.args.iter().map(|argument| match argument {
+            Argument::Positional(text) => text.clone(),
+            argument => panic!("{} does not take {argument}", command.name),
+        });
         let text = || match &command.args[..] {
             [Argument::Positional(text)] => text.as_str(),
             _ => panic!("{} takes one quoted text", command.name),
@@ -73,6 +89,29 @@ impl Runner for Kvctl {
             // What the next kvctl reads.
             "stdin" => {
                 self.stdin = text().to_owned();
+                Ok(String::new())
+            }
+            // What the environment of the next kvctl has.
+            "env" => {
+                let (name, value) = text().split_once('=').unwrap();
+                self.env.push((name.into(), value.into()));
+                Ok(String::new())
+            }
+            // What the member says on its next stream of watches.
+            "stream" => {
+                let says: Vec<_> = args.map(|words| said(&words)).collect();
+                self.runtime.block_on(self.scripted.watch(says_then(says, no_leader())));
+                Ok(String::new())
+            }
+            // The TTLs that it answers renewals with, on the next stream.
+            "renewals" => {
+                let renewed = |ttl: String| LeaseKeepAliveResponse {
+                    header: scripted::header(7),
+                    id: LEASE,
+                    ttl: ttl.parse().unwrap(),
+                };
+                let says: Vec<_> = args.map(renewed).collect();
+                self.runtime.block_on(self.scripted.renew(says_then(says, no_leader())));
                 Ok(String::new())
             }
             // print members|status|health|hash FORMAT [hex]
@@ -87,6 +126,25 @@ impl Runner for Kvctl {
             }
             name => Err(format!("unknown command {name}").into()),
         }
+    }
+}
+
+/// created|events|progress|compacted|canceled REVISION…
+fn said(words: &str) -> WatchResponse {
+    let mut words = words.split(' ');
+    let what = words.next().unwrap();
+    let revisions: Vec<i64> = words.map(|word| word.parse().unwrap()).collect();
+    match what {
+        "created" => scripted::created(revisions[0]),
+        "events" => scripted::events(&revisions),
+        "progress" => scripted::progress(revisions[0]),
+        "compacted" => scripted::compacted(revisions[0]),
+        "canceled" => WatchResponse {
+            canceled: true,
+            cancel_reason: "etcdserver: permission denied".into(),
+            ..scripted::progress(revisions[0])
+        },
+        what => panic!("a member does not say {what}"),
     }
 }
 
@@ -181,6 +239,16 @@ fn transactions_are_read_and_printed_as_etcdctl_does() {
 }
 
 #[test]
+fn leases_are_printed_as_etcdctl_prints_them() {
+    script("lease");
+}
+
+#[test]
+fn watches_are_read_and_printed_as_etcdctl_does_and_go_on_by_themselves() {
+    script("watch");
+}
+
+#[test]
 fn members_and_endpoints_are_printed_as_etcdctl_prints_them() {
     script("print");
 }
@@ -209,7 +277,7 @@ fn output_into_a_closed_pipe_ends_quietly() {
     for args in [["get", "--prefix", ""], ["put", "k", "v"], ["completion", "bash", "--hex"]] {
         let mut err = Vec::new();
         let mut around = Surroundings {
-            stdin: &mut io::empty(),
+            stdin: Box::new(io::empty()),
             stdout: &mut ClosedPipe,
             stderr: &mut err,
             env: &|_| Some(kvctl.server.address.to_string()),

@@ -4,7 +4,7 @@ use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
 use clap::{Parser, Subcommand};
 
-use super::{del::DelArgs, get::GetArgs, gotext::unquote, put::PutArgs};
+use super::{cli, del::DelArgs, get::GetArgs, gotext::unquote, put::PutArgs};
 use crate::proto::etcdserverpb::{
     Compare, RequestOp,
     compare::{CompareResult, CompareTarget, TargetUnion},
@@ -89,11 +89,8 @@ enum OperationVerb {
 pub(crate) fn operation(line: &str) -> Result<RequestOp, String> {
     let invalid = |why: &dyn std::fmt::Display| format!("invalid txn request: {line} ({why})");
     let words = words(line).map_err(|why| invalid(&why))?;
-    let parsed = OperationLine::try_parse_from(words).map_err(|error| {
-        let text = error.to_string();
-        let first = text.lines().next().unwrap_or_default();
-        invalid(&first.trim_start_matches("error: "))
-    })?;
+    let parsed =
+        OperationLine::try_parse_from(words).map_err(|error| invalid(&cli::first_line(&error)))?;
     let request = match parsed.verb {
         OperationVerb::Get(args) => Request::RequestRange(args.request()),
         OperationVerb::Put(args) => {

@@ -39,6 +39,7 @@ pub trait LeaderLink: Clone + Send + Sync + 'static {
 pub(super) enum Outcome {
     Proposed(peer::Proposed),
     ReadIndex(u64),
+    Leases(peer::LeaseAnswers),
     /// Not appended: safe to send again, to whoever leads.
     NotAppended,
     /// Not appended: the leader has too much in flight.
@@ -60,6 +61,10 @@ impl Forward {
 
     pub(super) fn read_index() -> (Forward, oneshot::Receiver<Outcome>) {
         Forward::new(forward_request::Request::ReadIndex(peer::ReadIndex {}))
+    }
+
+    pub(super) fn leases(queries: peer::LeaseQueries) -> (Forward, oneshot::Receiver<Outcome>) {
+        Forward::new(forward_request::Request::Leases(queries))
     }
 
     fn new(request: forward_request::Request) -> (Forward, oneshot::Receiver<Outcome>) {
@@ -111,6 +116,7 @@ impl Link {
         let result = match reply.result {
             Some(forward_reply::Result::Proposed(p)) => Outcome::Proposed(p),
             Some(forward_reply::Result::ReadIndex(index)) => Outcome::ReadIndex(index),
+            Some(forward_reply::Result::Leases(answers)) => Outcome::Leases(answers),
             Some(forward_reply::Result::NotLeader(_)) => Outcome::NotAppended,
             Some(forward_reply::Result::Busy(_)) => Outcome::Busy,
             Some(forward_reply::Result::Unknown(_)) | None => Outcome::Unknown,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot, watch},
     task::JoinHandle,
     time::Instant,
 };
@@ -15,20 +15,25 @@ use tracing::field::Empty;
 
 use super::{
     forward::{self, LeaderLink},
+    leader,
+    leases::{self, LeaderSide, LeaseCounters, Lessor, Query, Want},
     metrics::NodeMetrics,
-    port::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status},
+    port::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status, TimeToLive},
     proposals::{self, Proposal, Ways},
     reads::{self, Confirm, Read},
 };
 use crate::{
     fault::Fault,
     lane::{Lane, Lanes},
+    metrics::Histogram,
     proto::convert,
     raft::{Raft, SLOW},
+    rng::Rng,
     state::{Attempt, ReadError, StorageError, View, reads_only},
     stop::Stop,
     types::{
-        AlarmKind, ClusterId, Command, CommandError, MemberId, Range, Revision, Txn, TxnReply,
+        AlarmKind, ClusterId, Command, CommandError, LeaseId, MemberId, Range, Revision, Txn,
+        TxnReply,
     },
 };
 
@@ -43,6 +48,9 @@ const READ_LANES: usize = 2;
 /// Reads waiting for such a lane, at most.
 const WAITING_READS: usize = 1024;
 
+/// Renewals of leases, and questions about them, that wait; beyond, who asks waits to ask.
+const WAITING_LEASES: usize = 16_384;
+
 /// What a node is made from.
 #[derive(Debug, Clone)]
 pub struct NodeOptions {
@@ -52,6 +60,10 @@ pub struct NodeOptions {
     pub quota_bytes: u64,
     pub max_request_bytes: usize,
     pub lanes: Lanes,
+    /// For the ids of leases.
+    pub rng: Arc<dyn Rng>,
+    /// Follows the state of `raft`.
+    pub lessor: Arc<Lessor>,
 }
 
 /// Cheap to clone; all clones are the same member.
@@ -67,12 +79,15 @@ struct Inner {
     fault: Fault,
     proposals: mpsc::UnboundedSender<Proposal>,
     reads: mpsc::UnboundedSender<Read>,
-    confirmations: mpsc::UnboundedSender<Confirm>,
+    leader_side: LeaderSide,
+    lease_queries: mpsc::UnboundedSender<Query>,
     disk_reads: ReadLanes,
     commands: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     waiting_reads: Arc<Semaphore>,
+    waiting_leases: Arc<Semaphore>,
     metrics: Arc<NodeMetrics>,
+    leader_lost: watch::Receiver<bool>,
 }
 
 /// A read for a lane. It answers by itself.
@@ -127,15 +142,31 @@ impl Node {
         let (confirmations, confirm_rx) = mpsc::unbounded_channel();
         let metrics = Arc::<NodeMetrics>::default();
         let ways = Ways { raft: raft.clone(), forward: forward_tx.clone() };
+        let (lease_queries, queries_rx) = mpsc::unbounded_channel();
+        let lessor = options.lessor.clone();
+        let leader_side = LeaderSide { raft: raft.clone(), confirm: confirmations.clone(), lessor };
         let leadership = raft.watch_leadership();
+        let (lost, leader_lost) = watch::channel(false);
         let tasks = vec![
+            tokio::spawn(leader::watch(raft.clone(), lost, stopping.clone())),
             tokio::spawn(forward::run(link, forward_rx, leadership, stopping.clone())),
             tokio::spawn(proposals::run(ways, proposals_rx, stopping.clone())),
             tokio::spawn(reads::confirm(raft.clone(), confirm_rx, stopping.clone())),
+            tokio::spawn(leases::expire(
+                raft.clone(),
+                leader_side.lessor.clone(),
+                stopping.clone(),
+            )),
+            tokio::spawn(leases::ask(
+                leader_side.clone(),
+                forward_tx.clone(),
+                queries_rx,
+                stopping.clone(),
+            )),
             tokio::spawn(reads::index(
                 reads::Ways {
                     raft: raft.clone(),
-                    confirm: confirmations.clone(),
+                    confirm: confirmations,
                     forward: forward_tx,
                     metrics: metrics.clone(),
                 },
@@ -159,12 +190,15 @@ impl Node {
             fault,
             proposals,
             reads,
-            confirmations,
+            leader_side,
+            lease_queries,
             disk_reads: disk_reads.clone(),
             commands: Arc::new(Semaphore::new(INFLIGHT_COMMANDS)),
             bytes: Arc::new(Semaphore::new(INFLIGHT_BYTES / SHARE_BYTES)),
             waiting_reads: Arc::new(Semaphore::new(WAITING_READS)),
+            waiting_leases: Arc::new(Semaphore::new(WAITING_LEASES)),
             metrics,
+            leader_lost,
         };
         let tasks = NodeTasks { tasks, lanes, disk_reads, stop };
         Ok((Node { inner: Arc::new(inner) }, tasks))
@@ -172,6 +206,16 @@ impl Node {
 
     pub fn raft(&self) -> &Raft {
         &self.inner.raft
+    }
+
+    /// What this member has seen of leases.
+    pub fn lease_counters(&self) -> LeaseCounters {
+        self.inner.options.lessor.counters(&self.inner.view)
+    }
+
+    /// How long the leases live that were granted.
+    pub fn lease_ttls(&self) -> &Histogram {
+        self.inner.options.lessor.ttls()
     }
 
     pub fn metrics(&self) -> &NodeMetrics {
@@ -184,7 +228,24 @@ impl Node {
     }
 
     pub(super) fn confirmations(&self) -> &mpsc::UnboundedSender<Confirm> {
-        &self.inner.confirmations
+        &self.inner.leader_side.confirm
+    }
+
+    pub(super) fn leader_side(&self) -> &LeaderSide {
+        &self.inner.leader_side
+    }
+
+    /// Asks the leader.
+    async fn ask_of_lease(&self, lease: LeaseId, want: Want) -> Result<leases::Answer, NodeError> {
+        let inner = &self.inner;
+        let share = inner.waiting_leases.clone().acquire_owned().await;
+        let share = share.map_err(|_| NodeError::Stopped)?;
+        let deadline = Instant::now() + inner.raft.timing().request_timeout();
+        let (reply, answer) = oneshot::channel();
+        let query = Query { lease, want, deadline, reply, share };
+        inner.lease_queries.send(query).map_err(|_| NodeError::Stopped)?;
+        // Answered in any case: the rounds keep to their own time limit.
+        answer.await.unwrap_or(Err(NodeError::Stopped))
     }
 
     /// Why this member takes no writes now, if so.
@@ -287,10 +348,27 @@ impl Node {
 /// Whether a command needs room. Deletes and compactions make room.
 fn needs_room(command: &Command) -> bool {
     match command {
-        Command::Put(_) => true,
+        Command::Put(_) | Command::LeaseGrant { .. } => true,
         Command::Txn(txn) => !reads_only(txn),
         _ => false,
     }
+}
+
+/// Only positive ids are chosen, as in etcd; a client may choose any.
+fn random_lease(rng: &dyn Rng) -> LeaseId {
+    loop {
+        let id = LeaseId((rng.next_u64() >> 1).cast_signed());
+        if id != LeaseId::default() {
+            return id;
+        }
+    }
+}
+
+/// A lease should outlive a change of leader, in which nobody can renew it: one and a half election
+/// timeouts, in whole seconds, as in etcd.
+fn shortest_lease(election_timeout: Duration) -> i64 {
+    let whole = (election_timeout * 3 / 2).as_millis().div_ceil(1000);
+    i64::try_from(whole).unwrap_or(i64::MAX)
 }
 
 impl NodePort for Node {
@@ -387,6 +465,44 @@ impl NodePort for Node {
         }
     }
 
+    async fn lease_grant(&self, id: LeaseId, ttl: i64) -> Result<(LeaseId, Applied), NodeError> {
+        let id = if id == LeaseId::default() { random_lease(&*self.inner.options.rng) } else { id };
+        let ttl = ttl.max(shortest_lease(self.inner.raft.timing().election_timeout));
+        Ok((id, self.propose(Command::LeaseGrant { id, ttl }).await?))
+    }
+
+    async fn lease_renew(&self, id: LeaseId) -> Result<Option<i64>, NodeError> {
+        Ok(self.ask_of_lease(id, Want::Renewal).await?.seconds)
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        id: LeaseId,
+        keys: bool,
+    ) -> Result<Option<TimeToLive>, NodeError> {
+        let leases::Answer { seconds, index } = self.ask_of_lease(id, Want::Remaining).await?;
+        let Some(remaining) = seconds else { return Ok(None) };
+        let applied = self.inner.raft.applied_at_least(index);
+        match tokio::time::timeout(self.inner.raft.timing().request_timeout(), applied).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(NodeError::Stopped),
+            Err(_) => return Err(NodeError::Timeout),
+        }
+        // There may be a million keys: not on this thread.
+        let found = if keys {
+            self.on_lane(move |view| Ok(view.lease_with_keys(id))).await?
+        } else {
+            self.inner.view.lease(id).map(|lease| (lease, Vec::new()))
+        };
+        Ok(found.map(|(lease, keys)| TimeToLive { granted: lease.ttl, remaining, keys }))
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>, NodeError> {
+        self.linearize().await?;
+        let leases = self.on_lane(|view| Ok(view.leases())).await?;
+        Ok(leases.into_iter().map(|lease| lease.id).collect())
+    }
+
     async fn members(&self, linearizable: bool) -> Result<Vec<Member>, NodeError> {
         if linearizable {
             self.linearize().await?;
@@ -427,6 +543,20 @@ impl NodePort for Node {
             learner,
             errors: Vec::new(),
             alarms,
+        }
+    }
+
+    fn has_leader(&self) -> bool {
+        leader::is_there(&self.inner.raft)
+    }
+
+    fn leader_lost(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut lost = self.inner.leader_lost.clone();
+        async move {
+            if lost.wait_for(|lost| *lost).await.is_err() {
+                // The node has stopped, which says nothing of the leader.
+                std::future::pending::<()>().await;
+            }
         }
     }
 }

@@ -13,6 +13,8 @@
 //! - What is in flight is bounded by count and bytes; beyond that, [`NodeError::TooManyRequests`].
 
 mod forward;
+mod leader;
+mod leases;
 mod member;
 mod metrics;
 mod port;
@@ -21,6 +23,7 @@ mod reads;
 mod served;
 
 pub use forward::{Answers, LeaderLink, LinkError};
+pub use leases::{LeaseCounters, Lessor};
 pub use member::{Node, NodeOptions, NodeTasks};
 pub use metrics::NodeMetrics;
-pub use port::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status};
+pub use port::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status, TimeToLive};

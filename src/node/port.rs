@@ -2,9 +2,11 @@
 
 use std::future::Future;
 
+use bytes::Bytes;
+
 use crate::types::{
-    AlarmKind, ClusterId, Command, CommandError, MemberId, Ordinal, Range, RangeReply, Reply,
-    Revision, Term, Txn, TxnReply,
+    AlarmKind, ClusterId, Command, CommandError, LeaseId, MemberId, Ordinal, Range, RangeReply,
+    Reply, Revision, Term, Txn, TxnReply,
 };
 
 /// Why a request got no answer. The API layer maps each to etcd's code and text.
@@ -57,6 +59,17 @@ pub struct Applied {
 pub struct RangeAt {
     pub revision: Revision,
     pub reply: RangeReply,
+}
+
+/// How long a lease has.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TimeToLive {
+    /// Seconds after each renewal.
+    pub granted: i64,
+    /// Whole seconds from now.
+    pub remaining: i64,
+    /// What is attached to it, in ascending order; empty if nobody asked.
+    pub keys: Vec<Bytes>,
 }
 
 /// One member of the cluster, as `member list` shows it.
@@ -124,6 +137,30 @@ pub trait NodePort: Clone + Send + Sync + 'static {
         revision: Revision,
     ) -> impl Future<Output = Result<(), NodeError>> + Send;
 
+    /// Grants a lease: a reply of [`Reply::LeaseGrant`]. An id of zero is replaced by one that nobody
+    /// has; a TTL that is too short to be kept is raised. Answers the id with it.
+    fn lease_grant(
+        &self,
+        id: LeaseId,
+        ttl: i64,
+    ) -> impl Future<Output = Result<(LeaseId, Applied), NodeError>> + Send;
+
+    /// Renews a lease, and answers for how many seconds; `None`: there is no such lease.
+    fn lease_renew(
+        &self,
+        id: LeaseId,
+    ) -> impl Future<Output = Result<Option<i64>, NodeError>> + Send;
+
+    /// Linearizable. `None`: there is no such lease.
+    fn lease_time_to_live(
+        &self,
+        id: LeaseId,
+        keys: bool,
+    ) -> impl Future<Output = Result<Option<TimeToLive>, NodeError>> + Send;
+
+    /// All leases, in ascending order. Linearizable.
+    fn leases(&self) -> impl Future<Output = Result<Vec<LeaseId>, NodeError>> + Send;
+
     /// All members, as of now if `linearizable`.
     fn members(
         &self,
@@ -131,4 +168,11 @@ pub trait NodePort: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Member>, NodeError>> + Send;
 
     fn status(&self) -> Status;
+
+    /// Whether somebody leads, and a majority follows, as far as this member can know.
+    fn has_leader(&self) -> bool;
+
+    /// Resolves when this member has known no leader for so long that a client should look for
+    /// another member.
+    fn leader_lost(&self) -> impl Future<Output = ()> + Send + 'static;
 }

@@ -284,7 +284,9 @@ async fn propose_there(ways: &Ways, batch: &Batch) -> Tried {
         }
         Ok(Ok(Outcome::NotAppended)) => Err(Miss::NotAppended),
         Ok(Ok(Outcome::Busy)) => Err(Miss::Busy),
-        Ok(Ok(Outcome::ReadIndex(_) | Outcome::Unknown) | Err(_)) => Err(Miss::Unknown),
+        Ok(Ok(Outcome::ReadIndex(_) | Outcome::Leases(_) | Outcome::Unknown) | Err(_)) => {
+            Err(Miss::Unknown)
+        }
         Err(_) => Err(Miss::Late),
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream::BoxStream};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::member::Node;
 use crate::{
@@ -30,6 +30,9 @@ impl Node {
                     let result = match request.request {
                         Some(forward_request::Request::Propose(batch)) => node.serve(batch).await,
                         Some(forward_request::Request::ReadIndex(_)) => node.serve_index().await,
+                        Some(forward_request::Request::Leases(queries)) => {
+                            node.serve_leases(&queries).await
+                        }
                         None => forward_reply::Result::Unknown("empty request".into()),
                     };
                     peer::ForwardReply { id: request.id, result: Some(result) }
@@ -80,11 +83,25 @@ impl Node {
         };
         match index {
             Ok(index) => forward_reply::Result::ReadIndex(index),
-            Err(ReadError::NotLeader(leader)) => {
-                let leader = leader.map_or(0, |l| l.member.0);
-                forward_reply::Result::NotLeader(peer::NotLeader { leader })
-            }
-            Err(e) => forward_reply::Result::Unknown(e.to_string()),
+            Err(error) => unanswered(&error),
         }
+    }
+
+    async fn serve_leases(&self, queries: &peer::LeaseQueries) -> forward_reply::Result {
+        let deadline = Instant::now() + self.raft().timing().request_timeout();
+        match self.leader_side().answer(queries, deadline).await {
+            Ok(answers) => forward_reply::Result::Leases(answers),
+            Err(error) => unanswered(&error),
+        }
+    }
+}
+
+fn unanswered(error: &ReadError) -> forward_reply::Result {
+    match error {
+        ReadError::NotLeader(leader) => {
+            let leader = leader.map_or(0, |l| l.member.0);
+            forward_reply::Result::NotLeader(peer::NotLeader { leader })
+        }
+        _ => forward_reply::Result::Unknown(error.to_string()),
     }
 }

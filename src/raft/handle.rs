@@ -32,7 +32,7 @@ use super::{
 use crate::{
     fault::Fault,
     lane::{Lane, Lanes},
-    state::{self, View},
+    state::{self, EventSink, View},
     stop::{Stop, Stopping},
     types::{CommandError, LogPosition, MemberId, Ordinal, PeerPlace, Reply, Revision, Term},
     wal::{Log, Space},
@@ -171,18 +171,21 @@ impl std::fmt::Debug for Raft {
 
 impl Raft {
     /// Rebuilds the state, replays the log up to what is known to be committed, and takes part.
+    /// `sinks` are told what changes, from the replay on.
     pub async fn start(
         options: RaftOptions,
         transport: impl Transport,
         log: Log,
         store: Arc<dyn SnapshotStore>,
         recovered: Recovered,
+        sinks: Vec<Arc<dyn EventSink>>,
         fault: Fault,
     ) -> Result<(Raft, RaftTasks), StartError> {
         options.timing.check()?;
         let Recovered { storage, position, tables, records } = recovered;
         let machine = state::Machine::recover(storage, position, tables, records)
-            .map_err(|e| StartError::State(e.to_string()))?;
+            .map_err(|e| StartError::State(e.to_string()))?
+            .followed_by(sinks);
         let view = machine.view();
         let (lane, inbox) = mpsc::unbounded_channel();
         let (applied_tx, applied) = watch::channel(position);

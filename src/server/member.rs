@@ -20,7 +20,7 @@ use crate::{
     fault::Fault,
     lane::Lanes,
     membership::{DataDir, Formation, FormationConfig, Formed, Identity, promote_learners},
-    node::{Node, NodeOptions, NodePort, NodeTasks},
+    node::{Lessor, Node, NodeOptions, NodePort, NodeTasks},
     peer::{Me, PeerAddresses, PeerClient, PeerService, Running},
     proto,
     raft::{Raft, RaftOptions, RaftTasks, Retention, Timing},
@@ -28,6 +28,7 @@ use crate::{
     stop::{Stop, Stopping},
     types::{Command, MemberAttributes, Ordinal, PeerPlace},
     wal::{Log, WalOptions},
+    watch::{self, Feed, WatchLanes, Watches},
 };
 
 /// In-flight client requests get so long to end at shutdown.
@@ -71,6 +72,8 @@ pub struct MemberConfig {
     pub quota_bytes: u64,
     pub cache_bytes: usize,
     pub max_request_bytes: usize,
+    /// How often a watch that asks for it is told its progress while nothing happens.
+    pub watch_progress_interval: Duration,
     /// Whether a leader that stops hands over first: not where all stop at once.
     pub hands_over: bool,
     pub wal_segment_bytes: u64,
@@ -191,9 +194,13 @@ pub(super) async fn run(
     }
     service.run(Running { raft: member.raft.clone(), node: member.node.clone() });
     member.begin(&formed, &formation, lanes).await?;
-    serve_clients(&mut outer, listeners.client, &member.node, health.calls(), &config)?;
-    let storage = member.storage.metrics();
-    health.run(Sources { node: member.node.clone(), storage, peers });
+    serve_clients(&mut outer, listeners.client, &member, health.calls(), &config)?;
+    health.run(Sources {
+        node: member.node.clone(),
+        storage: member.storage.metrics(),
+        peers,
+        watches: member.watches.clone(),
+    });
     let stop_tasks = Stop::default();
     let tasks = [
         tokio::spawn(describe(member.node.clone(), attributes(&config, me), stop_tasks.stopping())),
@@ -280,18 +287,24 @@ fn serve_admin(servers: &mut Servers, listener: TcpListener, health: Health) {
 fn serve_clients(
     servers: &mut Servers,
     listener: TcpListener,
-    node: &Node,
+    member: &Member,
     calls: &Calls,
     config: &MemberConfig,
 ) -> anyhow::Result<()> {
-    let options =
-        api::Options { max_request_bytes: config.max_request_bytes, ..api::Options::default() };
+    let options = api::Options {
+        max_request_bytes: config.max_request_bytes,
+        watch_progress_interval: config.watch_progress_interval,
+        ..api::Options::default()
+    };
     let (_, health) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
         .build_v1()
         .context("the built-in descriptors are unreadable")?;
-    let routes = api::routes(node.clone(), options).add_service(health).add_service(reflection);
+    let (node, watches) = (member.node.clone(), member.watches.clone());
+    let routes = api::routes(node, watches, options, servers.stop.stopping())
+        .add_service(health)
+        .add_service(reflection);
     let observed = axum::middleware::from_fn_with_state(calls.clone(), calls::observe);
     let routes = Routes::from(routes.into_axum_router().layer(observed));
     let server = Server::builder()
@@ -312,6 +325,8 @@ struct Member {
     raft_tasks: RaftTasks,
     node: Node,
     node_tasks: NodeTasks,
+    watches: Watches,
+    watch_lanes: WatchLanes,
     storage: OpenStorage,
     log: Log,
 }
@@ -344,24 +359,35 @@ impl Member {
             lanes,
             retention: config.retention,
         };
+        let lessor = Arc::new(Lessor::default());
+        let feed = Arc::new(Feed::default());
         let (raft, raft_tasks) = Raft::start(
             options,
             client.clone(),
             log.clone(),
             storage.snapshots.clone(),
             recovered,
+            vec![lessor.clone(), feed.clone()],
             fault.clone(),
         )
         .await?;
+        let options = watch::Options {
+            fragment_bytes: api::message_bytes_max(config.max_request_bytes),
+            lanes,
+        };
+        let (watches, watch_lanes) =
+            Watches::start(options, &feed, raft.view().clone(), fault.clone())?;
         let options = NodeOptions {
             cluster: identity.cluster,
             member: identity.member,
             quota_bytes: config.quota_bytes,
             max_request_bytes: config.max_request_bytes,
             lanes,
+            rng: Arc::new(SystemRng),
+            lessor,
         };
         let (node, node_tasks) = Node::start(options, raft.clone(), client, fault.clone())?;
-        Ok(Member { raft, raft_tasks, node, node_tasks, storage, log })
+        Ok(Member { raft, raft_tasks, node, node_tasks, watches, watch_lanes, storage, log })
     }
 
     /// Takes its part in a cluster that is just being formed.
@@ -386,6 +412,7 @@ impl Member {
     async fn stop(self) -> Data {
         drop(self.node);
         self.node_tasks.stop().await;
+        self.watch_lanes.stop().await;
         self.raft.stop(self.raft_tasks).await;
         Data { storage: self.storage, log: self.log }
     }

@@ -110,6 +110,7 @@ fn member_config(args: Serve, host: &str) -> anyhow::Result<MemberConfig> {
         quota_bytes: args.tuning.quota_bytes,
         cache_bytes: usize::try_from(args.tuning.cache_size)?,
         max_request_bytes: usize::try_from(args.tuning.max_request_bytes)?,
+        watch_progress_interval: args.tuning.watch_progress,
         hands_over: true,
         wal_segment_bytes: wal_segment_bytes(&args.tuning.wal)?,
         retention: retention(&args.tuning.wal),

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    generation::Moment,
+    generation::{Generation, Moment},
     history::Version,
+    leases::Move,
     machine::{Machine, StateError},
-    reader::{Path, Reader, check_lease},
+    reader::{Path, Reader},
     records::{Applying, Records},
     scan::WALK_KEYS,
     schema::TableEntry,
@@ -18,18 +19,28 @@ use super::{
     view::ReadError,
 };
 use crate::types::{
-    Command, CommandError, DeleteRange, DeleteRangeReply, KeyValue, LogPosition, MemberAttributes,
-    MemberId, OpReply, Put, PutReply, RecordId, Reply, Revision, Txn, TxnOp, TxnReply,
+    Command, CommandError, DeleteRange, DeleteRangeReply, KeyValue, LeaseId, LogPosition,
+    MemberAttributes, MemberId, OpReply, Put, PutReply, RecordId, Reply, Revision, Txn, TxnOp,
+    TxnReply,
 };
 
 /// Assigned member ids are above this and above their entry's index: never one that a founder chose.
 const FIRST_ASSIGNED: u64 = 1024;
 
 /// The revision that a command is making.
-struct Writing {
+pub(super) struct Writing {
     revision: Revision,
     /// Changes so far, and the sub-revision of the next.
     changes: u32,
+    /// Keys that change their lease.
+    moves: Vec<Move>,
+}
+
+/// A key that is there.
+struct Found {
+    key: Bytes,
+    id: RecordId,
+    lease: LeaseId,
 }
 
 impl Machine {
@@ -54,8 +65,10 @@ impl Machine {
     fn command(&mut self, position: LogPosition, command: Command) -> Result<Reply, ReadError> {
         match command {
             Command::Put(put) => {
-                check_lease(put.lease)?;
-                self.reader(&self.records(), self.meta.revision).check_previous(&put)?;
+                let records = self.records();
+                let reader = self.reader(&records, self.meta.revision);
+                reader.check_lease(put.lease)?;
+                reader.check_previous(&put)?;
                 let (revision, reply) =
                     self.write(|machine, writing| machine.put(writing, &put))?;
                 Ok(Reply::Put { revision, reply })
@@ -72,16 +85,29 @@ impl Machine {
             Command::Compact(revision) => Ok(self.compact(revision)?),
             Command::Describe(attributes) => Ok(self.describe(attributes)),
             Command::AssignMember { nonce, .. } => Ok(self.assign_member(position, nonce)),
+            Command::LeaseGrant { id, ttl } => Ok(self.lease_grant(id, ttl)?),
+            Command::LeaseRevoke(id) => self.lease_revoke(id),
+            Command::LeaseExpire { term, leases } => {
+                self.lease_expire(position.term, term, &leases)
+            }
+            Command::LeaseCheckpoint { term, checkpoints } => {
+                Ok(self.lease_checkpoint(position.term, term, &checkpoints)?)
+            }
+            Command::LeaseRenew { term, leases } => {
+                Ok(self.lease_renew(position.term, term, &leases)?)
+            }
         }
     }
 
     /// Runs what changes keys, and answers the store's revision after it.
-    fn write<T>(
+    pub(super) fn write<T>(
         &mut self,
         change: impl FnOnce(&mut Machine, &mut Writing) -> Result<T, ReadError>,
     ) -> Result<(Revision, T), ReadError> {
-        let mut writing = Writing { revision: self.meta.revision.next(), changes: 0 };
+        let revision = self.meta.revision.next();
+        let mut writing = Writing { revision, changes: 0, moves: Vec::new() };
         let reply = change(self, &mut writing)?;
+        self.generation.leases.attach(writing.moves);
         if writing.changes > 0 {
             self.meta.revision = writing.revision;
         }
@@ -104,7 +130,8 @@ impl Machine {
         };
         let (key, value) = owned(&put.key, value);
         let id = writing.next_id();
-        let version = self.generation.index.put(&key, id, lease);
+        let (version, left) = self.generation.index.put(&key, id, lease);
+        writing.moves(&key, left, lease);
         self.changes.records.push(Arc::new(Record {
             meta: RecordMeta {
                 id,
@@ -128,22 +155,26 @@ impl Machine {
         let mut reply = DeleteRangeReply::default();
         let mut rest = Some(delete.keys.clone());
         while let Some(keys) = rest {
-            let mut found: Vec<(Bytes, RecordId)> = Vec::new();
+            let mut found: Vec<Found> = Vec::new();
             rest = self.generation.index.walk(&keys, WALK_KEYS, |key, history| {
                 if let Some(version) = history.at(writing.revision) {
-                    found.push((Bytes::copy_from_slice(key), version.id()));
+                    let key = Bytes::copy_from_slice(key);
+                    found.push(Found { key, id: version.id(), lease: version.lease });
                 }
             });
             reply.deleted += found.len() as i64;
             if delete.prev_kv {
                 reply.prev_kvs.extend(self.key_values(&found)?);
             }
-            found.into_iter().for_each(|(key, _)| self.delete(writing, key));
+            for Found { key, lease, .. } in found {
+                writing.moves(&key, lease, LeaseId::default());
+                self.delete(writing, key);
+            }
         }
         Ok(reply)
     }
 
-    fn delete(&mut self, writing: &mut Writing, key: Bytes) {
+    pub(super) fn delete(&mut self, writing: &mut Writing, key: Bytes) {
         let id = writing.next_id();
         self.generation.index.append(&key, Version::tombstone(id));
         self.changes.records.push(Arc::new(Record {
@@ -152,7 +183,7 @@ impl Machine {
                 key,
                 create_revision: Revision::ZERO,
                 version: 0,
-                lease: Default::default(),
+                lease: LeaseId::default(),
                 tombstone: true,
             },
             value: Bytes::new(),
@@ -231,8 +262,8 @@ impl Machine {
         Ok(self.records().read(&[version.id()])?.pop())
     }
 
-    fn key_values(&self, found: &[(Bytes, RecordId)]) -> Result<Vec<KeyValue>, StorageError> {
-        let ids: Vec<RecordId> = found.iter().map(|(_, id)| *id).collect();
+    fn key_values(&self, found: &[Found]) -> Result<Vec<KeyValue>, StorageError> {
+        let ids: Vec<RecordId> = found.iter().map(|found| found.id).collect();
         Ok(self.records().read(&ids)?.iter().map(|record| record.key_value()).collect())
     }
 
@@ -242,7 +273,8 @@ impl Machine {
 
     fn reader<'a>(&'a self, records: &'a dyn Records, present: Revision) -> Reader<'a> {
         let now = Moment { revision: self.meta.revision, compacted: self.meta.compacted };
-        Reader { index: &self.generation.index, records, now, present }
+        let Generation { index, leases, .. } = &*self.generation;
+        Reader { index, leases, records, now, present }
     }
 }
 
@@ -251,6 +283,12 @@ impl Writing {
         let id = RecordId { main: self.revision, sub: self.changes };
         self.changes += 1;
         id
+    }
+
+    fn moves(&mut self, key: &[u8], from: LeaseId, to: LeaseId) {
+        if from != to {
+            self.moves.push(Move { key: key.into(), from, to });
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! One life of the state: from a recovery to the next one. A snapshot install starts another, and
 //! reads that began before it end on the old one.
 //!
-//! Invariants: what readers see changes in [`Generation::publish`] only, all at once; a pinned
+//! Invariants: what readers see of keys changes in [`Generation::publish`] only, all at once; a pinned
 //! revision and all after it stay readable, because pruning never passes a pin, and no pin is taken
 //! below the compacted revision.
 
@@ -13,11 +13,12 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{index::Index, storage::Storage};
+use super::{index::Index, leases::Leases, storage::Storage};
 use crate::types::{CommandError, LogPosition, MemberAttributes, MemberId, Revision};
 
 pub(super) struct Generation {
     pub(super) index: Index,
+    pub(super) leases: Leases,
     pub(super) storage: Arc<dyn Storage>,
     visible: Mutex<Visible>,
 }
@@ -25,7 +26,7 @@ pub(super) struct Generation {
 /// Under one lock, so that a pin is taken at the revision that was checked.
 #[derive(Debug)]
 struct Visible {
-    published: Published,
+    shown: Shown,
     pruned: Revision,
     /// How many reads are under way at which revision. As many as the readers' bound allows.
     pins: BTreeMap<Revision, usize>,
@@ -33,7 +34,7 @@ struct Visible {
 
 /// What readers see besides keys.
 #[derive(Debug, Clone)]
-pub(super) struct Published {
+pub(super) struct Shown {
     pub(super) now: Moment,
     pub(super) applied: Option<LogPosition>,
     pub(super) membership: Option<Bytes>,
@@ -70,26 +71,31 @@ pub(super) struct Pin {
 
 impl Generation {
     /// `index` is pruned at the compacted revision.
-    pub(super) fn new(index: Index, storage: Arc<dyn Storage>, published: Published) -> Self {
-        let pruned = published.now.compacted;
-        let visible = Visible { published, pruned, pins: BTreeMap::new() };
-        Generation { index, storage, visible: Mutex::new(visible) }
+    pub(super) fn new(
+        index: Index,
+        leases: Leases,
+        storage: Arc<dyn Storage>,
+        shown: Shown,
+    ) -> Self {
+        let pruned = shown.now.compacted;
+        let visible = Visible { shown, pruned, pins: BTreeMap::new() };
+        Generation { index, leases, storage, visible: Mutex::new(visible) }
     }
 
-    pub(super) fn publish(&self, published: Published) {
-        self.visible().published = published;
+    pub(super) fn publish(&self, shown: Shown) {
+        self.visible().shown = shown;
     }
 
-    pub(super) fn published(&self) -> Published {
-        self.visible().published.clone()
+    pub(super) fn shown(&self) -> Shown {
+        self.visible().shown.clone()
     }
 
     pub(super) fn now(&self) -> Moment {
-        self.visible().published.now
+        self.visible().shown.now
     }
 
     pub(super) fn applied(&self) -> Option<LogPosition> {
-        self.visible().published.applied
+        self.visible().shown.applied
     }
 
     /// Pins the revision that `choose` picks from those that can be read.
@@ -98,7 +104,7 @@ impl Generation {
         choose: impl FnOnce(Moment) -> Result<Revision, CommandError>,
     ) -> Result<Pin, CommandError> {
         let mut visible = self.visible();
-        let now = visible.published.now;
+        let now = visible.shown.now;
         let revision = choose(now)?;
         assert!(revision >= now.compacted, "a pin at {revision} would pin nothing");
         *visible.pins.entry(revision).or_default() += 1;
@@ -109,7 +115,7 @@ impl Generation {
     pub(super) fn pruning(&self) -> (Revision, Revision) {
         let visible = self.visible();
         let pinned = visible.pins.keys().next().copied();
-        let compacted = visible.published.now.compacted;
+        let compacted = visible.shown.now.compacted;
         (visible.pruned, pinned.map_or(compacted, |pinned| pinned.min(compacted)))
     }
 

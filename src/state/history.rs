@@ -4,7 +4,8 @@
 //! that costs nothing while there are none.
 //!
 //! Invariants: versions ascend by record id, the latest last; pruning at a revision changes nothing
-//! that a read at that revision or later can see.
+//! that a read at that revision or later can see, and keeps what that revision itself did: a watch
+//! may start there, and must hear of a deletion.
 
 use super::storage::RecordMeta;
 use crate::types::{LeaseId, RecordId, Revision};
@@ -50,6 +51,12 @@ impl Version {
 
     pub(super) fn id(&self) -> RecordId {
         RecordId { main: self.modified, sub: self.sub }
+    }
+
+    /// Whether the newest version up to `revision` is still needed once all before `revision` is
+    /// forgotten: a deletion is no more than absence then, but for who watches from `revision` on.
+    fn outlasts(&self, revision: Revision) -> bool {
+        !self.tombstone || self.modified == revision
     }
 }
 
@@ -109,21 +116,22 @@ impl History {
         })
     }
 
-    /// Drops what no read at `revision` or later can see and reports it. False: nothing is left.
+    /// Drops what no read at `revision` or later can see, and no watch from `revision` on hears of,
+    /// and reports it. False: nothing is left.
     pub(super) fn prune(&mut self, revision: Revision, discarded: &mut Vec<RecordId>) -> bool {
         if self.latest.modified <= revision {
             discarded.extend(self.older().iter().map(Version::id));
             self.older = None;
-            if self.latest.tombstone {
+            let kept = self.latest.outlasts(revision);
+            if !kept {
                 discarded.push(self.latest.id());
             }
-            return !self.latest.tombstone;
+            return kept;
         }
         let Some(Older(older)) = self.older.as_deref_mut() else { return true };
         let outdated = older.partition_point(|version| version.modified <= revision);
-        // The newest of them is what a read at `revision` sees, unless it is a deletion.
-        let seen = outdated.checked_sub(1).is_some_and(|newest| !older[newest].tombstone);
-        let dropped = outdated - usize::from(seen);
+        let kept = outdated.checked_sub(1).is_some_and(|newest| older[newest].outlasts(revision));
+        let dropped = outdated - usize::from(kept);
         discarded.extend(older.drain(..dropped).map(|version| version.id()));
         if older.is_empty() {
             self.older = None;
@@ -199,7 +207,22 @@ mod tests {
         let mut history = History::new(put(2, 0));
         history.push(Version::tombstone(id(3, 0)));
         let mut discarded = Vec::new();
-        assert!(!history.prune(Revision(3), &mut discarded));
+        assert!(!history.prune(Revision(4), &mut discarded));
         assert_eq!(discarded, [id(2, 0), id(3, 0)]);
+    }
+
+    #[test]
+    fn a_deletion_at_the_compacted_revision_itself_stays_until_the_next_compaction() {
+        let mut history = History::new(put(2, 0));
+        history.push(Version::tombstone(id(3, 0)));
+        history.push(put(5, 0));
+        history.push(Version::tombstone(id(6, 0)));
+        let mut discarded = Vec::new();
+        assert!(history.prune(Revision(3), &mut discarded));
+        assert_eq!(discarded, [id(2, 0)]);
+        assert!(history.prune(Revision(6), &mut discarded));
+        assert_eq!(discarded, [id(2, 0), id(3, 0), id(5, 0)]);
+        assert!(!history.prune(Revision(7), &mut discarded));
+        assert_eq!(discarded, [id(2, 0), id(3, 0), id(5, 0), id(6, 0)], "each of them once");
     }
 }

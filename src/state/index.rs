@@ -53,12 +53,18 @@ impl Index {
         self.read().get(key).and_then(|history| history.at(revision).copied())
     }
 
-    /// Adds the version that a put makes now: the next of a key that exists, or its first.
-    pub(super) fn put(&self, key: &[u8], id: RecordId, lease: LeaseId) -> Version {
-        self.write().append(key, |before| match before.and_then(History::alive) {
-            Some(alive) => Version::put(id, alive.created, alive.version + 1, lease),
+    /// Adds the version that a put makes now: the next of a key that exists, or its first. Answers
+    /// it, and the lease that the key was attached to.
+    pub(super) fn put(&self, key: &[u8], id: RecordId, lease: LeaseId) -> (Version, LeaseId) {
+        let mut left = LeaseId::default();
+        let version = self.write().append(key, |before| match before.and_then(History::alive) {
+            Some(alive) => {
+                left = alive.lease;
+                Version::put(id, alive.created, alive.version + 1, lease)
+            }
             None => Version::put(id, id.main, 1, lease),
-        })
+        });
+        (version, left)
     }
 
     /// Adds a version that is known already: the mark of a deletion, or one from disk.

@@ -8,19 +8,24 @@
 //! What a compaction made superfluous goes in bounded steps of [`Machine::compact_step`], between
 //! chunks. When it goes is each member's own affair: no reply, read or hash depends on it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
 use super::{
-    generation::{Current, Generation, Moment, Published},
+    events::{EventSink, LeaseChange, Published},
+    generation::{Current, Generation, Moment, Shown},
     history::Version,
     index::Index,
+    leases::Leases,
     schema::{Meta, SchemaError, TableEntry},
     storage::{Changes, RecordMeta, Storage, StorageError},
     view::View,
 };
-use crate::types::{LogPosition, MemberAttributes, MemberId, RecordId, Revision};
+use crate::types::{Lease, LogPosition, MemberAttributes, MemberId, RecordId, Revision};
 
 /// Why a member must stop: going on would make it differ from the others.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -47,9 +52,13 @@ pub struct Machine {
     applied: Option<LogPosition>,
     /// What the current chunk changed so far, but for `meta` and the position.
     pub(super) changes: Changes,
+    /// What the current chunk did to leases, and in which entries of the tables.
+    pub(super) lease_changes: Vec<LeaseChange>,
+    pub(super) lease_pages: BTreeSet<u64>,
     /// `meta` as it was written last.
     written: Option<Meta>,
     sweep: Option<Sweep>,
+    sinks: Vec<Arc<dyn EventSink>>,
 }
 
 /// A walk over the whole index that prunes it at one revision.
@@ -86,14 +95,15 @@ impl Machine {
         let index = load(records, revision)?;
         let mut changes = Changes::default();
         index.prune(&[], usize::MAX, compacted, &mut changes.discarded);
+        let leases = Leases::recover(tables.leases, &index);
         let members = Arc::new(tables.members);
-        let published = Published {
+        let shown = Shown {
             now: Moment { revision, compacted },
             applied,
             membership: tables.membership.clone(),
             members: members.clone(),
         };
-        let generation = Arc::new(Generation::new(index, storage, published));
+        let generation = Arc::new(Generation::new(index, leases, storage, shown));
         Ok(Machine {
             current: Current::new(generation.clone()),
             generation,
@@ -103,9 +113,18 @@ impl Machine {
             membership: tables.membership,
             applied,
             changes,
+            lease_changes: Vec::new(),
+            lease_pages: BTreeSet::new(),
             written: meta,
             sweep: None,
+            sinks: Vec::new(),
         })
+    }
+
+    /// From now on these are told what changes.
+    #[must_use]
+    pub fn followed_by(self, sinks: Vec<Arc<dyn EventSink>>) -> Machine {
+        Machine { sinks, ..self }
     }
 
     /// The side that reads this machine's state, also after [`Machine::replace`].
@@ -120,7 +139,10 @@ impl Machine {
         assert!(recovered.applied >= self.applied, "a snapshot is never older than the state");
         let current = self.current.clone();
         current.set(recovered.generation.clone());
-        *self = Machine { current, ..recovered };
+        let sinks = std::mem::take(&mut self.sinks);
+        *self = Machine { current, sinks, ..recovered };
+        let Meta { revision, compacted, .. } = self.meta;
+        self.sinks.iter().for_each(|sink| sink.replaced(revision, compacted));
     }
 
     /// The last entry that was applied, published or not.
@@ -143,13 +165,16 @@ impl Machine {
         self.membership = Some(membership);
     }
 
-    /// Ends a chunk: submits what it changed, then shows it to readers.
+    /// Ends a chunk: submits what it changed, shows it to readers, then tells who follows.
     pub fn publish(&mut self) {
         let Some(position) = self.applied else { return };
         let mut changes = std::mem::take(&mut self.changes);
         if self.written != Some(self.meta) {
             changes.tables.push(TableEntry::Meta(self.meta).put());
             self.written = Some(self.meta);
+        }
+        for page in std::mem::take(&mut self.lease_pages) {
+            changes.tables.push(self.generation.leases.page(page).put());
         }
         changes.position = position;
         let nothing = changes.records.is_empty()
@@ -159,13 +184,18 @@ impl Machine {
         if nothing {
             return;
         }
+        let records = if self.sinks.is_empty() { Vec::new() } else { changes.records.clone() };
+        let leases = std::mem::take(&mut self.lease_changes);
         self.generation.storage.submit(changes);
-        self.generation.publish(Published {
-            now: Moment { revision: self.meta.revision, compacted: self.meta.compacted },
+        let Meta { revision, compacted, .. } = self.meta;
+        self.generation.publish(Shown {
+            now: Moment { revision, compacted },
             applied: self.applied,
             membership: self.membership.clone(),
             members: self.members.clone(),
         });
+        let told = Published { revision, compacted, records: &records, leases: &leases };
+        self.sinks.iter().for_each(|sink| sink.published(&told));
     }
 
     /// Prunes what a published compaction made superfluous, for about `keys_max` keys (whole leaves
@@ -210,6 +240,7 @@ struct Tables {
     membership: Option<Bytes>,
     members: BTreeMap<MemberId, MemberAttributes>,
     assignments: BTreeMap<u64, MemberId>,
+    leases: Vec<Lease>,
 }
 
 impl Tables {
@@ -225,6 +256,7 @@ impl Tables {
                 TableEntry::Assignment { nonce, member } => {
                     tables.assignments.insert(nonce, member);
                 }
+                TableEntry::Leases { leases, .. } => tables.leases.extend(leases),
             }
         }
         Ok(tables)

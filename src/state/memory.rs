@@ -11,9 +11,9 @@ use std::{
 use bytes::Bytes;
 
 use super::storage::{
-    Changes, Record, RecordMeta, Storage, StorageError, StorageSize, TableChange,
+    Changes, Record, RecordMeta, Run, Storage, StorageError, StorageSize, TableChange,
 };
-use crate::types::{LogPosition, RecordId};
+use crate::types::{LogPosition, RecordId, Revision};
 
 #[derive(Debug, Default)]
 pub struct MemoryStorage {
@@ -117,9 +117,25 @@ impl Storage for MemoryStorage {
         ids.iter().map(|id| kept.get(*id)).collect()
     }
 
+    fn scan(
+        &self,
+        from: Revision,
+        to: Revision,
+        bytes_max: usize,
+    ) -> Result<Vec<Arc<Record>>, StorageError> {
+        let kept = self.kept();
+        let mut run = Run::new(to, bytes_max);
+        for record in kept.records.range(RecordId { main: from, sub: 0 }..).map(|(_, r)| r) {
+            if !run.take(record) {
+                break;
+            }
+        }
+        Ok(run.records)
+    }
+
     fn size(&self) -> StorageSize {
         let kept = self.kept();
-        let records = kept.records.values().map(|r| r.meta.key.len() + r.value.len());
+        let records = kept.records.values().map(|record| record.bytes());
         let tables = kept.tables.iter().map(|(key, value)| key.len() + value.len());
         let bytes = records.chain(tables).sum::<usize>() as u64;
         StorageSize { total_bytes: bytes, live_bytes: bytes }

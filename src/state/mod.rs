@@ -29,12 +29,15 @@
 //! and so see either all of a command or nothing. A [generation] ties an index to its storage.
 
 mod apply;
+mod events;
 mod generation;
 mod hash;
 mod history;
 mod index;
+mod leases;
 mod machine;
 mod memory;
+mod past;
 mod reader;
 mod records;
 mod scan;
@@ -44,9 +47,13 @@ mod storage;
 mod tests;
 mod view;
 
+pub use events::{EventSink, LeaseChange, Published};
 pub use hash::KvHash;
 pub use machine::{Machine, Pruning, StateError};
 pub use memory::{Contents, MemoryStorage};
+pub use past::Past;
 pub use schema::{MEMBERSHIP_KEY, SchemaError};
-pub use storage::{Changes, Record, RecordMeta, Storage, StorageError, StorageSize, TableChange};
+pub use storage::{
+    Changes, Record, RecordMeta, Run, Storage, StorageError, StorageSize, TableChange,
+};
 pub use view::{Attempt, RangeRead, ReadError, View, reads_only};

@@ -8,6 +8,7 @@ use super::{
     generation::Moment,
     history::Version,
     index::Index,
+    leases::Leases,
     records::Records,
     scan::{FETCH_RECORDS, Scan},
     storage::StorageError,
@@ -21,6 +22,7 @@ use crate::types::{
 /// The state at one revision.
 pub(super) struct Reader<'a> {
     pub(super) index: &'a Index,
+    pub(super) leases: &'a Leases,
     pub(super) records: &'a dyn Records,
     /// Which revisions a request may name.
     pub(super) now: Moment,
@@ -81,7 +83,7 @@ impl Reader<'_> {
             (TxnOp::Range(range), _) => self.check_range(range.revision),
             (TxnOp::Put(put), _) => {
                 self.check_previous(put)?;
-                check_lease(put.lease)
+                self.check_lease(put.lease)
             }
             (TxnOp::Txn(txn), Some(path)) => self.check(txn, path),
             (TxnOp::DeleteRange(_) | TxnOp::Txn(_), _) => Ok(()),
@@ -101,6 +103,14 @@ impl Reader<'_> {
         let needs_key = put.ignore_value || put.ignore_lease;
         if needs_key && self.index.get(&put.key, self.present).is_none() {
             return Err(CommandError::KeyNotFound);
+        }
+        Ok(())
+    }
+
+    /// A put that names a lease needs one.
+    pub(super) fn check_lease(&self, lease: LeaseId) -> Result<(), CommandError> {
+        if lease != LeaseId::default() && self.leases.get(lease).is_none() {
+            return Err(CommandError::LeaseNotFound);
         }
         Ok(())
     }
@@ -151,11 +161,6 @@ impl Reader<'_> {
             CompareTarget::Lease(lease) => found.iter().all(|key| holds(*op, &key.lease, lease)),
         })
     }
-}
-
-/// Leases come with the commands that grant them; until then there is none to attach to.
-pub(super) fn check_lease(lease: LeaseId) -> Result<(), CommandError> {
-    if lease == LeaseId::default() { Ok(()) } else { Err(CommandError::LeaseNotFound) }
 }
 
 /// Whether the comparison holds of a key that does not exist.

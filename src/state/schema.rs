@@ -5,20 +5,23 @@
 //!
 //! | kind | which | value |
 //! |---|---|---|
-//! | 0x10 meta | | format version, current revision, compacted revision, last assigned member |
+//! | 0x10 meta | | format version, current revision, compacted revision, last assigned member, last epoch of a lease |
 //! | 0x11 membership | | opaque: the Raft layer's |
 //! | 0x12 member | id | ordinal, name, peer URLs, client URLs |
 //! | 0x13 assignment | nonce | the member id it was answered with |
-//! | 0x20–0x2f | | reserved for leases |
+//! | 0x20 leases | epoch / 64 | of each lease with such an epoch: epoch, id, TTL, remaining |
+//! | 0x21–0x2f | | reserved for leases |
 //! | 0x30–0x3f | | reserved for auth |
 //! | 0x40–0x4f | | reserved for alarms |
 //!
 //! Numbers are big-endian and of fixed size; a text or list is preceded by its length in 4 bytes.
 
+use std::ops::Range;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::storage::TableChange;
-use crate::types::{MemberAttributes, MemberId, Ordinal, Revision};
+use crate::types::{Lease, LeaseId, MemberAttributes, MemberId, Ordinal, Revision};
 
 /// Where the membership is kept, for who reads it out of a snapshot.
 pub const MEMBERSHIP_KEY: &[u8] = &[MEMBERSHIP];
@@ -27,9 +30,16 @@ const META: u8 = 0x10;
 const MEMBERSHIP: u8 = 0x11;
 const MEMBER: u8 = 0x12;
 const ASSIGNMENT: u8 = 0x13;
+const LEASES: u8 = 0x20;
 
 /// Whoever changes what a table says raises this, and reads the older ones.
-const FORMAT_VERSION: u8 = 1;
+const FORMAT_VERSION: u8 = 2;
+/// So many epochs share an entry. A small entry costs the tables as much as a large one, and leases
+/// that are granted or end one after the other are in the same.
+const LEASE_PAGE_EPOCHS: u64 = 64;
+
+/// Knew no leases: its meta has no epoch.
+const FORMAT_WITHOUT_LEASES: u8 = 1;
 
 /// The counters of the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +49,8 @@ pub(super) struct Meta {
     pub(super) compacted: Revision,
     /// Zero: none was assigned yet.
     pub(super) last_assigned: MemberId,
+    /// Zero: no lease was granted yet.
+    pub(super) last_epoch: u64,
 }
 
 /// What etcd answers as the compact revision of a store that was never compacted. Below zero, so
@@ -51,6 +63,7 @@ impl Default for Meta {
             revision: Revision::EMPTY_STORE,
             compacted: NEVER_COMPACTED,
             last_assigned: MemberId::default(),
+            last_epoch: 0,
         }
     }
 }
@@ -61,7 +74,15 @@ pub(super) enum TableEntry {
     Meta(Meta),
     Membership(Bytes),
     Member(MemberAttributes),
-    Assignment { nonce: u64, member: MemberId },
+    Assignment {
+        nonce: u64,
+        member: MemberId,
+    },
+    /// In ascending order of epoch.
+    Leases {
+        page: u64,
+        leases: Vec<Lease>,
+    },
 }
 
 /// A table entry that this program did not write, or that was damaged.
@@ -74,20 +95,24 @@ pub struct SchemaError {
 }
 
 impl TableEntry {
-    /// The change that writes this entry.
+    /// The change that writes this entry; a page without leases is none.
     pub(super) fn put(&self) -> TableChange {
         let (key, value) = self.encode();
-        TableChange::Put { key, value }
+        match self {
+            TableEntry::Leases { leases, .. } if leases.is_empty() => TableChange::Delete { key },
+            _ => TableChange::Put { key, value },
+        }
     }
 
     pub(super) fn encode(&self) -> (Bytes, Bytes) {
         match self {
             TableEntry::Meta(meta) => {
-                let mut value = BytesMut::with_capacity(25);
+                let mut value = BytesMut::with_capacity(33);
                 value.put_u8(FORMAT_VERSION);
                 value.put_i64(meta.revision.0);
                 value.put_i64(meta.compacted.0);
                 value.put_u64(meta.last_assigned.0);
+                value.put_u64(meta.last_epoch);
                 (Bytes::from_static(&[META]), value.freeze())
             }
             TableEntry::Membership(bytes) => (Bytes::from_static(MEMBERSHIP_KEY), bytes.clone()),
@@ -102,6 +127,16 @@ impl TableEntry {
             TableEntry::Assignment { nonce, member } => {
                 (numbered(ASSIGNMENT, *nonce), Bytes::copy_from_slice(&member.0.to_be_bytes()))
             }
+            TableEntry::Leases { page, leases } => {
+                let mut value = BytesMut::with_capacity(leases.len() * 32);
+                for Lease { id, ttl, remaining, epoch } in leases {
+                    value.put_u64(*epoch);
+                    value.put_i64(id.0);
+                    value.put_i64(*ttl);
+                    value.put_i64(*remaining);
+                }
+                (numbered(LEASES, *page), value.freeze())
+            }
         }
     }
 
@@ -114,6 +149,7 @@ impl TableEntry {
             MEMBERSHIP => Ok(TableEntry::Membership(rest.split_off(0))),
             MEMBER => decode_member(&mut which, &mut rest),
             ASSIGNMENT => decode_assignment(&mut which, &mut rest),
+            LEASES => decode_leases(&mut which, &mut rest),
             _ => Err("no such kind is known; a newer version may have written it"),
         }
         .map_err(damaged)?;
@@ -127,16 +163,18 @@ impl TableEntry {
 const SHORT: &str = "shorter than its kind asks for";
 
 fn decode_meta(value: &mut Bytes) -> Result<TableEntry, &'static str> {
-    if get_u8(value)? != FORMAT_VERSION {
+    let version = get_u8(value)?;
+    if ![FORMAT_VERSION, FORMAT_WITHOUT_LEASES].contains(&version) {
         return Err("another version of the format wrote it");
     }
-    let revision = Revision(value.try_get_i64().map_err(|_| SHORT)?);
-    let compacted = Revision(value.try_get_i64().map_err(|_| SHORT)?);
+    let revision = Revision(get_i64(value)?);
+    let compacted = Revision(get_i64(value)?);
     let last_assigned = MemberId(get_u64(value)?);
+    let last_epoch = if version == FORMAT_WITHOUT_LEASES { 0 } else { get_u64(value)? };
     if revision < Revision::EMPTY_STORE || compacted < NEVER_COMPACTED || compacted > revision {
         return Err("no store has such revisions");
     }
-    Ok(TableEntry::Meta(Meta { revision, compacted, last_assigned }))
+    Ok(TableEntry::Meta(Meta { revision, compacted, last_assigned, last_epoch }))
 }
 
 fn decode_member(key: &mut Bytes, value: &mut Bytes) -> Result<TableEntry, &'static str> {
@@ -151,6 +189,33 @@ fn decode_member(key: &mut Bytes, value: &mut Bytes) -> Result<TableEntry, &'sta
 
 fn decode_assignment(key: &mut Bytes, value: &mut Bytes) -> Result<TableEntry, &'static str> {
     Ok(TableEntry::Assignment { nonce: get_u64(key)?, member: MemberId(get_u64(value)?) })
+}
+
+fn decode_leases(key: &mut Bytes, value: &mut Bytes) -> Result<TableEntry, &'static str> {
+    let (page, mut leases) = (get_u64(key)?, Vec::new());
+    while !value.is_empty() {
+        let epoch = get_u64(value)?;
+        if lease_page(epoch) != page {
+            return Err("a lease that belongs elsewhere");
+        }
+        leases.push(Lease {
+            epoch,
+            id: LeaseId(get_i64(value)?),
+            ttl: get_i64(value)?,
+            remaining: get_i64(value)?,
+        });
+    }
+    Ok(TableEntry::Leases { page, leases })
+}
+
+/// Where the lease of this epoch is kept.
+pub(super) fn lease_page(epoch: u64) -> u64 {
+    epoch / LEASE_PAGE_EPOCHS
+}
+
+/// The epochs whose leases are kept there.
+pub(super) fn lease_page_epochs(page: u64) -> Range<u64> {
+    page * LEASE_PAGE_EPOCHS..(page + 1) * LEASE_PAGE_EPOCHS
 }
 
 fn numbered(kind: u8, number: u64) -> Bytes {
@@ -183,6 +248,10 @@ fn get_u64(buf: &mut Bytes) -> Result<u64, &'static str> {
     buf.try_get_u64().map_err(|_| SHORT)
 }
 
+fn get_i64(buf: &mut Bytes) -> Result<i64, &'static str> {
+    buf.try_get_i64().map_err(|_| SHORT)
+}
+
 fn get_text(buf: &mut Bytes) -> Result<String, &'static str> {
     let len = buf.try_get_u32().map_err(|_| SHORT)? as usize;
     if len > buf.len() {
@@ -210,13 +279,16 @@ mod tests {
     fn entries() -> impl Strategy<Value = TableEntry> {
         let texts = || prop::collection::vec(".{0,20}", 0..4);
         prop_oneof![
-            (1..i64::MAX, -1..i64::MAX, any::<u64>()).prop_map(|(a, b, last)| {
-                TableEntry::Meta(Meta {
-                    revision: Revision(a.max(b)),
-                    compacted: Revision(b),
-                    last_assigned: MemberId(last),
-                })
-            }),
+            (1..i64::MAX, -1..i64::MAX, any::<u64>(), any::<u64>()).prop_map(
+                |(a, b, last, last_epoch)| {
+                    TableEntry::Meta(Meta {
+                        revision: Revision(a.max(b)),
+                        compacted: Revision(b),
+                        last_assigned: MemberId(last),
+                        last_epoch,
+                    })
+                }
+            ),
             any::<Vec<u8>>().prop_map(|bytes| TableEntry::Membership(bytes.into())),
             (any::<u64>(), any::<u32>(), ".{0,20}", texts(), texts()).prop_map(
                 |(member, ordinal, name, peer_urls, client_urls)| {
@@ -233,6 +305,18 @@ mod tests {
                 nonce,
                 member: MemberId(member)
             }),
+            (0u64..1 << 40, prop::collection::vec(any::<[i64; 3]>(), 0..9)).prop_map(
+                |(page, leases)| {
+                    let leases = lease_page_epochs(page).zip(leases);
+                    let lease = |(epoch, [id, ttl, remaining]): (u64, [i64; 3])| Lease {
+                        id: LeaseId(id),
+                        ttl,
+                        remaining,
+                        epoch,
+                    };
+                    TableEntry::Leases { page, leases: leases.map(lease).collect() }
+                }
+            ),
         ]
     }
 
@@ -246,7 +330,13 @@ mod tests {
         #[test]
         fn a_cut_or_grown_entry_is_refused_and_never_a_panic(entry in entries(), cut in 0usize..40) {
             let (key, value) = entry.encode();
-            prop_assume!(!matches!(entry, TableEntry::Membership(_)) && cut < value.len());
+            // Of leases, what is cut between two is whole.
+            let whole = match &entry {
+                TableEntry::Membership(_) => true,
+                TableEntry::Leases { .. } => cut % 32 == 0,
+                _ => false,
+            };
+            prop_assume!(!whole && cut < value.len());
             prop_assert!(TableEntry::decode(&key, &value.slice(..cut)).is_err());
             let grown = Bytes::from([&value[..], &[0]].concat());
             prop_assert!(TableEntry::decode(&key, &grown).is_err());
@@ -256,6 +346,19 @@ mod tests {
         fn garbage_is_never_a_panic(key: Vec<u8>, value: Vec<u8>) {
             let _ = TableEntry::decode(&key.into(), &value.into());
         }
+    }
+
+    #[test]
+    fn what_the_first_version_wrote_is_still_read() {
+        let value = [&[1][..], &7i64.to_be_bytes(), &3i64.to_be_bytes(), &1025u64.to_be_bytes()];
+        let meta = Meta {
+            revision: Revision(7),
+            compacted: Revision(3),
+            last_assigned: MemberId(1025),
+            last_epoch: 0,
+        };
+        let decoded = TableEntry::decode(&Bytes::from_static(&[META]), &value.concat().into());
+        assert_eq!(decoded, Ok(TableEntry::Meta(meta)));
     }
 
     #[test]

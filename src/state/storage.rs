@@ -29,6 +29,11 @@ pub struct RecordMeta {
 }
 
 impl Record {
+    /// Bytes of key and value.
+    pub fn bytes(&self) -> usize {
+        self.meta.key.len() + self.value.len()
+    }
+
     pub fn key_value(&self) -> KeyValue {
         KeyValue {
             key: self.meta.key.clone(),
@@ -86,6 +91,16 @@ pub trait Storage: Send + Sync + 'static {
     /// the caller holds a pin that keeps compaction from them.
     fn read(&self, ids: &[RecordId]) -> Result<Vec<Arc<Record>>, StorageError>;
 
+    /// All records of the revisions from `from` up to and including `to`, in order: as many whole
+    /// revisions as make about `bytes_max` of keys and values, and one at least. May block on the
+    /// disk. The caller holds a pin that keeps compaction from them.
+    fn scan(
+        &self,
+        from: Revision,
+        to: Revision,
+        bytes_max: usize,
+    ) -> Result<Vec<Arc<Record>>, StorageError>;
+
     /// Bytes on disk, and the part of them that live records and tables need.
     fn size(&self) -> StorageSize;
 }
@@ -94,4 +109,31 @@ pub trait Storage: Send + Sync + 'static {
 pub struct StorageSize {
     pub total_bytes: u64,
     pub live_bytes: u64,
+}
+
+/// Whole revisions of records, about so many bytes: what [`Storage::scan`] collects.
+#[derive(Debug)]
+pub struct Run {
+    pub records: Vec<Arc<Record>>,
+    bytes: usize,
+    bytes_max: usize,
+    to: Revision,
+}
+
+impl Run {
+    pub fn new(to: Revision, bytes_max: usize) -> Run {
+        Run { records: Vec::new(), bytes: 0, bytes_max, to }
+    }
+
+    /// Takes the next record, by id. False: no more; this one was not taken.
+    pub fn take(&mut self, record: &Arc<Record>) -> bool {
+        let revision = record.meta.id.main;
+        let begins_one = self.records.last().is_none_or(|last| last.meta.id.main < revision);
+        if revision > self.to || begins_one && self.bytes >= self.bytes_max {
+            return false;
+        }
+        self.bytes += record.bytes();
+        self.records.push(record.clone());
+        true
+    }
 }

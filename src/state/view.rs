@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    generation::{Current, Generation, Pin},
+    generation::{Current, Generation, Moment, Pin},
     hash::{self, KvHash},
     reader::Reader,
     records::{InMemory, OnDisk, Records},
@@ -21,8 +21,8 @@ use super::{
     storage::{StorageError, StorageSize},
 };
 use crate::types::{
-    CommandError, KeyRange, LogPosition, MemberAttributes, MemberId, Range, RangeReply, Revision,
-    Txn, TxnOp, TxnReply,
+    CommandError, KeyRange, Lease, LeaseId, LogPosition, MemberAttributes, MemberId, Range,
+    RangeReply, Revision, Txn, TxnOp, TxnReply,
 };
 
 /// A read that needs more steps than this is not made on the caller's thread.
@@ -72,12 +72,36 @@ impl View {
 
     /// The membership as the Raft layer stored it.
     pub fn membership(&self) -> Option<Bytes> {
-        self.current.get().published().membership
+        self.current.get().shown().membership
     }
 
     /// What members said of themselves, also those that have left since.
     pub fn members(&self) -> Arc<BTreeMap<MemberId, MemberAttributes>> {
-        self.current.get().published().members
+        self.current.get().shown().members
+    }
+
+    /// A lease as the last applied command left it.
+    pub fn lease(&self, id: LeaseId) -> Option<Lease> {
+        self.current.get().leases.get(id)
+    }
+
+    /// The lease, and the keys attached to it in ascending order.
+    pub fn lease_with_keys(&self, id: LeaseId) -> Option<(Lease, Vec<Bytes>)> {
+        self.current.get().leases.with_keys(id)
+    }
+
+    /// How many keys end with this lease.
+    pub fn lease_key_count(&self, id: LeaseId) -> usize {
+        self.current.get().leases.key_count(id)
+    }
+
+    /// All leases, in ascending order of id.
+    pub fn leases(&self) -> Vec<Lease> {
+        self.current.get().leases.all()
+    }
+
+    pub fn lease_count(&self) -> usize {
+        self.current.get().leases.count()
     }
 
     /// How many keys there are, give or take what is being applied.
@@ -130,7 +154,14 @@ impl View {
 
     /// Pins every revision that can be read.
     fn pin_all(&self) -> Result<Pin, CommandError> {
-        self.current.get().pin(|now| Ok(now.compacted))
+        self.pin(|now| Ok(now.compacted))
+    }
+
+    pub(super) fn pin(
+        &self,
+        choose: impl FnOnce(Moment) -> Result<Revision, CommandError>,
+    ) -> Result<Pin, CommandError> {
+        self.current.get().pin(choose)
     }
 }
 
@@ -210,7 +241,8 @@ fn evaluate(
     txn: &Txn,
 ) -> Result<(Revision, TxnReply), ReadError> {
     let now = pin.now;
-    let reader = Reader { index: &pin.generation.index, records, now, present: now.revision };
+    let Generation { index, leases, .. } = &*pin.generation;
+    let reader = Reader { index, leases, records, now, present: now.revision };
     let path = reader.path(txn)?;
     reader.check(txn, &path)?;
     Ok((now.revision, reader.answer(txn, &path)?))

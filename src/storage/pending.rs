@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
     state::{Changes, Record, TableChange},
-    types::{LogPosition, RecordId},
+    types::{LogPosition, RecordId, Revision},
 };
 
 /// What a record, a table change and a chunk cost in memory, beside keys and values.
@@ -164,6 +164,19 @@ impl Pending {
                 self.durable_bytes -= chunk.bytes;
             }
         }
+    }
+
+    /// What is pending of the revisions from `from` on: the chunks that begin there, up to
+    /// `bytes_max` of records. A chunk never ends within a revision.
+    pub(super) fn since(&self, from: Revision, bytes_max: usize) -> Vec<Arc<Changes>> {
+        let first = self.chunks.partition_point(|chunk| chunk.last.main < from);
+        let mut bytes = 0;
+        let wanted = self.chunks.range(first..).take_while(|chunk| {
+            let fits = bytes < bytes_max;
+            bytes += chunk.changes.records.iter().map(|record| record.bytes()).sum::<usize>();
+            fits
+        });
+        wanted.map(|chunk| chunk.changes.clone()).collect()
     }
 
     pub(super) fn get(&self, id: RecordId) -> Option<Arc<Record>> {

@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     fault::Fault,
-    state::{Changes, Record, Storage, StorageError, StorageSize},
-    types::RecordId,
+    state::{Changes, Record, Run, Storage, StorageError, StorageSize},
+    types::{RecordId, Revision},
 };
 
 /// Reads of more records than this do not fill the cache: they are scans.
@@ -139,6 +139,30 @@ impl Records {
         Ok(records)
     }
 
+    /// Takes records of blocks, up to and without `end`. False: `run` is full.
+    fn scan_blocks(
+        &self,
+        from: Revision,
+        end: Option<RecordId>,
+        run: &mut Run,
+    ) -> Result<bool, StorageError> {
+        let from = RecordId { main: from, sub: 0 };
+        let blocks = self.blocks();
+        let first = blocks.partition_point(|block| block.facts().last < from);
+        for block in &blocks[first..] {
+            let mut full = false;
+            let each = |record: Arc<Record>| {
+                let before_end = end.is_none_or(|end| record.meta.id < end);
+                full = before_end && !run.take(&record);
+                before_end && !full
+            };
+            if !block.scan(from, each).map_err(|error| self.stop(error))? {
+                return Ok(!full);
+            }
+        }
+        Ok(true)
+    }
+
     /// What cannot be read once cannot be trusted any more.
     fn stop(&self, error: StoreError) -> StorageError {
         self.fault.stop(&error);
@@ -176,6 +200,29 @@ impl Storage for Records {
             }
         }
         Ok(found.into_iter().flatten().collect())
+    }
+
+    fn scan(
+        &self,
+        from: Revision,
+        to: Revision,
+        bytes_max: usize,
+    ) -> Result<Vec<Arc<Record>>, StorageError> {
+        // In this order: what leaves the queue meanwhile is in a block by then.
+        let pending = self.pending().since(from, bytes_max);
+        let pending = pending.iter().flat_map(|changes| &changes.records);
+        let mut pending = pending.skip_while(|record| record.meta.id.main < from).peekable();
+        // The queue holds the newest records, so all before its first are in blocks.
+        let end = pending.peek().map(|record| record.meta.id);
+        let mut run = Run::new(to, bytes_max);
+        if self.scan_blocks(from, end, &mut run)? {
+            for record in pending {
+                if !run.take(record) {
+                    break;
+                }
+            }
+        }
+        Ok(run.records)
     }
 
     fn size(&self) -> StorageSize {

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::{LeaseId, MemberId, Ordinal, Revision};
+use super::{LeaseId, MemberId, Ordinal, Revision, Term};
 
 /// One version of one key.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -190,6 +190,44 @@ pub struct TxnReply {
     pub revision: Revision,
 }
 
+/// A lease as it is replicated. When it ends is the leader's affair alone: no clock is in here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lease {
+    pub id: LeaseId,
+    /// Seconds it lives after each renewal.
+    pub ttl: i64,
+    /// Seconds it had left at its last checkpoint; zero: renewed since, so all of `ttl`.
+    pub remaining: i64,
+    /// Another one with every change of the lease, never used again, also not for another lease of
+    /// the same id: what was decided on an older one is refused.
+    pub epoch: u64,
+}
+
+impl Lease {
+    /// Longer lives are refused, as in etcd: 285 years.
+    pub const TTL_MAX: i64 = 9_000_000_000;
+
+    /// Seconds it has at least when a leader takes over.
+    pub fn left(&self) -> i64 {
+        if self.remaining > 0 { self.remaining } else { self.ttl }
+    }
+}
+
+/// A lease as it was when something was decided about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeaseAt {
+    pub id: LeaseId,
+    pub epoch: u64,
+}
+
+/// What a lease had left when its leader looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseCheckpoint {
+    pub lease: LeaseAt,
+    /// Seconds, rounded up.
+    pub remaining: i64,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AlarmKind {
     NoSpace,
@@ -222,17 +260,62 @@ pub enum Command {
         ordinal: Ordinal,
         nonce: u64,
     },
+    /// The proposer has chosen the id, and raised `ttl` (seconds) to the minimum.
+    LeaseGrant {
+        id: LeaseId,
+        ttl: i64,
+    },
+    /// Ends a lease, and deletes the keys attached to it in one revision.
+    LeaseRevoke(LeaseId),
+    /// The leader of `term` saw these leases end: each is revoked, in a revision of its own. Refused
+    /// in an entry of another term. A lease that has changed since is left alone.
+    LeaseExpire {
+        term: Term,
+        leases: Vec<LeaseAt>,
+    },
+    /// What these leases have left, for the leader after this one. Refused in an entry of another
+    /// term. A lease that has changed since is left alone.
+    LeaseCheckpoint {
+        term: Term,
+        checkpoints: Vec<LeaseCheckpoint>,
+    },
+    /// These leases were renewed: their checkpoints are void, those on their way too. Refused in an
+    /// entry of another term.
+    LeaseRenew {
+        term: Term,
+        leases: Vec<LeaseId>,
+    },
 }
 
 /// The answer to one command. `revision` is the store's revision after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    Put { revision: Revision, reply: PutReply },
-    DeleteRange { revision: Revision, reply: DeleteRangeReply },
-    Txn { revision: Revision, reply: TxnReply },
-    Compact { revision: Revision },
+    Put {
+        revision: Revision,
+        reply: PutReply,
+    },
+    DeleteRange {
+        revision: Revision,
+        reply: DeleteRangeReply,
+    },
+    Txn {
+        revision: Revision,
+        reply: TxnReply,
+    },
+    Compact {
+        revision: Revision,
+    },
     Described,
     Assigned(MemberId),
+    LeaseGrant {
+        revision: Revision,
+        ttl: i64,
+    },
+    LeaseRevoke {
+        revision: Revision,
+    },
+    /// To expiry, checkpoints and renewals: what became of each lease, who follows the store was told.
+    LeasesUpdated,
 }
 
 /// Why a command or read was refused. Deterministic: every member answers the same.
@@ -247,6 +330,13 @@ pub enum CommandError {
     KeyNotFound,
     #[error("etcdserver: requested lease not found")]
     LeaseNotFound,
+    #[error("etcdserver: lease already exists")]
+    LeaseExists,
+    #[error("etcdserver: too large lease TTL")]
+    LeaseTtlTooLarge,
     #[error("etcdserver: mvcc: database space exceeded")]
     NoSpace,
+    /// Never an answer to a client.
+    #[error("ordinal: proposed by the leader of another term")]
+    OtherTerm,
 }

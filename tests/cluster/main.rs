@@ -24,4 +24,6 @@ mod damage;
 mod join;
 #[cfg(debug_assertions)]
 mod leader;
+mod leases;
 mod restart;
+mod watching;

@@ -14,6 +14,7 @@ mod garbage;
 mod http2;
 mod kvd;
 mod peers;
+mod process;
 mod quota;
 mod requests;
 mod slow_reader;

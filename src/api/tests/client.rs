@@ -1,6 +1,6 @@
 //! Runs a script's commands as an etcd client would.
 
-use std::{error::Error, fmt::Debug};
+use std::{error::Error, fmt::Debug, sync::Arc};
 
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Command, Context};
@@ -15,12 +15,17 @@ use tonic::{
 use super::{fake::FakeNode, ops};
 use crate::{
     api::{Options, routes},
-    node::NodeError,
+    fault::Fault,
+    lane::Lanes,
+    node::{NodeError, TimeToLive},
     proto::etcdserverpb::{
         self as pb, RangeRequest, auth_client::AuthClient, cluster_client::ClusterClient,
         kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
     },
-    types::{AlarmKind, CommandError, KeyValue, MemberId, Revision},
+    state::{Machine, MemoryStorage},
+    stop::Stop,
+    types::{AlarmKind, CommandError, KeyValue, LeaseId, MemberId, Revision},
+    watch::{self, WatchLanes, Watches},
 };
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -61,6 +66,9 @@ pub(super) struct Client {
     runtime: Runtime,
     node: FakeNode,
     channel: Channel,
+    /// Dropped, they would end the streams.
+    _stop: Stop,
+    _watch_lanes: WatchLanes,
 }
 
 impl Client {
@@ -69,7 +77,9 @@ impl Client {
         let node = FakeNode::new();
         // Small, so that scripts can go beyond it.
         let options = Options { max_request_bytes: 4096, ..Options::default() };
-        let routes = routes(node.clone(), options);
+        let stop = Stop::default();
+        let (watches, watch_lanes) = runtime.block_on(async { nothing_to_watch() });
+        let routes = routes(node.clone(), watches, options, stop.stopping());
         let channel = runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}", listener.local_addr().unwrap());
@@ -77,11 +87,15 @@ impl Client {
             tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming(incoming));
             Endpoint::from_shared(url).unwrap().connect_lazy()
         });
-        Client { runtime, node, channel }
+        Client { runtime, node, channel, _stop: stop, _watch_lanes: watch_lanes }
     }
 
     fn kv(&self) -> KvClient<Channel> {
         KvClient::new(self.channel.clone())
+    }
+
+    fn lease(&self) -> LeaseClient<Channel> {
+        LeaseClient::new(self.channel.clone())
     }
 
     fn maintenance(&self) -> MaintenanceClient<Channel> {
@@ -92,7 +106,9 @@ impl Client {
         let mut args = command.consume_args();
         let name = command.name.as_str();
         let output = match name {
-            "fail" | "keys" | "leader" | "alarm" | "others-write" => self.set(name, &mut args)?,
+            "fail" | "keys" | "lease" | "leader" | "alarm" | "others-write" => {
+                self.set(name, &mut args)?
+            }
             "range" | "stream" => self.range(name, &mut args)?,
             "put" => self.put(&mut args)?,
             "delete" => {
@@ -129,6 +145,27 @@ impl Client {
                     member_id: number(&mut args, "member")? as u64,
                 };
                 self.shown(self.runtime.block_on(self.maintenance().alarm(request)))
+            }
+            "grant" => {
+                let request = pb::LeaseGrantRequest {
+                    id: number(&mut args, "id")?,
+                    ttl: number(&mut args, "ttl")?,
+                };
+                self.shown(self.runtime.block_on(self.lease().lease_grant(request)))
+            }
+            "revoke" => {
+                let request = pb::LeaseRevokeRequest { id: number(&mut args, "id")? };
+                self.shown(self.runtime.block_on(self.lease().lease_revoke(request)))
+            }
+            "keep-alive" => self.keep_alive(&mut args)?,
+            "time-to-live" => {
+                let keys = flag(&mut args, "keys")?;
+                let request = pb::LeaseTimeToLiveRequest { id: number(&mut args, "id")?, keys };
+                self.shown(self.runtime.block_on(self.lease().lease_time_to_live(request)))
+            }
+            "leases" => {
+                let request = pb::LeaseLeasesRequest {};
+                self.shown(self.runtime.block_on(self.lease().lease_leases(request)))
             }
             "unimplemented" => self.runtime.block_on(self.unimplemented()),
             other => return Err(format!("unknown command {other}").into()),
@@ -170,6 +207,12 @@ impl Client {
                         ..KeyValue::default()
                     });
                 }
+            }
+            "lease" => {
+                let id = LeaseId(number(args, "id")?);
+                let (granted, remaining) = (number(args, "ttl")?, number(args, "remaining")?);
+                let keys = std::iter::from_fn(|| args.next_pos().map(ops::bytes)).collect();
+                table.leases.insert(id, TimeToLive { granted, remaining, keys });
             }
             _ => table.revisions_between_calls = args.next_pos().ok_or("how many")?.parse()?,
         }
@@ -225,6 +268,29 @@ impl Client {
         Ok(self.shown(self.runtime.block_on(self.kv().put(request))))
     }
 
+    /// One stream, on which all these are asked at once.
+    fn keep_alive(&self, args: &mut ArgumentConsumer) -> Outcome<String> {
+        let has_leader = flag(args, "hasleader")?;
+        let ids: Vec<i64> =
+            std::iter::from_fn(|| args.next_pos().map(str::parse)).collect::<Result<_, _>>()?;
+        let requests = ids.into_iter().map(|id| pb::LeaseKeepAliveRequest { id });
+        let mut request = Request::new(tokio_stream::iter(requests.collect::<Vec<_>>()));
+        if has_leader {
+            request.metadata_mut().insert("hasleader", "true".parse()?);
+        }
+        let mut lines = Vec::new();
+        let end = self.runtime.block_on(async {
+            let mut answers = self.lease().lease_keep_alive(request).await?.into_inner();
+            while let Some(answer) = answers.message().await? {
+                lines.push(cut(&answer));
+            }
+            Ok(())
+        });
+        lines.splice(0..0, self.asked());
+        lines.extend(end.err().map(refused));
+        Ok(lines.join("\n"))
+    }
+
     fn txn(&self, args: &mut ArgumentConsumer) -> Outcome<String> {
         let mut request = pb::TxnRequest {
             compare: ops::compares(args.take_key("if").unwrap_or_default()),
@@ -251,7 +317,6 @@ impl Client {
     async fn unimplemented(&self) -> String {
         let mut cluster = ClusterClient::new(self.channel.clone());
         let mut maintenance = self.maintenance();
-        let mut lease = LeaseClient::new(self.channel.clone());
         let mut auth = AuthClient::new(self.channel.clone());
         let outcomes = [
             cluster.member_add(pb::MemberAddRequest::default()).await.err(),
@@ -263,7 +328,6 @@ impl Client {
             maintenance.snapshot(pb::SnapshotRequest {}).await.err(),
             maintenance.move_leader(pb::MoveLeaderRequest::default()).await.err(),
             maintenance.downgrade(pb::DowngradeRequest::default()).await.err(),
-            lease.lease_grant(pb::LeaseGrantRequest::default()).await.err(),
             auth.auth_enable(pb::AuthEnableRequest {}).await.err(),
         ];
         outcomes.map(|error| refused(error.expect("unimplemented"))).join("\n")
@@ -284,6 +348,13 @@ impl Client {
         let asked = std::mem::take(&mut self.node.table().asked);
         asked.into_iter().map(|what| format!("node: {}", cut_text(what))).collect()
     }
+}
+
+/// The watches of an empty store. Those of a store that changes have a test of their own.
+fn nothing_to_watch() -> (Watches, WatchLanes) {
+    let machine = Machine::recover(Arc::new(MemoryStorage::default()), None, [], []).unwrap();
+    let options = watch::Options { fragment_bytes: 1 << 20, lanes: Lanes::Tasks };
+    Watches::start(options, &Arc::default(), machine.view(), Fault::default()).unwrap()
 }
 
 impl goldenscript::Runner for Client {
@@ -366,6 +437,8 @@ fn node_error(name: &str) -> Outcome<NodeError> {
         "future-revision" => CommandError::FutureRevision.into(),
         "key-not-found" => CommandError::KeyNotFound.into(),
         "lease-not-found" => CommandError::LeaseNotFound.into(),
+        "lease-exists" => CommandError::LeaseExists.into(),
+        "lease-ttl-too-large" => CommandError::LeaseTtlTooLarge.into(),
         "no-space" => CommandError::NoSpace.into(),
         "no-leader" => NodeError::NoLeader,
         "leader-changed" => NodeError::LeaderChanged,

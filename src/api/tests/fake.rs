@@ -1,14 +1,16 @@
 //! A node that keeps a list of what it was asked, and answers from a table.
 
 use std::{
+    collections::BTreeMap,
     fmt::Debug,
     sync::{Arc, Mutex, MutexGuard},
 };
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::{
-    node::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status},
+    node::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status, TimeToLive},
     types::*,
 };
 
@@ -23,10 +25,13 @@ pub(super) struct Table {
     pub asked: Vec<String>,
     pub header: Header,
     pub status: Status,
+    /// For long.
+    pub leader_lost: watch::Sender<bool>,
     /// The call after so many others fails with it.
     pub failure: Option<(u32, NodeError)>,
     /// In key order; no write changes it.
     pub keys: Vec<KeyValue>,
+    pub leases: BTreeMap<LeaseId, TimeToLive>,
     /// Writes by others between any two calls.
     pub revisions_between_calls: i64,
 }
@@ -44,8 +49,10 @@ impl FakeNode {
             asked: Vec::new(),
             header,
             status,
+            leader_lost: watch::Sender::new(false),
             failure: None,
             keys: Vec::new(),
+            leases: BTreeMap::new(),
             revisions_between_calls: 0,
         };
         FakeNode { table: Arc::new(Mutex::new(table)) }
@@ -147,6 +154,13 @@ impl NodePort for FakeNode {
             Command::Compact(_) => Reply::Compact { revision: table.header.revision },
             Command::Describe(_) => Reply::Described,
             Command::AssignMember { .. } => Reply::Assigned(MemberId(9)),
+            Command::LeaseGrant { ttl, .. } => {
+                Reply::LeaseGrant { revision: table.header.revision, ttl: *ttl }
+            }
+            Command::LeaseRevoke(_) => Reply::LeaseRevoke { revision: table.revision_after(true) },
+            Command::LeaseExpire { .. }
+            | Command::LeaseCheckpoint { .. }
+            | Command::LeaseRenew { .. } => Reply::LeasesUpdated,
         };
         // Applied by the leader of a later term than this member has heard of.
         Ok(Applied { term: Term(table.header.term.0 + 1), reply })
@@ -175,6 +189,30 @@ impl NodePort for FakeNode {
         self.ask(CompactionDone(revision)).map(drop)
     }
 
+    async fn lease_grant(&self, id: LeaseId, ttl: i64) -> Result<(LeaseId, Applied), NodeError> {
+        let id = if id == LeaseId(0) { LeaseId(0x7fff) } else { id };
+        Ok((id, self.propose(Command::LeaseGrant { id, ttl: ttl.max(2) }).await?))
+    }
+
+    async fn lease_renew(&self, id: LeaseId) -> Result<Option<i64>, NodeError> {
+        let table = self.ask(LeaseRenew(id))?;
+        Ok(table.leases.get(&id).map(|lease| lease.granted))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        id: LeaseId,
+        keys: bool,
+    ) -> Result<Option<TimeToLive>, NodeError> {
+        let table = self.ask(LeaseTimeToLive { id, keys })?;
+        let found = table.leases.get(&id).cloned();
+        Ok(found.map(|lease| if keys { lease } else { TimeToLive { keys: vec![], ..lease } }))
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>, NodeError> {
+        Ok(self.ask(Leases)?.leases.keys().copied().collect())
+    }
+
     async fn members(&self, linearizable: bool) -> Result<Vec<Member>, NodeError> {
         self.ask(Members { linearizable }).map(drop)?;
         let member = |ordinal: u32, learner| Member {
@@ -190,6 +228,15 @@ impl NodePort for FakeNode {
 
     fn status(&self) -> Status {
         self.table().status.clone()
+    }
+
+    fn has_leader(&self) -> bool {
+        self.table().status.leader.is_some()
+    }
+
+    fn leader_lost(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut lost = self.table().leader_lost.subscribe();
+        async move { drop(lost.wait_for(|lost| *lost).await) }
     }
 }
 
@@ -207,6 +254,20 @@ struct HashKv(#[expect(dead_code, reason = "for Debug")] Revision);
 
 #[derive(Debug)]
 struct CompactionDone(#[expect(dead_code, reason = "for Debug")] Revision);
+
+#[derive(Debug)]
+struct LeaseRenew(#[expect(dead_code, reason = "for Debug")] LeaseId);
+
+#[derive(Debug)]
+struct LeaseTimeToLive {
+    #[expect(dead_code, reason = "for Debug")]
+    id: LeaseId,
+    #[expect(dead_code, reason = "for Debug")]
+    keys: bool,
+}
+
+#[derive(Debug)]
+struct Leases;
 
 #[derive(Debug)]
 struct Members {

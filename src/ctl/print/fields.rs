@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use super::{Answer, Style};
+use super::{Answer, Style, WatchAnswer, event_name};
 use crate::{
     ctl::{
         endpoint::{EndpointHash, EndpointHealth, EndpointStatus},
@@ -32,6 +32,19 @@ pub(crate) fn render(answer: &Answer, style: Style) -> String {
         Answer::Status(endpoints) => endpoints.iter().for_each(|e| fields.status(e)),
         Answer::Health(endpoints) => endpoints.iter().for_each(|e| fields.health(e)),
         Answer::Hash(endpoints) => endpoints.iter().for_each(|e| fields.hash(e)),
+        Answer::Granted(r) => fields.renewal(r.header, r.id, r.ttl),
+        Answer::Revoked(_, response) => fields.header(response.header),
+        Answer::KeptAlive(r) => fields.renewal(r.header, r.id, r.ttl),
+        Answer::TimeToLive { left, .. } => {
+            fields.renewal(left.header, left.id, left.ttl);
+            fields.field("GrantedTTL", left.granted_ttl);
+            left.keys.iter().for_each(|key| fields.quoted("Key", key));
+        }
+        Answer::Leases(response) => {
+            fields.header(response.header);
+            response.leases.iter().for_each(|lease| fields.lease("ID", lease.id));
+        }
+        Answer::Watch(answer) => fields.watch(answer),
     }
     fields.text
 }
@@ -74,11 +87,25 @@ impl Fields {
         self.field(&format!("{prefix}ModRevision"), kv.mod_revision);
         self.field(&format!("{prefix}Version"), kv.version);
         self.quoted(&format!("{prefix}Value"), &kv.value);
-        let lease = format!("{prefix}Lease");
-        if self.hex {
-            self.field(&lease, format_args!("{:016x}", kv.lease));
-        } else {
-            self.field(&lease, kv.lease);
+        self.lease(&format!("{prefix}Lease"), kv.lease);
+    }
+
+    fn lease(&mut self, name: &str, id: i64) {
+        if self.hex { self.field(name, format_args!("{id:016x}")) } else { self.field(name, id) }
+    }
+
+    fn renewal(&mut self, header: Option<ResponseHeader>, id: i64, ttl: i64) {
+        self.header(header);
+        self.lease("ID", id);
+        self.field("TTL", ttl);
+    }
+
+    fn watch(&mut self, answer: &WatchAnswer) {
+        self.header(Some(answer.header));
+        for event in &answer.events {
+            self.field("Type", event_name(event));
+            event.prev_kv.iter().for_each(|kv| self.key_value("Prev", kv));
+            event.kv.iter().for_each(|kv| self.key_value("", kv));
         }
     }
 

@@ -1,7 +1,7 @@
 //! `-w json`: one line, with the names and the order of the protobuf fields. What is zero or empty
 //! is left out; bytes are base64.
 
-use super::{Answer, Style};
+use super::{Answer, Style, WatchAnswer};
 use crate::{
     ctl::{
         endpoint::{EndpointHash, EndpointHealth, EndpointStatus},
@@ -9,11 +9,11 @@ use crate::{
     },
     proto::{
         etcdserverpb::{
-            DeleteRangeResponse, HashKvResponse, Member, MemberListResponse, PutResponse,
-            RangeResponse, ResponseHeader, ResponseOp, StatusResponse, TxnResponse,
-            response_op::Response as Op,
+            DeleteRangeResponse, HashKvResponse, LeaseLeasesResponse, LeaseStatus,
+            LeaseTimeToLiveResponse, Member, MemberListResponse, PutResponse, RangeResponse,
+            ResponseHeader, ResponseOp, StatusResponse, TxnResponse, response_op::Response as Op,
         },
-        mvccpb::KeyValue,
+        mvccpb::{Event, KeyValue},
     },
 };
 
@@ -30,6 +30,12 @@ pub(crate) fn render(answer: &Answer, style: Style) -> String {
             Object::new().text("Endpoint", endpoint).value("Status", status(s)).end()
         }),
         Answer::Health(endpoints) => array(endpoints, health),
+        Answer::Granted(r) => renewal(r.header, r.id, r.ttl).value("Error", text(&r.error)).end(),
+        Answer::Revoked(_, response) => Object::new().header(response.header).end(),
+        Answer::KeptAlive(r) => renewal(r.header, r.id, r.ttl).end(),
+        Answer::TimeToLive { left, .. } => time_to_live(left),
+        Answer::Leases(response) => leases(response),
+        Answer::Watch(answer) => watch(answer),
         Answer::Hash(endpoints) => array(endpoints, |EndpointHash { endpoint, hash: h }| {
             Object::new().text("Endpoint", endpoint).value("HashKV", hash(h)).end()
         }),
@@ -93,6 +99,47 @@ fn key_value(kv: &KeyValue) -> String {
         .end()
 }
 
+fn watch(answer: &WatchAnswer) -> String {
+    let event = |event: &Event| {
+        Object::new()
+            .number("type", event.r#type.into())
+            .optional("kv", event.kv.as_ref().map(key_value))
+            .optional("prev_kv", event.prev_kv.as_ref().map(key_value))
+            .end()
+    };
+    Object::new()
+        .value("Header", header(&answer.header, false))
+        .value("Events", array(&answer.events, event))
+        .value("CompactRevision", answer.canceled.unwrap_or_default().to_string())
+        .value("Canceled", answer.canceled.is_some().to_string())
+        .value("Created", "false")
+        .end()
+}
+
+/// etcdctl has these headers' fields among the answer's own.
+fn renewal(header: Option<ResponseHeader>, id: i64, ttl: i64) -> Object {
+    Object::new().fields_of(header).value("ID", id.to_string()).value("TTL", ttl.to_string())
+}
+
+fn time_to_live(left: &LeaseTimeToLiveResponse) -> String {
+    let keys = match &left.keys[..] {
+        [] => "null".into(),
+        keys => array(keys, |key| format!("\"{}\"", base64(key))),
+    };
+    Object::new()
+        .fields_of(left.header)
+        .value("id", left.id.to_string())
+        .value("ttl", left.ttl.to_string())
+        .value("granted-ttl", left.granted_ttl.to_string())
+        .value("keys", keys)
+        .end()
+}
+
+fn leases(response: &LeaseLeasesResponse) -> String {
+    let lease = |lease: &LeaseStatus| Object::new().value("id", lease.id.to_string()).end();
+    Object::new().fields_of(response.header).value("leases", array(&response.leases, lease)).end()
+}
+
 fn members(response: &MemberListResponse, hex: bool) -> String {
     let member = |member: &Member| {
         Object::new()
@@ -150,12 +197,7 @@ fn health(health: &EndpointHealth) -> String {
 }
 
 fn header(header: &ResponseHeader, hex: bool) -> String {
-    Object::new()
-        .id("cluster_id", header.cluster_id, hex)
-        .id("member_id", header.member_id, hex)
-        .number("revision", header.revision)
-        .id("raft_term", header.raft_term, false)
-        .end()
+    Object::new().header_fields(header, hex).end()
 }
 
 /// An object in the making: fields in the order they are added, but those that are zero or empty.
@@ -213,6 +255,18 @@ impl Object {
 
     fn header(self, h: Option<ResponseHeader>) -> Object {
         self.optional("header", h.map(|h| header(&h, false)))
+    }
+
+    /// The header's fields among this object's own.
+    fn fields_of(self, header: Option<ResponseHeader>) -> Object {
+        self.header_fields(&header.unwrap_or_default(), false)
+    }
+
+    fn header_fields(self, header: &ResponseHeader, hex: bool) -> Object {
+        self.id("cluster_id", header.cluster_id, hex)
+            .id("member_id", header.member_id, hex)
+            .number("revision", header.revision)
+            .id("raft_term", header.raft_term, false)
     }
 
     fn end(mut self) -> String {

@@ -10,8 +10,13 @@ use super::{
     cli::Format,
     endpoint::{EndpointHash, EndpointHealth, EndpointStatus},
 };
-use crate::proto::etcdserverpb::{
-    DeleteRangeResponse, MemberListResponse, PutResponse, RangeResponse, TxnResponse,
+use crate::proto::{
+    etcdserverpb::{
+        DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse,
+        LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberListResponse, PutResponse,
+        RangeResponse, ResponseHeader, TxnResponse,
+    },
+    mvccpb::{Event, event::EventType},
 };
 
 /// What the cluster answered.
@@ -27,6 +32,38 @@ pub(crate) enum Answer {
     Status(Vec<EndpointStatus>),
     Health(Vec<EndpointHealth>),
     Hash(Vec<EndpointHash>),
+    Granted(LeaseGrantResponse),
+    Revoked(i64, LeaseRevokeResponse),
+    KeptAlive(LeaseKeepAliveResponse),
+    TimeToLive {
+        left: LeaseTimeToLiveResponse,
+        keys: bool,
+    },
+    Leases(LeaseLeasesResponse),
+    Watch(WatchAnswer),
+}
+
+/// What a watch tells at once.
+#[derive(Debug, Clone)]
+pub(crate) struct WatchAnswer {
+    pub(crate) header: ResponseHeader,
+    pub(crate) events: Vec<Event>,
+    /// The watch has ended; because of this compaction, if it is not 0.
+    pub(crate) canceled: Option<i64>,
+}
+
+impl WatchAnswer {
+    pub(crate) fn empty(header: ResponseHeader) -> WatchAnswer {
+        WatchAnswer { header, events: vec![], canceled: None }
+    }
+}
+
+/// What happened.
+pub(crate) fn event_name(event: &Event) -> &'static str {
+    match event.r#type() {
+        EventType::Put => "PUT",
+        EventType::Delete => "DELETE",
+    }
 }
 
 /// How values look.

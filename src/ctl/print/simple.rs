@@ -1,13 +1,14 @@
 //! `-w simple`: keys and values on lines of their own, as they are.
 
-use super::{Answer, Printed, Style, out, table};
+use super::{Answer, Printed, Style, event_name, out, table};
 use crate::{
     ctl::{endpoint::EndpointHealth, gotext::duration},
     proto::{
         etcdserverpb::{
-            DeleteRangeResponse, PutResponse, TxnResponse, response_op::Response as Op,
+            DeleteRangeResponse, LeaseLeasesResponse, LeaseTimeToLiveResponse, PutResponse,
+            TxnResponse, response_op::Response as Op,
         },
-        mvccpb::KeyValue,
+        mvccpb::{Event, KeyValue},
     },
 };
 
@@ -22,6 +23,14 @@ pub(crate) fn render(answer: &Answer, style: Style) -> Printed {
         Answer::Status(endpoints) => out(comma_separated(&table::status(endpoints).rows)),
         Answer::Hash(endpoints) => out(comma_separated(&table::hash(endpoints).rows)),
         Answer::Health(endpoints) => health(endpoints),
+        Answer::Granted(r) => out(format!("lease {:016x} granted with TTL({}s)\n", r.id, r.ttl)),
+        Answer::Revoked(id, _) => out(format!("lease {id:016x} revoked\n")),
+        Answer::KeptAlive(r) => {
+            out(format!("lease {:016x} keepalived with TTL({})\n", r.id, r.ttl))
+        }
+        Answer::TimeToLive { left, keys } => out(time_to_live(left, *keys)),
+        Answer::Leases(response) => out(leases(response)),
+        Answer::Watch(answer) => out(events(&answer.events, style)),
     }
 }
 
@@ -70,6 +79,38 @@ fn line(out: &mut Vec<u8>, bytes: &[u8], style: Style) {
         out.extend_from_slice(bytes);
     }
     out.push(b'\n');
+}
+
+fn time_to_live(left: &LeaseTimeToLiveResponse, keys: bool) -> Vec<u8> {
+    let LeaseTimeToLiveResponse { id, ttl, granted_ttl, .. } = left;
+    if *granted_ttl == 0 && *ttl == -1 {
+        return format!("lease {id:016x} already expired\n").into_bytes();
+    }
+    let mut out =
+        format!("lease {id:016x} granted with TTL({granted_ttl}s), remaining({ttl}s)").into_bytes();
+    if keys {
+        out.extend_from_slice(b", attached keys([");
+        out.extend(left.keys.join(&b' '));
+        out.extend_from_slice(b"])");
+    }
+    out.push(b'\n');
+    out
+}
+
+fn leases(response: &LeaseLeasesResponse) -> String {
+    let ids = response.leases.iter().map(|lease| format!("{:016x}\n", lease.id));
+    format!("found {} leases\n", response.leases.len()) + &ids.collect::<String>()
+}
+
+fn events(events: &[Event], style: Style) -> Vec<u8> {
+    let mut out = Vec::new();
+    for event in events {
+        out.extend_from_slice(event_name(event).as_bytes());
+        out.push(b'\n');
+        out.extend(key_values(event.prev_kv.as_slice(), style));
+        out.extend(key_values(event.kv.as_slice(), style));
+    }
+    out
 }
 
 /// The unhealthy ones go to standard error, as etcdctl has it.

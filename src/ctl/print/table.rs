@@ -25,7 +25,9 @@ pub(crate) fn of(answer: &Answer) -> Option<Table> {
         Answer::Health(endpoints) => Some(health(endpoints)),
         Answer::Hash(endpoints) => Some(hash(endpoints)),
         Answer::Get(_) | Answer::Put(_) | Answer::Del(_) | Answer::Txn(_) => None,
-        Answer::Compacted(_) => None,
+        Answer::Compacted(_) | Answer::Watch(_) => None,
+        Answer::Granted(_) | Answer::Revoked(..) | Answer::KeptAlive(_) => None,
+        Answer::TimeToLive { .. } | Answer::Leases(_) => None,
     }
 }
 

@@ -5,8 +5,14 @@ use prost::Message as _;
 
 use super::WireError;
 use crate::{
-    proto::peer::{self, CommandBatch, command::Command as Wire},
-    types::{Command, MemberAttributes, MemberId, Ordinal, Revision},
+    proto::{
+        etcdserverpb::{LeaseGrantRequest, LeaseRevokeRequest},
+        peer::{self, CommandBatch, command::Command as Wire},
+    },
+    types::{
+        Command, LeaseAt, LeaseCheckpoint, LeaseId, MemberAttributes, MemberId, Ordinal, Revision,
+        Term,
+    },
 };
 
 /// Field 1, length-delimited: how each command of a `CommandBatch` begins.
@@ -52,6 +58,24 @@ impl From<Command> for peer::Command {
             Command::AssignMember { ordinal, nonce } => {
                 Wire::AssignMember(peer::AssignMember { ordinal: ordinal.0, nonce })
             }
+            Command::LeaseGrant { id, ttl } => {
+                Wire::LeaseGrant(LeaseGrantRequest { id: id.0, ttl })
+            }
+            Command::LeaseRevoke(id) => Wire::LeaseRevoke(LeaseRevokeRequest { id: id.0 }),
+            Command::LeaseExpire { term, leases } => Wire::LeaseExpire(peer::LeaseExpire {
+                term: term.0,
+                leases: leases.into_iter().map(Into::into).collect(),
+            }),
+            Command::LeaseCheckpoint { term, checkpoints } => {
+                Wire::LeaseCheckpoint(peer::LeaseCheckpoints {
+                    term: term.0,
+                    checkpoints: checkpoints.into_iter().map(Into::into).collect(),
+                })
+            }
+            Command::LeaseRenew { term, leases } => Wire::LeaseRenew(peer::LeaseRenewals {
+                term: term.0,
+                leases: leases.into_iter().map(lease_id_to_wire).collect(),
+            }),
         };
         peer::Command { command: Some(wire) }
     }
@@ -70,7 +94,63 @@ impl TryFrom<peer::Command> for Command {
             Wire::AssignMember(peer::AssignMember { ordinal, nonce }) => {
                 Command::AssignMember { ordinal: Ordinal(ordinal), nonce }
             }
+            Wire::LeaseGrant(LeaseGrantRequest { id, ttl }) => {
+                Command::LeaseGrant { id: LeaseId(id), ttl }
+            }
+            Wire::LeaseRevoke(LeaseRevokeRequest { id }) => Command::LeaseRevoke(LeaseId(id)),
+            Wire::LeaseExpire(peer::LeaseExpire { term, leases }) => Command::LeaseExpire {
+                term: Term(term),
+                leases: leases.into_iter().map(Into::into).collect(),
+            },
+            Wire::LeaseCheckpoint(peer::LeaseCheckpoints { term, checkpoints }) => {
+                let checkpoints = checkpoints.into_iter().map(LeaseCheckpoint::try_from);
+                Command::LeaseCheckpoint {
+                    term: Term(term),
+                    checkpoints: checkpoints.collect::<Result<_, _>>()?,
+                }
+            }
+            Wire::LeaseRenew(peer::LeaseRenewals { term, leases }) => Command::LeaseRenew {
+                term: Term(term),
+                leases: leases.into_iter().map(lease_id_from_wire).collect(),
+            },
         })
+    }
+}
+
+/// Ids are random: bits of fixed width are shorter than a varint of them.
+pub fn lease_id_to_wire(id: LeaseId) -> u64 {
+    id.0.cast_unsigned()
+}
+
+pub fn lease_id_from_wire(bits: u64) -> LeaseId {
+    LeaseId(bits.cast_signed())
+}
+
+impl From<LeaseAt> for peer::LeaseAt {
+    fn from(lease: LeaseAt) -> peer::LeaseAt {
+        peer::LeaseAt { id: lease_id_to_wire(lease.id), epoch: lease.epoch }
+    }
+}
+
+impl From<peer::LeaseAt> for LeaseAt {
+    fn from(wire: peer::LeaseAt) -> LeaseAt {
+        LeaseAt { id: lease_id_from_wire(wire.id), epoch: wire.epoch }
+    }
+}
+
+impl From<LeaseCheckpoint> for peer::LeaseCheckpoint {
+    fn from(checkpoint: LeaseCheckpoint) -> peer::LeaseCheckpoint {
+        let LeaseCheckpoint { lease, remaining } = checkpoint;
+        peer::LeaseCheckpoint { lease: Some(lease.into()), remaining }
+    }
+}
+
+impl TryFrom<peer::LeaseCheckpoint> for LeaseCheckpoint {
+    type Error = WireError;
+
+    fn try_from(wire: peer::LeaseCheckpoint) -> Result<LeaseCheckpoint, WireError> {
+        let lease = wire.lease.ok_or(WireError::Missing("LeaseCheckpoint.lease"))?.into();
+        Ok(LeaseCheckpoint { lease, remaining: wire.remaining })
     }
 }
 

@@ -11,12 +11,16 @@
 //!   first form of it.
 
 mod command;
+mod event;
 mod log;
 mod reply;
 mod request;
 pub mod response;
 
-pub use command::{append_command, decode_commands, encode_commands};
+pub use command::{
+    append_command, decode_commands, encode_commands, lease_id_from_wire, lease_id_to_wire,
+};
+pub use event::encode_event;
 
 /// Bytes that are not what their reader expects.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

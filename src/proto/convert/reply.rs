@@ -7,8 +7,9 @@ use super::{WireError, response::key_values};
 use crate::{
     proto::{
         etcdserverpb::{
-            CompactionResponse, DeleteRangeResponse, PutResponse, RangeResponse, ResponseHeader,
-            ResponseOp, TxnResponse, response_op::Response,
+            CompactionResponse, DeleteRangeResponse, LeaseGrantResponse, LeaseRevokeResponse,
+            PutResponse, RangeResponse, ResponseHeader, ResponseOp, TxnResponse,
+            response_op::Response,
         },
         peer::{
             self, CommandFailure, CommandReply, command_failure::Kind, command_reply::Reply as Wire,
@@ -40,6 +41,15 @@ impl From<Result<Reply, CommandError>> for CommandReply {
             Ok(Reply::Assigned(member)) => {
                 Wire::AssignedMember(peer::AssignedMember { member_id: member.0 })
             }
+            Ok(Reply::LeaseGrant { revision, ttl }) => Wire::LeaseGrant(LeaseGrantResponse {
+                header: Some(header(revision)),
+                ttl,
+                ..LeaseGrantResponse::default()
+            }),
+            Ok(Reply::LeaseRevoke { revision }) => {
+                Wire::LeaseRevoke(LeaseRevokeResponse { header: Some(header(revision)) })
+            }
+            Ok(Reply::LeasesUpdated) => Wire::LeasesUpdated(peer::LeasesUpdated {}),
             Err(error) => Wire::Failure(CommandFailure { kind: Kind::from(error).into() }),
         };
         CommandReply { reply: Some(wire) }
@@ -66,6 +76,13 @@ impl TryFrom<CommandReply> for Result<Reply, CommandError> {
             Wire::AssignedMember(peer::AssignedMember { member_id }) => {
                 Reply::Assigned(MemberId(member_id))
             }
+            Wire::LeaseGrant(LeaseGrantResponse { header, ttl, .. }) => {
+                Reply::LeaseGrant { revision: revision(header)?, ttl }
+            }
+            Wire::LeaseRevoke(LeaseRevokeResponse { header }) => {
+                Reply::LeaseRevoke { revision: revision(header)? }
+            }
+            Wire::LeasesUpdated(peer::LeasesUpdated {}) => Reply::LeasesUpdated,
             Wire::Failure(CommandFailure { kind }) => return Ok(Err(failure(kind)?)),
         }))
     }
@@ -86,7 +103,10 @@ impl From<CommandError> for Kind {
             CommandError::FutureRevision => Kind::FutureRevision,
             CommandError::KeyNotFound => Kind::KeyNotFound,
             CommandError::LeaseNotFound => Kind::LeaseNotFound,
+            CommandError::LeaseExists => Kind::LeaseExists,
+            CommandError::LeaseTtlTooLarge => Kind::LeaseTtlTooLarge,
             CommandError::NoSpace => Kind::NoSpace,
+            CommandError::OtherTerm => Kind::OtherTerm,
         }
     }
 }
@@ -97,7 +117,10 @@ fn failure(value: i32) -> Result<CommandError, WireError> {
         Ok(Kind::FutureRevision) => Ok(CommandError::FutureRevision),
         Ok(Kind::KeyNotFound) => Ok(CommandError::KeyNotFound),
         Ok(Kind::LeaseNotFound) => Ok(CommandError::LeaseNotFound),
+        Ok(Kind::LeaseExists) => Ok(CommandError::LeaseExists),
+        Ok(Kind::LeaseTtlTooLarge) => Ok(CommandError::LeaseTtlTooLarge),
         Ok(Kind::NoSpace) => Ok(CommandError::NoSpace),
+        Ok(Kind::OtherTerm) => Ok(CommandError::OtherTerm),
         Ok(Kind::Unknown) | Err(_) => {
             Err(WireError::UnknownValue { field: "CommandFailure.kind", value })
         }

@@ -125,6 +125,25 @@ fn command() -> impl Strategy<Value = Command> {
         (any::<u32>(), any::<u64>()).prop_map(|(ordinal, nonce)| {
             Command::AssignMember { ordinal: Ordinal(ordinal), nonce }
         }),
+        lease_command(),
+    ]
+}
+
+fn lease_command() -> impl Strategy<Value = Command> {
+    let id = || any::<i64>().prop_map(LeaseId);
+    let lease = || (id(), any::<u64>()).prop_map(|(id, epoch)| LeaseAt { id, epoch });
+    let checkpoint =
+        (lease(), any::<i64>()).prop_map(|(lease, remaining)| LeaseCheckpoint { lease, remaining });
+    let term = || any::<u64>().prop_map(Term);
+    prop_oneof![
+        (id(), any::<i64>()).prop_map(|(id, ttl)| Command::LeaseGrant { id, ttl }),
+        id().prop_map(Command::LeaseRevoke),
+        (term(), prop::collection::vec(lease(), 0..3))
+            .prop_map(|(term, leases)| Command::LeaseExpire { term, leases }),
+        (term(), prop::collection::vec(checkpoint, 0..3))
+            .prop_map(|(term, checkpoints)| Command::LeaseCheckpoint { term, checkpoints }),
+        (term(), prop::collection::vec(id(), 0..3))
+            .prop_map(|(term, leases)| Command::LeaseRenew { term, leases }),
     ]
 }
 
@@ -163,7 +182,10 @@ fn reply() -> impl Strategy<Value = Result<Reply, CommandError>> {
         CommandError::FutureRevision,
         CommandError::KeyNotFound,
         CommandError::LeaseNotFound,
+        CommandError::LeaseExists,
+        CommandError::LeaseTtlTooLarge,
         CommandError::NoSpace,
+        CommandError::OtherTerm,
     ];
     prop_oneof![
         4 => (revision(), op_reply()).prop_map(|(revision, op)| Ok(match op {
@@ -174,6 +196,10 @@ fn reply() -> impl Strategy<Value = Result<Reply, CommandError>> {
         })),
         1 => Just(Ok(Reply::Described)),
         1 => any::<u64>().prop_map(|id| Ok(Reply::Assigned(MemberId(id)))),
+        1 => (revision(), any::<i64>())
+            .prop_map(|(revision, ttl)| Ok(Reply::LeaseGrant { revision, ttl })),
+        1 => revision().prop_map(|revision| Ok(Reply::LeaseRevoke { revision })),
+        1 => Just(Ok(Reply::LeasesUpdated)),
         1 => prop::sample::select(errors).prop_map(Err),
     ]
 }

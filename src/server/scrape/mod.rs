@@ -7,6 +7,7 @@
 //! disk      etcd_disk_*, etcd_snap_*: the log and the storage
 //! mvcc      etcd_mvcc_*, etcd_debugging_mvcc_*: keys and revisions
 //! network   etcd_network_peer_*, etcd_network_snapshot_*: the other members
+//! watches   watches and leases
 //! own       ordinal_*
 //! process   process_*: what the kernel says of the process
 //! ```
@@ -20,6 +21,7 @@ mod network;
 mod own;
 mod process;
 mod server;
+mod watches;
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,6 +34,7 @@ use crate::{
     peer::PeerMetrics,
     storage::StorageMetrics,
     types::MemberId,
+    watch::Watches,
 };
 
 /// Where the numbers of a running member are.
@@ -40,6 +43,7 @@ pub(super) struct Sources {
     pub(super) node: Node,
     pub(super) storage: Arc<StorageMetrics>,
     pub(super) peers: Arc<PeerMetrics>,
+    pub(super) watches: Watches,
 }
 
 /// What the process counts, also while its volume is no member yet.
@@ -94,6 +98,7 @@ pub(super) fn render(
         disk::show(&mut text, now);
         mvcc::show(&mut text, now);
         network::show(&mut text, now);
+        watches::show(&mut text, now);
     }
     counts.calls.show(&mut text);
     own::show(&mut text, now.as_ref(), counts);

@@ -69,6 +69,14 @@ impl Words {
         Err(format!("not understood: {:?} {:?}", self.words, self.pairs).into())
     }
 
+    pub(super) fn rest(&mut self) -> impl Iterator<Item = String> + use<> {
+        std::mem::take(&mut self.words).into_iter()
+    }
+
+    pub(super) fn pairs(&mut self) -> impl Iterator<Item = (String, String)> + use<> {
+        std::mem::take(&mut self.pairs).into_iter()
+    }
+
     fn keys(&mut self) -> Parsed<KeyRange> {
         let start = Bytes::from(self.next()?);
         Ok(match (self.pair("end"), self.flag("from")) {
@@ -77,6 +85,17 @@ impl Words {
             (None, false) => KeyRange::One(start),
         })
     }
+}
+
+/// `ID@EPOCH`
+pub(super) fn lease_at(text: &str) -> Parsed<LeaseAt> {
+    let (id, epoch) = text.split_once('@').ok_or("a lease is ID@EPOCH")?;
+    Ok(LeaseAt { id: LeaseId(id.parse()?), epoch: epoch.parse()? })
+}
+
+/// `ID@EPOCH=LEFT`
+pub(super) fn checkpoint((lease, left): (String, String)) -> Parsed<LeaseCheckpoint> {
+    Ok(LeaseCheckpoint { lease: lease_at(&lease)?, remaining: left.parse()? })
 }
 
 /// `put KEY [VALUE] [lease=N] [prev_kv] [ignore_value] [ignore_lease]`

@@ -11,27 +11,34 @@ use crate::types::*;
 pub(super) struct Model {
     pub(super) revision: Revision,
     pub(super) compacted: Revision,
+    pub(super) leases: BTreeMap<LeaseId, Lease>,
+    last_epoch: u64,
     /// In the order of writing; no value: deleted.
     log: Vec<(Revision, Bytes, Option<KeyValue>)>,
 }
 
 impl Default for Model {
     fn default() -> Self {
-        Model { revision: Revision(1), compacted: Revision(-1), log: Vec::new() }
+        Model {
+            revision: Revision(1),
+            compacted: Revision(-1),
+            leases: BTreeMap::new(),
+            last_epoch: 0,
+            log: Vec::new(),
+        }
     }
 }
 
 type Keys = BTreeMap<Bytes, KeyValue>;
 
 impl Model {
-    pub(super) fn apply(&mut self, command: &Command) -> Result<Reply, CommandError> {
+    /// `term` is the entry's.
+    pub(super) fn apply(&mut self, term: Term, command: &Command) -> Result<Reply, CommandError> {
         let txn = |op| Txn { success: vec![op], ..Txn::default() };
         let only = |mut reply: TxnReply| reply.responses.remove(0);
         match command {
             Command::Put(put) => {
-                if put.lease != LeaseId(0) {
-                    return Err(CommandError::LeaseNotFound);
-                }
+                self.check_lease(put.lease)?;
                 let OpReply::Put(reply) = only(self.txn(&txn(TxnOp::Put(put.clone())))?) else {
                     unreachable!()
                 };
@@ -56,8 +63,86 @@ impl Model {
                 self.compacted = *revision;
                 Ok(Reply::Compact { revision: self.revision })
             }
+            Command::LeaseGrant { id, ttl } => self.grant(*id, *ttl),
+            Command::LeaseRevoke(id) => {
+                self.check_lease(*id)?;
+                self.end_lease(*id);
+                Ok(Reply::LeaseRevoke { revision: self.revision })
+            }
+            Command::LeaseExpire { term: decided_in, .. }
+            | Command::LeaseCheckpoint { term: decided_in, .. }
+            | Command::LeaseRenew { term: decided_in, .. }
+                if *decided_in != term =>
+            {
+                Err(CommandError::OtherTerm)
+            }
+            Command::LeaseExpire { leases, .. } => {
+                for LeaseAt { id, epoch } in leases {
+                    if self.leases.get(id).is_some_and(|lease| lease.epoch == *epoch) {
+                        self.end_lease(*id);
+                    }
+                }
+                Ok(Reply::LeasesUpdated)
+            }
+            Command::LeaseCheckpoint { checkpoints, .. } => {
+                for LeaseCheckpoint { lease: LeaseAt { id, epoch }, remaining } in checkpoints {
+                    if self.leases.get(id).is_some_and(|lease| lease.epoch == *epoch) {
+                        self.set_remaining(*id, *remaining);
+                    }
+                }
+                Ok(Reply::LeasesUpdated)
+            }
+            Command::LeaseRenew { leases, .. } => {
+                for id in
+                    leases.iter().filter(|id| self.leases.contains_key(id)).collect::<Vec<_>>()
+                {
+                    self.set_remaining(*id, 0);
+                }
+                Ok(Reply::LeasesUpdated)
+            }
             Command::Describe(_) | Command::AssignMember { .. } => unreachable!("not generated"),
         }
+    }
+
+    /// The keys that a read now finds attached.
+    pub(super) fn attached(&self, id: LeaseId) -> Vec<Bytes> {
+        let keys = self.at(self.revision);
+        keys.into_values().filter(|kv| kv.lease == id).map(|kv| kv.key).collect()
+    }
+
+    fn check_lease(&self, id: LeaseId) -> Result<(), CommandError> {
+        let there = id == LeaseId(0) || self.leases.contains_key(&id);
+        if there { Ok(()) } else { Err(CommandError::LeaseNotFound) }
+    }
+
+    fn grant(&mut self, id: LeaseId, ttl: i64) -> Result<Reply, CommandError> {
+        if id == LeaseId(0) {
+            return Err(CommandError::LeaseNotFound);
+        }
+        if ttl > 9_000_000_000 {
+            return Err(CommandError::LeaseTtlTooLarge);
+        }
+        if self.leases.contains_key(&id) {
+            return Err(CommandError::LeaseExists);
+        }
+        self.leases.insert(id, Lease { id, ttl, ..Lease::default() });
+        self.set_remaining(id, 0);
+        Ok(Reply::LeaseGrant { revision: self.revision, ttl })
+    }
+
+    fn set_remaining(&mut self, id: LeaseId, remaining: i64) {
+        self.last_epoch += 1;
+        let lease = self.leases.get_mut(&id).unwrap();
+        *lease = Lease { remaining, epoch: self.last_epoch, ..*lease };
+    }
+
+    fn end_lease(&mut self, id: LeaseId) {
+        let (keys, next) = (self.attached(id), self.revision.next());
+        self.leases.remove(&id).unwrap();
+        if !keys.is_empty() {
+            self.revision = next;
+        }
+        self.log.extend(keys.into_iter().map(|key| (next, key, None)));
     }
 
     pub(super) fn range(&self, range: &Range) -> Result<RangeReply, CommandError> {
@@ -112,9 +197,7 @@ impl Model {
                     if (put.ignore_value || put.ignore_lease) && !exists {
                         return Err(CommandError::KeyNotFound);
                     }
-                    if put.lease != LeaseId(0) {
-                        return Err(CommandError::LeaseNotFound);
-                    }
+                    self.check_lease(put.lease)?;
                 }
                 _ => {}
             }
@@ -135,13 +218,14 @@ impl Model {
             TxnOp::Put(put) => {
                 let prev = keys.get(&put.key).cloned();
                 let kept = prev.as_ref().map(|kv| kv.value.clone()).unwrap_or_default();
+                let kept_lease = prev.as_ref().map(|kv| kv.lease).unwrap_or_default();
                 let kv = KeyValue {
                     key: put.key.clone(),
                     value: if put.ignore_value { kept } else { put.value.clone() },
                     create_revision: prev.as_ref().map_or(next, |kv| kv.create_revision),
                     mod_revision: next,
                     version: prev.as_ref().map_or(0, |kv| kv.version) + 1,
-                    lease: LeaseId(0),
+                    lease: if put.ignore_lease { kept_lease } else { put.lease },
                 };
                 keys.insert(put.key.clone(), kv.clone());
                 self.log.push((next, put.key.clone(), Some(kv)));

@@ -11,6 +11,9 @@ use crate::{
     types::*,
 };
 
+/// Of every entry.
+const TERM: Term = Term(3);
+
 /// What happens to a machine.
 #[derive(Debug, Clone)]
 enum Event {
@@ -70,9 +73,37 @@ fn range() -> impl Strategy<Value = Range> {
     )
 }
 
+fn lease() -> impl Strategy<Value = LeaseId> {
+    select(vec![LeaseId(7), LeaseId(-8), LeaseId(9)])
+}
+
+/// Seldom the right epoch, of those that a short history has.
+fn lease_at() -> impl Strategy<Value = LeaseAt> {
+    (lease(), 1u64..8).prop_map(|(id, epoch)| LeaseAt { id, epoch })
+}
+
+/// Of the entry's term, and of another one.
+fn lease_command() -> impl Strategy<Value = Command> {
+    let term = || prop_oneof![6 => Just(TERM), 1 => Just(Term(TERM.0 - 1))];
+    let id = prop_oneof![12 => lease(), 1 => Just(LeaseId(0))];
+    let ttl = select(vec![60, 1, Lease::TTL_MAX, Lease::TTL_MAX + 1, -5]);
+    let checkpoint =
+        (lease_at(), 0i64..50).prop_map(|(lease, remaining)| LeaseCheckpoint { lease, remaining });
+    prop_oneof![
+        6 => (id, ttl).prop_map(|(id, ttl)| Command::LeaseGrant { id, ttl }),
+        2 => lease().prop_map(Command::LeaseRevoke),
+        4 => (term(), vec(lease_at(), 0..4))
+            .prop_map(|(term, leases)| Command::LeaseExpire { term, leases }),
+        3 => (term(), vec(checkpoint, 0..3))
+            .prop_map(|(term, checkpoints)| Command::LeaseCheckpoint { term, checkpoints }),
+        2 => (term(), vec(lease(), 0..3))
+            .prop_map(|(term, leases)| Command::LeaseRenew { term, leases }),
+    ]
+}
+
 fn put() -> impl Strategy<Value = Put> {
     let rarely = || prop::bool::weighted(0.15);
-    let lease = prop_oneof![15 => Just(LeaseId(0)), 1 => Just(LeaseId(7))];
+    let lease = prop_oneof![8 => Just(LeaseId(0)), 4 => lease(), 1 => Just(LeaseId(77))];
     (
         select(vec!["a", "b", "ba", "c", "d", "e"]),
         "[xyz]{0,2}",
@@ -103,7 +134,7 @@ fn compare() -> impl Strategy<Value = Compare> {
         revision().prop_map(CompareTarget::Create),
         revision().prop_map(CompareTarget::Mod),
         "[xyz]{0,2}".prop_map(|value| CompareTarget::Value(value.into())),
-        (0i64..2).prop_map(|lease| CompareTarget::Lease(LeaseId(lease))),
+        (6i64..8).prop_map(|lease| CompareTarget::Lease(LeaseId(lease))),
     ];
     (keys(), op, target).prop_map(|(keys, op, target)| Compare { keys, op, target })
 }
@@ -129,6 +160,7 @@ fn command() -> impl Strategy<Value = Command> {
         2 => delete().prop_map(Command::DeleteRange),
         4 => txn().prop_map(Command::Txn),
         1 => revision().prop_map(Command::Compact),
+        4 => lease_command(),
     ]
 }
 
@@ -189,8 +221,9 @@ impl Rig {
     }
 
     fn apply(&mut self, commands: &[Command]) {
-        let expected: Vec<_> = commands.iter().map(|command| self.model.apply(command)).collect();
-        let position = LogPosition { term: Term(0), index: self.log.len() as u64 };
+        let expected: Vec<_> =
+            commands.iter().map(|command| self.model.apply(TERM, command)).collect();
+        let position = LogPosition { term: TERM, index: self.log.len() as u64 };
         let replies = self.machine.apply(position, commands.iter().cloned()).unwrap();
         assert_eq!(replies, expected);
         self.log.push(commands.to_vec());
@@ -202,6 +235,18 @@ impl Rig {
         let view = self.machine.view();
         assert_eq!(view.revision(), self.model.revision);
         assert_eq!(view.compacted(), self.model.compacted);
+        self.check_leases();
+    }
+
+    /// That there are the leases that should be, with the keys that name them.
+    fn check_leases(&self) {
+        let view = self.machine.view();
+        assert_eq!(view.leases(), self.model.leases.values().copied().collect::<Vec<_>>());
+        for lease in self.model.leases.values() {
+            let attached = self.model.attached(lease.id);
+            assert_eq!(view.lease_key_count(lease.id), attached.len());
+            assert_eq!(view.lease_with_keys(lease.id), Some((*lease, attached)));
+        }
     }
 
     fn crash(&mut self) {
@@ -212,8 +257,9 @@ impl Rig {
         let next = from.position.map_or(0, |last| last.index + 1);
         for index in next..self.log.len() as u64 {
             let commands = self.log[index as usize].clone();
-            self.machine.apply(LogPosition { term: Term(0), index }, commands).unwrap();
+            self.machine.apply(LogPosition { term: TERM, index }, commands).unwrap();
         }
+        self.check_leases();
     }
 
     fn read(&self, range: &Range) -> Result<RangeReply, CommandError> {
@@ -314,7 +360,7 @@ proptest! {
         rig.publish();
         let mut txn = txn;
         only_reads(&mut txn);
-        let expected = match rig.model.apply(&Command::Txn(txn.clone())) {
+        let expected = match rig.model.apply(TERM, &Command::Txn(txn.clone())) {
             Ok(Reply::Txn { reply, .. }) => Ok(reply),
             Ok(_) => unreachable!(),
             Err(refusal) => Err(refusal),
@@ -366,9 +412,11 @@ fn an_installed_snapshot_replaces_all_that_later_reads_see_and_nothing_of_earlie
         Command::Put(Put { key: "a".into(), value: value.into(), ..Put::default() })
     };
     let (mut behind, mut ahead) = (Rig::new(), Rig::new());
-    behind.apply(&[put("old")]);
-    ahead.apply(&[put("old")]);
+    let leases = |id| Command::LeaseGrant { id: LeaseId(id), ttl: 60 };
+    behind.apply(&[put("old"), leases(1)]);
+    ahead.apply(&[put("old"), leases(1)]);
     ahead.apply(&[put("new"), Command::Compact(Revision(3))]);
+    ahead.apply(&[Command::LeaseRevoke(LeaseId(1)), leases(2)]);
     behind.publish();
     ahead.publish();
     let view = behind.machine.view();
@@ -381,7 +429,8 @@ fn an_installed_snapshot_replaces_all_that_later_reads_see_and_nothing_of_earlie
     behind.machine.replace(recovered);
 
     assert_eq!((view.revision(), view.compacted()), (Revision(3), Revision(3)));
-    assert_eq!(view.applied(), Some(LogPosition { term: Term(0), index: 1 }));
+    assert_eq!(view.applied(), Some(LogPosition { term: TERM, index: 2 }));
+    assert_eq!((view.lease(LeaseId(1)), view.lease_count()), (None, 1));
     let (_, reply) = view.range(one).unwrap().finish().unwrap();
     assert_eq!(reply.kvs[0].value, "new");
     assert_eq!(begun.revision(), Revision(2));

@@ -54,9 +54,11 @@ fn an_entry_is_never_applied_twice() {
 #[test]
 fn what_is_kept_does_not_hold_the_buffer_of_its_request() {
     let request = Bytes::from(b"key and value".to_vec());
-    let put = Put { key: request.slice(..3), value: request.slice(8..), ..Put::default() };
+    let lease = LeaseId(7);
+    let put = Put { key: request.slice(..3), value: request.slice(8..), lease, ..Put::default() };
     let mut machine = recover(Contents::default()).unwrap();
-    machine.apply(LogPosition::default(), [Command::Put(put)]).unwrap();
+    let grant = Command::LeaseGrant { id: lease, ttl: 60 };
+    machine.apply(LogPosition::default(), [grant, Command::Put(put)]).unwrap();
     machine.publish();
     assert!(request.is_unique(), "the store kept a reference to it");
 }

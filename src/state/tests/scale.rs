@@ -65,6 +65,48 @@ fn pruning_goes_in_bounded_steps_and_ends() {
 }
 
 #[test]
+fn the_end_of_a_lease_with_many_keys_is_one_revision() {
+    let storage = Arc::new(MemoryStorage::default());
+    let mut machine = Machine::recover(storage, None, [], []).unwrap();
+    let lease = LeaseId(7);
+    let put = |number: i64| TxnOp::Put(Put { key: key(number).into(), lease, ..Put::default() });
+    let commands = [
+        Command::LeaseGrant { id: lease, ttl: 60 },
+        Command::Txn(Txn { success: (0..KEYS).map(put).collect(), ..Txn::default() }),
+        Command::LeaseRevoke(lease),
+    ];
+    let replies = machine.apply(LogPosition::default(), commands).unwrap();
+    assert_eq!(replies[2], Ok(Reply::LeaseRevoke { revision: Revision(3) }));
+    machine.publish();
+    let all = Range { count_only: true, ..Range::of(KeyRange::From("".into())) };
+    let count = |revision| {
+        let range = Range { revision: Revision(revision), ..all.clone() };
+        machine.view().range(range).unwrap().finish().unwrap().1.count
+    };
+    assert_eq!((count(2), count(3)), (KEYS, 0));
+    assert_eq!(machine.view().lease_count(), 0);
+}
+
+/// What they cost the tables is a small part of an entry each.
+#[test]
+fn leases_that_are_granted_one_after_the_other_share_entries_of_the_tables() {
+    const LEASES: i64 = 6400;
+    let storage = Arc::new(MemoryStorage::default());
+    let mut machine = Machine::recover(storage.clone(), None, [], []).unwrap();
+    let scattered = |number: i64| LeaseId(number.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64 as i64));
+    let grants = (1..=LEASES).map(|n| Command::LeaseGrant { id: scattered(n), ttl: 60 });
+    machine.apply(LogPosition::default(), grants).unwrap();
+    machine.publish();
+    let tables = storage.contents().tables;
+    assert!(tables.len() < 105, "{} entries", tables.len());
+
+    let position = LogPosition { term: Term(0), index: 1 };
+    machine.apply(position, (1..=LEASES).map(|n| Command::LeaseRevoke(scattered(n)))).unwrap();
+    machine.publish();
+    assert_eq!(storage.contents().tables.len(), 1, "only the counters are left");
+}
+
+#[test]
 fn deleting_everything_is_one_revision() {
     let (_, mut machine) = machine();
     let position = LogPosition { term: Term(0), index: 1 };

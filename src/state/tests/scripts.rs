@@ -9,6 +9,11 @@
 //! | `batch "put a 1" "del b" ...` | one entry of several commands |
 //! | `compact N`, `prune [keys=N]` | compaction, and one step of pruning |
 //! | `begin KEY ...`, `finish` | a read that goes on while other commands run |
+//! | `grant id=N ttl=N`, `revoke id=N` | leases, as a client asks |
+//! | `expire N@EPOCH ... [term=N]`, `renew N ... [term=N]` | as a leader does; the term is the entry's if not said |
+//! | `checkpoint N@EPOCH=LEFT ... [term=N]` | the same |
+//! | `term N` | the term of the entries from now on |
+//! | `leases` | what readers see of leases |
 //! | `recover`, `chill` | starts again from the storage; leaves no value in memory |
 //! | `status`, `records` | what readers see; what the storage keeps |
 
@@ -96,6 +101,11 @@ impl goldenscript::Runner for Script {
                 self.storage.chill();
                 Ok(String::new())
             }
+            "term" => {
+                self.next.term = Term(words.next()?.parse()?);
+                Ok(String::new())
+            }
+            "leases" => Ok(self.leases()),
             "status" => Ok(self.status()),
             "records" => Ok(self.records()),
             name => return Err(format!("no such command: {name}").into()),
@@ -122,6 +132,25 @@ impl Script {
             "put" => Command::Put(grammar::put(words)?),
             "del" => Command::DeleteRange(grammar::delete(words)?),
             "txn" => Command::Txn(self.txn(words)?),
+            "grant" => {
+                Command::LeaseGrant { id: LeaseId(words.number("id")?), ttl: words.number("ttl")? }
+            }
+            "revoke" => Command::LeaseRevoke(LeaseId(words.number("id")?)),
+            "expire" => Command::LeaseExpire {
+                term: self.term_of(&mut words)?,
+                leases: words.rest().map(|word| grammar::lease_at(&word)).collect::<Parsed<_>>()?,
+            },
+            "checkpoint" => Command::LeaseCheckpoint {
+                term: self.term_of(&mut words)?,
+                checkpoints: words.pairs().map(grammar::checkpoint).collect::<Parsed<_>>()?,
+            },
+            "renew" => Command::LeaseRenew {
+                term: self.term_of(&mut words)?,
+                leases: words
+                    .rest()
+                    .map(|word| Ok(LeaseId(word.parse()?)))
+                    .collect::<Parsed<_>>()?,
+            },
             "compact" => Command::Compact(Revision(words.next()?.parse()?)),
             "assign" => Command::AssignMember {
                 ordinal: Ordinal(words.number("ordinal")? as u32),
@@ -136,6 +165,27 @@ impl Script {
             }),
             _ => return Ok(None),
         }))
+    }
+
+    fn term_of(&self, words: &mut Words) -> Parsed<Term> {
+        let named = words.pair("term").map(|term| term.parse().map(Term));
+        Ok(named.unwrap_or(Ok(self.next.term))?)
+    }
+
+    fn leases(&self) -> String {
+        let view = self.machine.view();
+        let mut text = String::new();
+        for lease in view.leases() {
+            let Lease { id: LeaseId(id), ttl, remaining, epoch } = lease;
+            let (_, keys) = view.lease_with_keys(lease.id).unwrap();
+            write!(text, "{id}@{epoch}: {ttl} seconds").unwrap();
+            if remaining > 0 {
+                write!(text, ", {remaining} left").unwrap();
+            }
+            keys.iter().for_each(|key| write!(text, ", {}", key.escape_ascii()).unwrap());
+            text.push('\n');
+        }
+        text
     }
 
     fn txn(&self, words: Words) -> Parsed<Txn> {
@@ -278,6 +328,11 @@ fn say_reply(text: &mut String, reply: &Reply) {
         Reply::Compact { revision } => writeln!(text, "at {revision}").unwrap(),
         Reply::Described => writeln!(text, "described").unwrap(),
         Reply::Assigned(member) => writeln!(text, "member {}", member.0).unwrap(),
+        Reply::LeaseGrant { revision, ttl } => {
+            writeln!(text, "at {revision}: {ttl} seconds").unwrap();
+        }
+        Reply::LeaseRevoke { revision } => writeln!(text, "at {revision}").unwrap(),
+        Reply::LeasesUpdated => {}
     }
 }
 

@@ -194,6 +194,27 @@ impl Block {
         Ok(())
     }
 
+    /// Gives the records from `from` on to `each`, in order, until that says false. Answers whether
+    /// it went on to the end.
+    pub(in crate::storage) fn scan(
+        &self,
+        from: RecordId,
+        mut each: impl FnMut(Arc<Record>) -> bool,
+    ) -> Result<bool, StoreError> {
+        let first = self.pages.partition_point(|page| page.first <= from).saturating_sub(1);
+        let mut goes_on = true;
+        for page in &self.pages[first..] {
+            self.each_in_page(page, |record| {
+                goes_on = record.meta.id < from || each(record);
+                goes_on
+            })?;
+            if !goes_on {
+                break;
+            }
+        }
+        Ok(goes_on)
+    }
+
     /// Reads and verifies a page; gives its records to `each` until that says false.
     fn each_in_page(
         &self,

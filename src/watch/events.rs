@@ -1,0 +1,148 @@
+//! Encodes what happened, once for all who hear the same of it.
+//!
+//! An event is encoded at most twice: with and without what was there before. Those that a watcher
+//! hears of are put together once for each set of events, whoever hears of them: thousands of watches
+//! on one prefix, or on one key, share their bytes.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{
+    proto::convert::encode_event,
+    state::{Record, StorageError},
+    types::Revision,
+};
+
+/// What a watcher wants to hear of its keys.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Wants {
+    pub no_puts: bool,
+    pub no_deletions: bool,
+    /// With each event, what was there before.
+    pub previous: bool,
+    /// Events that are too large for one message in several.
+    pub fragments: bool,
+}
+
+/// Encoded events, for everybody who hears of just these.
+#[derive(Debug, Clone)]
+pub(super) struct Events {
+    pub(super) encoded: Bytes,
+    pub(super) count: u32,
+    /// Where each message ends, if there are several.
+    pub(super) ends: Option<Arc<[usize]>>,
+}
+
+impl Events {
+    /// The bytes of one message, and whether another follows.
+    pub(super) fn part(&self, number: usize) -> (Bytes, bool) {
+        let Some(ends) = &self.ends else { return (self.encoded.clone(), false) };
+        let start = number.checked_sub(1).map_or(0, |before| ends[before]);
+        (self.encoded.slice(start..ends[number]), number + 1 < ends.len())
+    }
+
+    pub(super) fn is_same(&self, other: &Events) -> bool {
+        self.encoded.as_ptr() == other.encoded.as_ptr()
+            && self.encoded.len() == other.encoded.len()
+            && self.ends.is_some() == other.ends.is_some()
+    }
+}
+
+/// Answers what a key was before a revision changed it.
+pub(super) type Previous<'a> =
+    &'a dyn Fn(&[u8], Revision) -> Result<Option<Arc<Record>>, StorageError>;
+
+/// Encodes the events of some records.
+pub(super) struct Encoder<'a> {
+    records: &'a [Arc<Record>],
+    previous: Previous<'a>,
+    message_bytes_max: usize,
+    /// Of each record, without and with what was there before.
+    single: Vec<[Option<Bytes>; 2]>,
+    sets: HashMap<(Vec<u32>, Wants), Events>,
+}
+
+impl<'a> Encoder<'a> {
+    pub(super) fn new(
+        records: &'a [Arc<Record>],
+        previous: Previous<'a>,
+        message_bytes_max: usize,
+    ) -> Encoder<'a> {
+        let single = vec![[None, None]; records.len()];
+        Encoder { records, previous, message_bytes_max, single, sets: HashMap::new() }
+    }
+
+    pub(super) fn revision(&self, record: u32) -> Revision {
+        self.records[record as usize].meta.id.main
+    }
+
+    /// The events of `records`, at revision `from` and later. `None`: nothing that is wanted.
+    pub(super) fn encode(
+        &mut self,
+        records: &[u32],
+        from: Revision,
+        wants: Wants,
+    ) -> Result<Option<Events>, StorageError> {
+        let known = records.partition_point(|at| self.revision(*at) < from);
+        let wanted = records[known..].iter().copied().filter(|at| {
+            let deletion = self.records[*at as usize].meta.tombstone;
+            !(if deletion { wants.no_deletions } else { wants.no_puts })
+        });
+        let wanted: Vec<u32> = wanted.collect();
+        match wanted[..] {
+            [] => Ok(None),
+            [one] => {
+                let encoded = self.single(one, wants.previous)?;
+                Ok(Some(Events { encoded, count: 1, ends: None }))
+            }
+            _ => self.set(wanted, wants).map(Some),
+        }
+    }
+
+    fn set(&mut self, records: Vec<u32>, wants: Wants) -> Result<Events, StorageError> {
+        // Which ones were left out is in `records`.
+        let wants = Wants { no_puts: false, no_deletions: false, ..wants };
+        let set = (records, wants);
+        if let Some(events) = self.sets.get(&set) {
+            return Ok(events.clone());
+        }
+        let single = set.0.iter().map(|at| self.single(*at, wants.previous));
+        let single = single.collect::<Result<Vec<Bytes>, StorageError>>()?;
+        let ends = if wants.fragments { self.ends(&single) } else { None };
+        let count = single.len() as u32;
+        let events = Events { encoded: Bytes::from(single.concat()), count, ends };
+        self.sets.insert(set, events.clone());
+        Ok(events)
+    }
+
+    fn single(&mut self, at: u32, with_previous: bool) -> Result<Bytes, StorageError> {
+        let record = &self.records[at as usize];
+        let revision = record.meta.id.main;
+        let created = !record.meta.tombstone && record.meta.create_revision == revision;
+        let with_previous = with_previous && !created;
+        let known = &mut self.single[at as usize][usize::from(with_previous)];
+        if let Some(encoded) = known {
+            return Ok(encoded.clone());
+        }
+        let previous =
+            if with_previous { (self.previous)(&record.meta.key, revision)? } else { None };
+        let previous = previous.map(|record| record.key_value());
+        let encoded = encode_event(record.meta.tombstone, record.key_value(), previous);
+        Ok(known.insert(encoded.into()).clone())
+    }
+
+    /// As many events in each message as fit, and one at least.
+    fn ends(&self, events: &[Bytes]) -> Option<Arc<[usize]>> {
+        let (mut ends, mut start, mut end) = (Vec::new(), 0, 0);
+        for event in events {
+            if end > start && end + event.len() - start >= self.message_bytes_max {
+                ends.push(end);
+                start = end;
+            }
+            end += event.len();
+        }
+        ends.push(end);
+        (ends.len() > 1).then(|| ends.into())
+    }
+}

@@ -1,0 +1,489 @@
+//! The watch lane: it owns all watches, and brings each what it is to hear of.
+//!
+//! `position` is how far the hub has passed on what the state published. Every synced watch has
+//! heard of all up to there, or starts later. A slow one becomes synced when it has come as far; the
+//! last step is always taken from what the hub itself passed on last ([`Recent`]), in one go with
+//! becoming synced, so that nothing can come in between.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use tokio::sync::mpsc;
+
+use super::{
+    counters::Counters,
+    events::{Encoder, Events},
+    feed::{Feed, News},
+    history::{Found, Interest, Job, find},
+    outbox::Outbox,
+    recent::Recent,
+    registry::{Registry, State},
+    response::{Kind, Refusal, Response},
+    stream::{NewWatch, StreamId},
+    streams::Streams,
+    topics::{Keys, by_topic},
+};
+use crate::{
+    fault::Fault,
+    state::{ReadError, Record, StorageError, View},
+    types::{KeyRange, Revision},
+};
+
+/// Keys and values that are passed on at once, about: what a watch gets in one message when the
+/// lane is behind.
+const PASS_BYTES: usize = 256 << 10;
+/// So many slow watches are brought forward together, at most.
+const READ_TOGETHER_MAX: usize = 4096;
+/// What all watches of this member may cost in memory; more are refused.
+const WATCHES_BYTES_MAX: usize = 512 << 20;
+
+/// What the lane is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// The feed has news.
+    Published,
+    Open(StreamId, Arc<Outbox>, Box<str>),
+    Create(StreamId, Box<NewWatch>),
+    Cancel(StreamId, i64),
+    Progress(StreamId),
+    Tick(StreamId),
+    /// The stream, which was full, has room.
+    Room(StreamId),
+    Close(StreamId),
+    /// The history lane's answer to the last job.
+    Read(Result<Found, ReadError>),
+}
+
+/// A job of the history lane's, and who asked for each of its interests.
+#[derive(Debug)]
+struct Reading {
+    interests: Arc<[Interest]>,
+    watchers: Vec<Vec<u32>>,
+}
+
+/// The lane's state.
+#[derive(Debug)]
+pub(super) struct Hub {
+    message_bytes_max: usize,
+    feed: Arc<Feed>,
+    view: View,
+    history: mpsc::UnboundedSender<Job>,
+    counters: Arc<Counters>,
+    fault: Fault,
+    position: Revision,
+    recent: Recent,
+    registry: Registry,
+    streams: Streams,
+    /// Streams that wait to be told their progress.
+    asked: BTreeSet<StreamId>,
+    /// What the history lane is at. One job at a time.
+    reading: Option<Reading>,
+    /// Who is furthest behind is next; else who is closest: in turns, so that neither waits for
+    /// ever for the other.
+    furthest_is_next: bool,
+}
+
+impl Hub {
+    pub(super) fn new(
+        message_bytes_max: usize,
+        feed: Arc<Feed>,
+        view: View,
+        history: mpsc::UnboundedSender<Job>,
+        counters: Arc<Counters>,
+        fault: Fault,
+    ) -> Hub {
+        let position = view.revision();
+        Hub {
+            message_bytes_max,
+            feed,
+            view,
+            history,
+            counters,
+            fault,
+            position,
+            recent: Recent::default(),
+            registry: Registry::default(),
+            streams: Streams::default(),
+            asked: BTreeSet::new(),
+            reading: None,
+            furthest_is_next: true,
+        }
+    }
+
+    /// Handles all that waits. What the disk cannot give stops the member.
+    pub(super) fn handle(&mut self, commands: &mut Vec<Command>) {
+        for command in commands.drain(..) {
+            if self.fault.is_stopped() {
+                return;
+            }
+            if let Err(error) = self.catch_up().and_then(|()| self.command(command)) {
+                self.fault.stop(&error);
+            }
+        }
+        self.counters.streams.set(self.streams.count() as u64);
+        self.counters.watchers.set(self.registry.count() as u64);
+        self.counters.slow.set(self.registry.behind() as u64);
+    }
+
+    fn command(&mut self, command: Command) -> Result<(), StorageError> {
+        match command {
+            // Before each command.
+            Command::Published => {}
+            Command::Open(id, outbox, peer) => self.streams.open(id, outbox, peer),
+            Command::Create(id, watch) => self.create(id, *watch),
+            Command::Cancel(id, watch_id) => self.cancel(id, watch_id),
+            Command::Progress(id) => self.progress(id),
+            Command::Tick(id) => self.tick(id),
+            Command::Room(id) => self.unpark(id),
+            Command::Close(id) => self.close(id),
+            Command::Read(read) => self.read(read)?,
+        }
+        self.bring_forward()?;
+        self.answer_asked();
+        Ok(())
+    }
+
+    /// Passes on what was published.
+    fn catch_up(&mut self) -> Result<(), StorageError> {
+        while let Some(news) = self.feed.take(PASS_BYTES) {
+            match news {
+                News::Records(records, revision) => {
+                    // The first ones may be older than the first watch.
+                    let new = records.partition_point(|r| r.meta.id.main <= self.position);
+                    self.pass_on(&records[new..], revision)?;
+                }
+                News::Lost(revision) => self.lose(revision),
+            }
+        }
+        Ok(())
+    }
+
+    fn pass_on(&mut self, records: &[Arc<Record>], revision: Revision) -> Result<(), StorageError> {
+        let Hub { registry, streams, view, .. } = self;
+        let previous = |key: &[u8], revision| view.previous(key, revision);
+        let mut encoder = Encoder::new(records, &previous, self.message_bytes_max);
+        let (mut told, mut full) = (Vec::new(), Vec::new());
+        for (topic, which) in by_topic(&registry.index().matching(records)) {
+            // Most watches of a topic want the same.
+            let mut last: Option<(_, Option<Events>)> = None;
+            for at in registry.synced_of(topic) {
+                let Some(watcher) = registry.get(*at) else { continue };
+                let from = watcher.next.max(self.position.next());
+                let events = match &last {
+                    Some((same, events)) if *same == (from, watcher.wants) => events,
+                    _ => {
+                        let events = encoder.encode(&which, from, watcher.wants)?;
+                        &last.insert(((from, watcher.wants), events)).1
+                    }
+                };
+                let Some(events) = events else { continue };
+                if !streams.deliver(watcher.stream, events, revision, watcher.id) {
+                    full.push((*at, from));
+                } else if watcher.progress {
+                    told.push(*at);
+                }
+            }
+        }
+        streams.send();
+        told.into_iter().for_each(|at| self.registry.set_told(at, true));
+        full.into_iter().for_each(|(at, next)| self.park(at, next));
+        self.recent.push(records);
+        self.position = self.position.max(revision);
+        Ok(())
+    }
+
+    /// What was published up to `revision` must be read from the history.
+    fn lose(&mut self, revision: Revision) {
+        for at in self.registry.synced() {
+            let next = self.registry.get(at).map_or(self.position, |watcher| watcher.next);
+            if next <= revision {
+                self.registry.place(at, State::Slow, next.max(self.position.next()));
+            }
+        }
+        self.position = self.position.max(revision);
+        self.recent.clear(self.position.next());
+    }
+
+    fn create(&mut self, id: StreamId, watch: NewWatch) {
+        let Some(stream) = self.streams.find(id) else { return };
+        if self.registry.count() == 0 {
+            // In this order: what is published in between is passed on, and known to be old.
+            self.feed.activate();
+            self.position = self.view.revision();
+            self.recent.clear(self.position.next());
+        }
+        match self.choose_id(stream, &watch) {
+            Ok(watch_id) => self.add(stream, watch_id, &watch),
+            Err(refusal) => self.respond(stream, -1, self.position, Kind::Refused(refusal), true),
+        }
+        self.rest_if_unwatched();
+    }
+
+    /// Checks in etcd's order.
+    fn choose_id(&mut self, stream: u32, watch: &NewWatch) -> Result<i64, Refusal> {
+        if watch.start < Revision::ZERO {
+            return Err(Refusal::Compacted);
+        }
+        if matches!(&watch.keys, KeyRange::Span { start, end } if start >= end) {
+            return Err(Refusal::EmptyRange);
+        }
+        if self.registry.bytes() >= WATCHES_BYTES_MAX {
+            return Err(Refusal::TooMany);
+        }
+        let stream = &mut self.streams[stream];
+        if watch.watch_id == 0 {
+            while stream.watches.contains_key(&stream.next_id) {
+                stream.next_id += 1;
+            }
+            stream.next_id += 1;
+            return Ok(stream.next_id - 1);
+        }
+        match stream.watches.contains_key(&watch.watch_id) {
+            true => Err(Refusal::DuplicateId),
+            false => Ok(watch.watch_id),
+        }
+    }
+
+    fn add(&mut self, stream: u32, watch_id: i64, watch: &NewWatch) {
+        self.respond(stream, watch_id, self.position, Kind::Created, true);
+        let compacted = self.view.compacted();
+        let starts_now = watch.start == Revision::ZERO;
+        if !starts_now && watch.start < compacted {
+            let kind = Kind::Compacted(compacted);
+            return self.respond(stream, watch_id, Revision::ZERO, kind, false);
+        }
+        let now = self.position.next();
+        let next = if starts_now { now } else { watch.start };
+        let NewWatch { wants, progress, .. } = *watch;
+        let keys = Keys::of(&watch.keys);
+        let at = self.registry.add(stream, watch_id, keys, wants, progress, next);
+        self.streams[stream].watches.insert(watch_id, at);
+        if next >= now {
+            self.registry.place(at, State::Synced, next);
+        }
+    }
+
+    fn cancel(&mut self, id: StreamId, watch_id: i64) {
+        let Some(stream) = self.streams.find(id) else { return };
+        match self.streams[stream].watches.remove(&watch_id) {
+            Some(at) => {
+                self.registry.remove(at);
+                self.respond(stream, watch_id, self.position, Kind::Canceled, true);
+                self.rest_if_unwatched();
+            }
+            None => self.streams[stream].outbox.no_answer(),
+        }
+    }
+
+    fn close(&mut self, id: StreamId) {
+        self.asked.remove(&id);
+        if let Some(stream) = self.streams.close(id) {
+            stream.watches.into_values().for_each(|at| self.registry.remove(at));
+            self.rest_if_unwatched();
+        }
+    }
+
+    fn rest_if_unwatched(&mut self) {
+        if self.registry.count() == 0 {
+            self.feed.deactivate();
+            self.recent.clear(Revision::ZERO);
+        }
+    }
+
+    fn progress(&mut self, id: StreamId) {
+        let Some(at) = self.streams.find(id) else { return };
+        let stream = &mut self.streams[at];
+        if stream.watches.is_empty() || stream.progress_asked {
+            return stream.outbox.no_answer();
+        }
+        stream.progress_asked = true;
+        self.asked.insert(id);
+    }
+
+    /// Tells those their progress who asked and whose watches have all come as far as the store.
+    fn answer_asked(&mut self) {
+        for id in self.asked.clone() {
+            let Some(at) = self.streams.find(id) else { continue };
+            let watches = &self.streams[at].watches;
+            if watches.values().all(|watcher| self.is_level(*watcher)) {
+                match watches.is_empty() {
+                    true => self.streams[at].outbox.no_answer(),
+                    false => self.respond(at, -1, self.position, Kind::Progress, true),
+                }
+                self.streams[at].progress_asked = false;
+                self.asked.remove(&id);
+            }
+        }
+    }
+
+    /// Whether a watch has heard of all that was published, and does not start later: a client may
+    /// take a revision that it is told as one to go on from.
+    fn is_level(&self, at: u32) -> bool {
+        let watcher = self.registry.get(at);
+        watcher.is_some_and(|w| w.state == State::Synced && w.next <= self.position.next())
+    }
+
+    fn tick(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.find(id) else { return };
+        let (waiting, _) = self.streams[stream].outbox.room();
+        let watches: Vec<_> =
+            self.streams[stream].watches.iter().map(|(id, at)| (*id, *at)).collect();
+        for (watch_id, at) in watches {
+            let Some(watcher) = self.registry.get(at).filter(|watcher| watcher.progress) else {
+                continue;
+            };
+            // Who does not read needs no more to read.
+            if !watcher.told && waiting == 0 && self.is_level(at) {
+                self.respond(stream, watch_id, self.position, Kind::Progress, false);
+            }
+            self.registry.set_told(at, false);
+        }
+    }
+
+    fn respond(&self, stream: u32, watch_id: i64, revision: Revision, kind: Kind, answer: bool) {
+        self.streams[stream].outbox.respond(Response { watch_id, revision, kind }, answer);
+    }
+
+    /// A watch goes on from `next` once its stream, which is full, has room.
+    fn park(&mut self, at: u32, next: Revision) {
+        let Some(watcher) = self.registry.get(at) else { return };
+        let waits = self.streams[watcher.stream].outbox.await_room();
+        self.registry.place(at, if waits { State::Parked } else { State::Slow }, next);
+    }
+
+    fn unpark(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.find(id) else { return };
+        for at in self.registry.parked_of(stream) {
+            let next = self.registry.get(at).map_or(self.position, |watcher| watcher.next);
+            self.registry.place(at, State::Slow, next);
+        }
+    }
+
+    /// Brings slow watches forward: from memory as far as that goes, then by a job for the history
+    /// lane.
+    fn bring_forward(&mut self) -> Result<(), StorageError> {
+        while self.reading.is_none() {
+            self.cut_off();
+            let slow = self.registry.slow();
+            let next = if self.furthest_is_next { slow.first() } else { slow.last() };
+            let Some((from, _)) = next.copied() else { return Ok(()) };
+            self.furthest_is_next = !self.furthest_is_next;
+            let (interests, watchers) = self.interests_from(from);
+            let reading = Reading { interests: interests.into(), watchers };
+            match self.recent.since(from) {
+                Some(records) => {
+                    let previous = |key: &[u8], revision| self.view.previous(key, revision);
+                    let encoder = Encoder::new(&records, &previous, self.message_bytes_max);
+                    let events = find(&records, &reading.interests, encoder)?;
+                    self.found(&reading, Found { next: self.position.next(), events });
+                }
+                None => {
+                    let interests = reading.interests.clone();
+                    self.reading = Some(reading);
+                    // The history lane ends after this one.
+                    let _ = self.history.send(Job { from, interests });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What those need who go on at `from` or later, and who they are.
+    fn interests_from(&self, from: Revision) -> (Vec<Interest>, Vec<Vec<u32>>) {
+        let mut interests: Vec<Interest> = Vec::new();
+        let mut watchers: Vec<Vec<u32>> = Vec::new();
+        let mut known = std::collections::BTreeMap::new();
+        for (next, at) in self.registry.slow().range((from, 0)..).take(READ_TOGETHER_MAX) {
+            let Some(watcher) = self.registry.get(*at) else { continue };
+            let place =
+                *known.entry((watcher.topic(), watcher.wants, *next)).or_insert_with(|| {
+                    let keys = self.registry.keys(watcher).clone();
+                    interests.push(Interest { keys, wants: watcher.wants, next: *next });
+                    watchers.push(Vec::new());
+                    interests.len() - 1
+                });
+            watchers[place].push(*at);
+        }
+        (interests, watchers)
+    }
+
+    fn read(&mut self, read: Result<Found, ReadError>) -> Result<(), StorageError> {
+        let Some(reading) = self.reading.take() else { return Ok(()) };
+        match read {
+            Ok(found) => {
+                self.found(&reading, found);
+                Ok(())
+            }
+            // Those who are too late are cut off before the next job.
+            Err(ReadError::Refused(_)) => Ok(()),
+            Err(ReadError::Storage(error)) => Err(error),
+        }
+    }
+
+    /// Delivers what was found, and brings those forward who were looked for. Some may be gone, and
+    /// others have come under their numbers: but who needs just this gets the right thing.
+    fn found(&mut self, reading: &Reading, found: Found) {
+        let mut events = found.events.iter().peekable();
+        let mut full = Vec::new();
+        for (place, interest) in reading.interests.iter().enumerate() {
+            let events = events.next_if(|(at, _)| *at == place).map(|(_, events)| events);
+            if interest.next >= found.next {
+                continue;
+            }
+            for at in &reading.watchers[place] {
+                let Some(watcher) = self.registry.get(*at).filter(|watcher| {
+                    (watcher.state, watcher.next) == (State::Slow, interest.next)
+                        && watcher.wants == interest.wants
+                        && *self.registry.keys(watcher) == interest.keys
+                }) else {
+                    continue;
+                };
+                let (stream, id) = (watcher.stream, watcher.id);
+                let through = Revision(found.next.0 - 1);
+                match events {
+                    Some(events) if !self.streams.deliver(stream, events, through, id) => {
+                        full.push((*at, interest.next));
+                        continue;
+                    }
+                    Some(_) => self.registry.set_told(*at, true),
+                    None => {}
+                }
+                let synced = found.next > self.position;
+                let state = if synced { State::Synced } else { State::Slow };
+                self.registry.place(*at, state, found.next);
+            }
+        }
+        self.streams.send();
+        full.into_iter().for_each(|(at, next)| self.park(at, next));
+    }
+
+    /// Ends those slow watches whose past was compacted.
+    fn cut_off(&mut self) {
+        let compacted = self.view.compacted();
+        while let Some((next, at)) = self.registry.slow().first().copied()
+            && next < compacted
+        {
+            let Some(watcher) = self.registry.get(at) else { return };
+            let (stream, watch_id) = (watcher.stream, watcher.id);
+            tracing::info!(
+                peer = %self.streams[stream].peer,
+                watch = watch_id,
+                keys = %self.registry.keys(watcher),
+                at = %next,
+                %compacted,
+                "a watch fell too far behind and is cut off"
+            );
+            self.counters.cut_off_total.add(1);
+            self.streams[stream].watches.remove(&watch_id);
+            self.registry.remove(at);
+            self.respond(stream, watch_id, Revision::ZERO, Kind::Compacted(compacted), false);
+        }
+        self.rest_if_unwatched();
+    }
+}
+
+/// Streams that outlive the lane end.
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.streams.iter().for_each(|stream| stream.outbox.close());
+    }
+}

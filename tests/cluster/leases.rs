@@ -1,0 +1,195 @@
+//! Leases outlive their leader, and end in their time.
+
+use bytes::Bytes;
+use ordinal::proto::etcdserverpb::{
+    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest,
+    LeaseTimeToLiveRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, kv_client::KvClient,
+    lease_client::LeaseClient, request_op::Request as Op,
+};
+use tokio::time::{Duration, Instant, sleep, timeout};
+use tonic::{Code, Status, Streaming, transport::Channel};
+
+use crate::{
+    cluster::{Cluster, SMALL_LOG},
+    process::{Member, PATIENCE, POLL},
+};
+
+/// Nobody renews these.
+const SHORT: Duration = Duration::from_secs(4);
+/// These are renewed while they are needed.
+const LONG: Duration = Duration::from_secs(8);
+
+fn channel(member: &Member) -> Channel {
+    let endpoint = Channel::from_shared(format!("http://{}", member.endpoint())).unwrap();
+    endpoint.connect_timeout(Duration::from_secs(1)).timeout(PATIENCE).connect_lazy()
+}
+
+fn leases(member: &Member) -> LeaseClient<Channel> {
+    LeaseClient::new(channel(member))
+}
+
+fn kv(member: &Member) -> KvClient<Channel> {
+    KvClient::new(channel(member))
+}
+
+fn put(key: String, lease: i64) -> PutRequest {
+    PutRequest { key: key.into(), value: "held".into(), lease, ..PutRequest::default() }
+}
+
+/// A lease that was granted, and a key on it.
+struct Held {
+    id: i64,
+    ttl: Duration,
+    key: String,
+    /// Before the last renewal that was answered was sent. Until a TTL later, it may not end.
+    renewed: Instant,
+}
+
+impl Held {
+    async fn grant(member: &Member, name: &str, ttl: Duration) -> Held {
+        let renewed = Instant::now();
+        let request = LeaseGrantRequest { id: 0, ttl: ttl.as_secs() as i64 };
+        let granted = leases(member).lease_grant(request).await.unwrap().into_inner();
+        assert_eq!(granted.ttl, ttl.as_secs() as i64);
+        let key = format!("{name}-{}", member.ordinal);
+        kv(member).put(put(key.clone(), granted.id)).await.unwrap();
+        Held { id: granted.id, ttl, key, renewed }
+    }
+
+    /// Says whether there is such a lease; `None`: no answer.
+    async fn renew(&mut self, member: &Member) -> Option<bool> {
+        let sent = Instant::now();
+        let answer = renewal(member, self.id).await.ok()?;
+        if answer.ttl > 0 {
+            self.renewed = sent;
+        }
+        Some(answer.ttl > 0)
+    }
+
+    /// What is gone was not gone too soon.
+    async fn check(&self, member: &Member) {
+        let asked = RangeRequest { key: self.key.clone().into(), ..RangeRequest::default() };
+        let Ok(found) = kv(member).range(asked).await else { return };
+        let age = self.renewed.elapsed();
+        let gone = found.into_inner().count == 0;
+        assert!(!gone || age >= self.ttl, "{} is gone after {age:?}", self.key);
+    }
+}
+
+async fn open(
+    member: &Member,
+    requests: Vec<i64>,
+    goes_on: bool,
+) -> Result<Streaming<LeaseKeepAliveResponse>, Status> {
+    use tokio_stream::StreamExt as _;
+    let requests = tokio_stream::iter(requests).map(|id| LeaseKeepAliveRequest { id });
+    let pending = tokio_stream::pending().take(usize::from(goes_on));
+    Ok(leases(member).lease_keep_alive(requests.chain(pending)).await?.into_inner())
+}
+
+async fn renewal(member: &Member, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
+    let mut stream = open(member, vec![id], false).await?;
+    stream.message().await?.ok_or_else(|| Status::unknown("no answer"))
+}
+
+/// How many keys a member itself has, without asking the others.
+async fn local_keys(member: &Member) -> i64 {
+    let all = RangeRequest {
+        key: "\0".into(),
+        range_end: Bytes::from_static(b"\0"),
+        count_only: true,
+        serializable: true,
+        ..RangeRequest::default()
+    };
+    kv(member).range(all).await.unwrap().into_inner().count
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_survive_the_leader_and_none_ends_before_its_time() {
+    let mut cluster = Cluster::start(3, &SMALL_LOG).await;
+    let (mut kept, mut left) = (Vec::new(), Vec::new());
+    for member in &cluster.members {
+        kept.push(Held::grant(member, "kept", LONG).await);
+        left.push(Held::grant(member, "left", SHORT).await);
+    }
+    for _ in 0..2 {
+        let leader = cluster.leader().await;
+        cluster.members[leader].kill();
+        let others: Vec<usize> = (0..3).filter(|other| *other != leader).collect();
+        let until = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < until {
+            for (held, member) in kept.iter_mut().zip(others.iter().cycle()) {
+                let there = held.renew(&cluster.members[*member]).await;
+                let age = held.renewed.elapsed();
+                assert!(there != Some(false) || age >= LONG, "{} ended after {age:?}", held.key);
+            }
+            for (held, member) in kept.iter().chain(&left).zip(others.iter().cycle()) {
+                held.check(&cluster.members[*member]).await;
+            }
+            sleep(POLL).await;
+        }
+        cluster.members[leader].start();
+        cluster.members[leader].wait_ready().await;
+    }
+    // From here on nobody renews anything.
+    let deadline = Instant::now() + LONG + PATIENCE;
+    for member in &cluster.members {
+        while local_keys(member).await > 0 {
+            for held in &kept {
+                held.check(member).await;
+            }
+            assert!(Instant::now() < deadline, "member {} keeps keys for ever", member.ordinal);
+            sleep(POLL).await;
+        }
+        for held in kept.iter().chain(&left) {
+            let asked = LeaseTimeToLiveRequest { id: held.id, keys: true };
+            let found = leases(member).lease_time_to_live(asked).await.unwrap().into_inner();
+            assert_eq!(found.ttl, -1, "{}", held.key);
+            assert_eq!(renewal(member, held.id).await.unwrap().ttl, 0, "{}", held.key);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_stops_ends_the_streams_that_keep_leases_alive() {
+    let mut cluster = Cluster::start(3, &SMALL_LOG).await;
+    let follower = (cluster.leader().await + 1) % 3;
+    let member = &cluster.members[follower];
+    let held = Held::grant(member, "held", LONG).await;
+    let mut stream = open(member, vec![held.id, 1, held.id], true).await.unwrap();
+    for ttl in [LONG.as_secs() as i64, 0, LONG.as_secs() as i64] {
+        assert_eq!(stream.message().await.unwrap().unwrap().ttl, ttl);
+    }
+    member.terminate();
+    let end = timeout(Duration::from_secs(4), stream.message()).await.expect("it ends at once");
+    assert_eq!(end.unwrap_err().code(), Code::Unavailable);
+    assert!(cluster.members[follower].exited().await.success());
+}
+
+/// All of it is one command: who applies it for long must not be taken for dead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_lease_with_very_many_keys_costs_no_election() {
+    const KEYS: usize = 25_600;
+    let cluster = Cluster::start(3, &[]).await;
+    let leader = cluster.leader().await;
+    let member = &cluster.members[(leader + 1) % 3];
+    let request = LeaseGrantRequest { id: 7, ttl: 600 };
+    let before = leases(member).lease_grant(request).await.unwrap().into_inner();
+    for chunk in 0..KEYS / 128 {
+        let put = |i| Op::RequestPut(put(format!("{chunk}/{i}"), 7));
+        let success = (0..128).map(|i| RequestOp { request: Some(put(i)) }).collect();
+        kv(member).txn(TxnRequest { success, ..TxnRequest::default() }).await.unwrap();
+    }
+    let asked = LeaseTimeToLiveRequest { id: 7, keys: true };
+    let found = leases(member).lease_time_to_live(asked).await.unwrap().into_inner();
+    assert_eq!(found.keys.len(), KEYS);
+    assert!(found.keys.is_sorted());
+
+    let written = found.header.unwrap().revision;
+    let revoked = leases(member).lease_revoke(LeaseRevokeRequest { id: 7 }).await.unwrap();
+    let header = revoked.into_inner().header.unwrap();
+    assert_eq!(header.revision, written + 1, "one revision");
+    assert_eq!(header.raft_term, before.header.unwrap().raft_term, "no election");
+    assert_eq!(local_keys(member).await, 0);
+    assert_eq!(cluster.leader().await, leader);
+}

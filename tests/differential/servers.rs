@@ -1,0 +1,69 @@
+//! The servers that are compared. Each is started fresh, and ends when dropped.
+
+use std::{fmt::Write as _, io::Write as _};
+
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::{
+    etcd::{self, Etcd},
+    process::{Kvd, Ports},
+    session::Session,
+};
+
+/// A server, and a client of it.
+pub(crate) struct Server {
+    pub(crate) session: Session,
+    _process: Process,
+    _scratch: TempDir,
+}
+
+enum Process {
+    Etcd(#[expect(dead_code, reason = "ends when dropped")] etcd::Running),
+    Kvd(#[expect(dead_code, reason = "ends when dropped")] Kvd),
+}
+
+impl Server {
+    pub(crate) fn etcd(etcd: &Etcd) -> Server {
+        let scratch = TempDir::new().unwrap();
+        let running = Runtime::new().unwrap().block_on(etcd.start(scratch.path()));
+        let session = Session::with(running.url.clone());
+        Server { session, _process: Process::Etcd(running), _scratch: scratch }
+    }
+
+    pub(crate) fn kvd() -> Server {
+        let scratch = TempDir::new().unwrap();
+        let mut kvd = Kvd::serve(scratch.path(), &scratch.path().join("data"), Ports::free());
+        Runtime::new().unwrap().block_on(kvd.ready());
+        let session = Session::with(format!("http://{}", kvd.ports.client));
+        Server { session, _process: Process::Kvd(kvd), _scratch: scratch }
+    }
+}
+
+/// Says something that is seen also when the test passes.
+pub(crate) fn announce(text: &str) {
+    // Not a macro of the print family, which the test harness keeps to itself.
+    let _ = writeln!(std::io::stderr(), "differential: {text}");
+}
+
+/// Where two texts begin to differ, and the lines before that.
+pub(crate) fn difference(one: (&str, &str), other: (&str, &str)) -> Option<String> {
+    const BEFORE: usize = 16;
+    const AFTER: usize = 4;
+    let [one_lines, other_lines] = [one.1, other.1].map(|text| text.lines().collect::<Vec<_>>());
+    if one_lines == other_lines {
+        return None;
+    }
+    let same = one_lines.iter().zip(&other_lines).take_while(|(a, b)| a == b).count();
+    let mut text = String::new();
+    for line in &one_lines[same.saturating_sub(BEFORE)..same] {
+        writeln!(text, "    {line}").unwrap();
+    }
+    for ((name, _), lines) in [(one, one_lines), (other, other_lines)] {
+        writeln!(text, "  {name}:").unwrap();
+        for line in lines.iter().skip(same).take(AFTER) {
+            writeln!(text, "    {line}").unwrap();
+        }
+    }
+    Some(text)
+}
