@@ -73,6 +73,9 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     ("tonic", &["server", "peer", "api", "client", "ctl", "proto"]),
     // `server` in a test of its own, which parses a command line.
     ("clap", &["bin", "config", "ctl", "server"]),
+    ("clap_mangen", &["ctl"]),
+    ("indicatif", &["ctl"]),
+    ("ratatui", &["ctl"]),
     ("axum", &["server", "api"]),
     ("getrandom", &["rng"]),
     ("opentelemetry", &["server"]),

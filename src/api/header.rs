@@ -32,12 +32,10 @@ pub(super) fn without_revision(now: Header) -> ResponseHeader {
 /// Refuses a request that asked, with the metadata `hasleader: true`, to be refused by a member that
 /// knows no leader.
 pub(super) fn require_leader<N: NodePort, T>(node: &N, request: &Request<T>) -> Result<(), Status> {
-    if asks_for_leader(request) { has_leader(node) } else { Ok(()) }
-}
-
-/// The same for each message of a stream that asked so when it was opened.
-pub(super) fn has_leader<N: NodePort>(node: &N) -> Result<(), Status> {
-    if node.has_leader() { Ok(()) } else { Err(NodeError::NoLeader.into()) }
+    if asks_for_leader(request) && !node.has_leader() {
+        return Err(NodeError::NoLeader.into());
+    }
+    Ok(())
 }
 
 /// For a stream: refuses it as [`require_leader`] does; later, resolves when it is to end because
@@ -53,6 +51,6 @@ pub(super) fn leader_lost<N: NodePort, T>(
     })
 }
 
-pub(super) fn asks_for_leader<T>(request: &Request<T>) -> bool {
+fn asks_for_leader<T>(request: &Request<T>) -> bool {
     request.metadata().get("hasleader").is_some_and(|value| value == "true")
 }

@@ -78,15 +78,20 @@ impl<N: NodePort> Lease for LeaseService<N> {
         &self,
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<KeptAlive>, Status> {
-        header::require_leader(&self.node, &request)?;
-        let asks_for_leader = header::asks_for_leader(&request);
+        let leader_lost = header::leader_lost(&self.node, &request)?;
+        let mut stopping = self.stopping.clone();
+        let end = async move {
+            tokio::select! {
+                () = stopping.wait() => NodeError::Stopped,
+                () = leader_lost => NodeError::NoLeader,
+            }
+        };
         let node = self.node.clone();
         let answers = request.into_inner().map(move |request| {
             let node = node.clone();
-            async move { keep_alive(&node, request?.id, asks_for_leader).await }
+            async move { keep_alive(&node, request?.id).await }
         });
-        let answers = answers.buffered(PIPELINED);
-        Ok(Response::new(until_error_or_stop(answers, self.stopping.clone())))
+        Ok(Response::new(until(end, answers.buffered(PIPELINED))))
     }
 
     async fn lease_time_to_live(
@@ -122,14 +127,7 @@ impl<N: NodePort> Lease for LeaseService<N> {
     }
 }
 
-async fn keep_alive<N: NodePort>(
-    node: &N,
-    id: i64,
-    asks_for_leader: bool,
-) -> Result<LeaseKeepAliveResponse, Status> {
-    if asks_for_leader {
-        header::has_leader(node)?;
-    }
+async fn keep_alive<N: NodePort>(node: &N, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
     // From before the renewal: a lease that is gone at a revision was never kept alive after it.
     let now = node.header();
     // Zero, in etcd's words, is the life of a lease that is not there.
@@ -137,21 +135,42 @@ async fn keep_alive<N: NodePort>(
     Ok(LeaseKeepAliveResponse { header: Some(header::at(now, now.revision)), id, ttl })
 }
 
-/// The answers in their order, up to the first that is an error. Nothing but a stop ends the stream
-/// of a client that goes on.
-fn until_error_or_stop(
+/// The answers in their order, up to the first that is an error, or until the stream must end.
+fn until(
+    end: impl Future<Output = NodeError> + Send + 'static,
     answers: impl Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send + 'static,
-    mut stopping: Stopping,
 ) -> KeptAlive {
-    let stop = Box::pin(async move { stopping.wait().await });
-    Box::pin(stream::try_unfold((Box::pin(answers), stop), async |(mut answers, mut stop)| {
+    let state = (Box::pin(end), Box::pin(answers));
+    Box::pin(stream::try_unfold(state, async |(mut end, mut answers)| {
         tokio::select! {
             biased;
-            () = &mut stop => Err(NodeError::Stopped.into()),
+            why = &mut end => Err(why.into()),
             answer = answers.next() => match answer {
-                Some(answer) => Ok(Some((answer?, (answers, stop)))),
+                Some(answer) => Ok(Some((answer?, (end, answers)))),
                 None => Ok(None),
             },
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_on_which_nothing_is_asked_ends_when_it_must_and_says_why() {
+        let mut idle = until(async { NodeError::NoLeader }, stream::pending());
+        let end = idle.next().await.unwrap().unwrap_err();
+        assert_eq!(end.message(), "etcdserver: no leader");
+        assert!(idle.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_its_client_ends_ends_without_an_error() {
+        let answer = |id| Ok(LeaseKeepAliveResponse { header: None, id, ttl: 5 });
+        let answers = stream::iter([answer(7), answer(8)]);
+        let ids: Vec<i64> =
+            until(std::future::pending(), answers).map(|answer| answer.unwrap().id).collect().await;
+        assert_eq!(ids, [7, 8]);
+    }
 }

@@ -92,12 +92,18 @@ impl Client {
         Ok(LeaseKeeper { id, state, task })
     }
 
+    /// Renews a lease once, and leaves the stream open for more.
+    pub(crate) async fn renewal_stream(&self, id: i64) -> Result<RenewalStream, ClientError> {
+        let limit = Instant::now() + self.timeouts().command;
+        Ok(self.first_renewal(id, limit).await?.0)
+    }
+
     /// Asks each endpoint once, by `limit`.
     async fn first_renewal(
         &self,
         id: i64,
         limit: Instant,
-    ) -> Result<(KeepAliveStream, LeaseKeepAliveResponse), ClientError> {
+    ) -> Result<(RenewalStream, LeaseKeepAliveResponse), ClientError> {
         let mut unreachable = Vec::new();
         let mut answered = None;
         for link in self.links_from(self.preferred()) {
@@ -118,7 +124,7 @@ impl Client {
         link: &Link,
         id: i64,
         limit: Instant,
-    ) -> Result<(KeepAliveStream, LeaseKeepAliveResponse), ClientError> {
+    ) -> Result<(RenewalStream, LeaseKeepAliveResponse), ClientError> {
         let channel = link.connect(self.timeouts().dial).await;
         let channel = channel.map_err(|error| ClientError::Unreachable(vec![error]))?;
         let endpoint = link.endpoint.to_string();
@@ -131,7 +137,7 @@ impl Client {
             Ok(Err(status)) => return Err(ClientError::of_status(&endpoint, Kind::Read, &status)),
             Err(_) => return Err(self.too_late(endpoint)),
         };
-        let mut stream = KeepAliveStream { endpoint, asks, answers };
+        let mut stream = RenewalStream { endpoint, asks, answers };
         let answer = stream.answer(self, limit).await?;
         Ok((stream, answer))
     }
@@ -143,14 +149,23 @@ impl Client {
 
 /// Renewals at one member: each request gets one answer.
 #[derive(Debug)]
-struct KeepAliveStream {
+pub(crate) struct RenewalStream {
     endpoint: String,
     asks: mpsc::Sender<LeaseKeepAliveRequest>,
     answers: Streaming<LeaseKeepAliveResponse>,
 }
 
-impl KeepAliveStream {
-    async fn renew(
+impl RenewalStream {
+    /// Renews a lease, within the client's time for a command.
+    pub(crate) async fn renew(&mut self, client: &Client, id: i64) -> Result<(), ClientError> {
+        let limit = Instant::now() + client.timeouts().command;
+        match self.renew_by(client, id, limit).await? {
+            answer if answer.ttl <= 0 => Err(not_found()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn renew_by(
         &mut self,
         client: &Client,
         id: i64,
@@ -269,7 +284,7 @@ struct Renewal {
 }
 
 impl Renewal {
-    async fn run(mut self, stream: KeepAliveStream) {
+    async fn run(mut self, stream: RenewalStream) {
         let mut stream = Some(stream);
         let mut at = self.client.preferred();
         let end = loop {
@@ -290,7 +305,7 @@ impl Renewal {
     /// may have ended.
     async fn renew(
         &mut self,
-        stream: &mut Option<KeepAliveStream>,
+        stream: &mut Option<RenewalStream>,
         at: &mut usize,
         ttl: Duration,
     ) -> Result<(), LeaseEnd> {
@@ -302,7 +317,7 @@ impl Renewal {
             let sent = Instant::now();
             let limit = (sent + patience).min(until);
             let answer = match stream {
-                Some(stream) => stream.renew(&self.client, id, limit).await,
+                Some(stream) => stream.renew_by(&self.client, id, limit).await,
                 None => match self.renew_at(*at, limit).await {
                     Ok((opened, answer)) => {
                         *stream = Some(opened);
@@ -338,7 +353,7 @@ impl Renewal {
         &self,
         at: usize,
         limit: Instant,
-    ) -> Result<(KeepAliveStream, LeaseKeepAliveResponse), ClientError> {
+    ) -> Result<(RenewalStream, LeaseKeepAliveResponse), ClientError> {
         let links = self.client.links();
         let link = &links[at % links.len()];
         match timeout_at(limit, self.client.renew_on(link, self.id, limit)).await {

@@ -47,7 +47,7 @@ mod requests;
 pub(crate) mod scripted;
 #[cfg(test)]
 mod tests;
-pub(crate) mod watch;
+mod watch;
 
 use std::{
     io,
@@ -67,8 +67,10 @@ use tonic::{Request, Response, Status, metadata::MetadataValue, transport::Chann
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{ClientError, Kind, Unreachable};
 pub use keys::Keys;
+pub(crate) use lease::RenewalStream;
 pub use lease::{LeaseEnd, LeaseKeeper};
 pub use requests::{Compare, Compared, Delete, Get, Operation, Put, Txn};
+pub(crate) use watch::WatchStream;
 pub use watch::{EventBatch, Notice, Watch, WatchError, Watcher};
 
 use crate::proto::{

@@ -5,9 +5,9 @@ use std::{ffi::OsString, time::Duration};
 use clap::{ArgAction, Args, Command, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
 use super::{
-    compaction::CompactionArgs, completion::CompletionArgs, del::DelArgs, endpoint::EndpointArgs,
-    get::GetArgs, gotext, lease::LeaseArgs, member::MemberArgs, put::PutArgs, txn::TxnArgs,
-    watch::WatchArgs,
+    bench::BenchArgs, compaction::CompactionArgs, completion::CompletionArgs, del::DelArgs,
+    endpoint::EndpointArgs, get::GetArgs, gotext, lease::LeaseArgs, man::ManArgs,
+    member::MemberArgs, put::PutArgs, top::TopArgs, txn::TxnArgs, watch::WatchArgs,
 };
 
 /// Reads and writes a store that speaks the etcd v3 API.
@@ -69,12 +69,15 @@ pub(crate) enum Verb {
     Compaction(CompactionArgs),
     Watch(WatchArgs),
     Lease(LeaseArgs),
+    Bench(BenchArgs),
+    Top(TopArgs),
     Member(MemberArgs),
     Endpoint(EndpointArgs),
     /// Prints the version of kvctl, and of the API it speaks.
     #[command(after_help = "Example:\n  kvctl version")]
     Version,
     Completion(CompletionArgs),
+    Man(ManArgs),
 }
 
 /// Reads the command line, the program's name first.

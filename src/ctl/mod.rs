@@ -7,6 +7,7 @@
 //! keep-alive`) have many answers, and print each on their [`Screen`].
 //! Nothing is sent before all arguments and the output format are known to be good.
 
+mod bench;
 mod cli;
 mod compaction;
 mod completion;
@@ -17,6 +18,7 @@ mod get;
 mod gotext;
 mod keys;
 mod lease;
+mod man;
 mod member;
 mod print;
 mod put;
@@ -24,6 +26,7 @@ mod request;
 mod screen;
 #[cfg(test)]
 mod tests;
+mod top;
 mod txn;
 mod txn_grammar;
 mod watch;
@@ -37,6 +40,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 pub use self::error::CtlError;
 use self::{
+    bench::BenchArgs,
     cli::{Cli, Format, Global, Verb},
     error::exit,
     get::GetArgs,
@@ -45,6 +49,7 @@ use self::{
     print::Style,
     request::{Connection, Request},
     screen::{Screen, interrupted},
+    top::TopArgs,
     watch::Feed,
 };
 use crate::client::Timeouts;
@@ -103,10 +108,18 @@ fn execute(cli: Cli, around: &mut Surroundings<'_>) -> Result<u8, CtlError> {
         return Ok(exit::OK);
     }
     let connection = connection(&cli.global, around.env)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = match &prepared {
+        // Load is made by all processors.
+        Prepared::Bench(_) => tokio::runtime::Builder::new_multi_thread().enable_all().build()?,
+        _ => tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+    };
+    let interactive = around.interactive;
     let stdin = std::mem::replace(&mut around.stdin, Box::new(io::empty()));
     let mut screen = Screen { stdout: around.stdout, stderr: around.stderr, format, style };
     runtime.block_on(async {
+        if let Prepared::Bench(args) = prepared {
+            return args.run(&connection, interactive, &mut screen).await;
+        }
         tokio::select! {
             code = perform(prepared, &connection, stdin, &mut screen) => code,
             () = interrupted() => Ok(exit::BY_CTRL_C),
@@ -122,7 +135,7 @@ async fn perform(
     screen: &mut Screen<'_>,
 ) -> Result<u8, CtlError> {
     match prepared {
-        Prepared::Say(_) => Ok(exit::OK),
+        Prepared::Say(_) | Prepared::Bench(_) => Ok(exit::OK),
         Prepared::Ask(request) => {
             let outcome = request.call(connection).await?;
             screen.print(&outcome.answer)?;
@@ -132,6 +145,7 @@ async fn perform(
             Ok(if outcome.complaints.is_empty() { exit::OK } else { exit::ERROR })
         }
         Prepared::Lease(request) => lease::run(request, &connection.client(), screen).await,
+        Prepared::Top(args, columns) => args.run(connection, columns, screen).await,
         Prepared::Watch(feed) => {
             match watch::follow(feed, stdin, &connection.client(), screen).await? {}
         }
@@ -144,6 +158,10 @@ enum Prepared {
     Ask(Request),
     Lease(LeaseRequest),
     Watch(Feed),
+    /// With the width of the terminal, if it is known.
+    Top(TopArgs, Option<u16>),
+    /// Has a way of its own with Ctrl-C.
+    Bench(BenchArgs),
 }
 
 fn prepare(
@@ -151,13 +169,9 @@ fn prepare(
     format: Format,
     around: &mut Surroundings<'_>,
 ) -> Result<Prepared, CtlError> {
-    if !matches!(
+    if matches!(
         verb,
-        Verb::Compaction(_)
-            | Verb::Member(_)
-            | Verb::Endpoint(_)
-            | Verb::Version
-            | Verb::Completion(_)
+        Verb::Get(_) | Verb::Put(_) | Verb::Del(_) | Verb::Txn(_) | Verb::Watch(_) | Verb::Lease(_)
     ) {
         print::refuse_table(format)?;
     }
@@ -176,6 +190,15 @@ fn prepare(
         }
         Verb::Txn(args) => Request::Txn(args.request(&mut around.stdin, around.stdout)?),
         Verb::Lease(args) => return Ok(Prepared::Lease(args.request()?)),
+        Verb::Bench(args) => {
+            args.check()?;
+            return Ok(Prepared::Bench(args));
+        }
+        Verb::Top(args) => {
+            args.check()?;
+            let columns = (around.env)("COLUMNS").and_then(|columns| columns.parse().ok());
+            return Ok(Prepared::Top(args, columns));
+        }
         Verb::Watch(args) => return Ok(Prepared::Watch(args.feed(around.env)?)),
         Verb::Compaction(args) => Request::Compaction(args.request()),
         Verb::Member(args) => match args.verb {
@@ -184,6 +207,7 @@ fn prepare(
         Verb::Endpoint(args) => Request::Endpoint(args),
         Verb::Version => return Ok(Prepared::Say(version().into_bytes())),
         Verb::Completion(args) => return Ok(Prepared::Say(args.script())),
+        Verb::Man(args) => return Ok(Prepared::Say(args.pages()?)),
     }))
 }
 

@@ -195,12 +195,9 @@ pub(super) async fn run(
     service.run(Running { raft: member.raft.clone(), node: member.node.clone() });
     member.begin(&formed, &formation, lanes).await?;
     serve_clients(&mut outer, listeners.client, &member, health.calls(), &config)?;
-    health.run(Sources {
-        node: member.node.clone(),
-        storage: member.storage.metrics(),
-        peers,
-        watches: member.watches.clone(),
-    });
+    let storage = member.storage.metrics();
+    let (node, watches) = (member.node.clone(), member.watches.clone());
+    health.run(Sources { node, storage, peers, watches });
     let stop_tasks = Stop::default();
     let tasks = [
         tokio::spawn(describe(member.node.clone(), attributes(&config, me), stop_tasks.stopping())),
@@ -360,7 +357,8 @@ impl Member {
             retention: config.retention,
         };
         let lessor = Arc::new(Lessor::default());
-        let feed = Arc::new(Feed::default());
+        let limits = watch::Limits::default();
+        let feed = Feed::new(&limits);
         let (raft, raft_tasks) = Raft::start(
             options,
             client.clone(),
@@ -373,6 +371,7 @@ impl Member {
         .await?;
         let options = watch::Options {
             fragment_bytes: api::message_bytes_max(config.max_request_bytes),
+            limits,
             lanes,
         };
         let (watches, watch_lanes) =

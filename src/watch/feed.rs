@@ -3,8 +3,8 @@
 //! It runs on the apply lane, so it only keeps references to the new records until the watch lane
 //! takes them; while nobody watches not even that.
 //!
-//! Bounded by [`FEED_BYTES_MAX`]: what the lane did not take by then is dropped, and those who wait for it
-//! read it from the history.
+//! Bounded ([`Limits::feed_bytes`]): what the lane did not take by then is dropped, and those who wait
+//! for it read it from the history.
 
 use std::{
     collections::VecDeque,
@@ -13,18 +13,16 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::hub::Command;
+use super::{hub::Command, limits::Limits};
 use crate::{
     state::{EventSink, Published, Record},
     types::Revision,
 };
 
-/// Keys and values that wait for the watch lane, at most. Mostly they are in memory anyway.
-const FEED_BYTES_MAX: usize = 16 << 20;
-
 /// Where the state machine tells what changes, and the watch lane hears of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Feed {
+    bytes_max: usize,
     ring: Mutex<Ring>,
     /// Weak: the lane ends when its owner lets go.
     lane: OnceLock<mpsc::WeakUnboundedSender<Command>>,
@@ -59,6 +57,11 @@ pub(super) enum News {
 }
 
 impl Feed {
+    pub fn new(limits: &Limits) -> Arc<Feed> {
+        let bytes_max = limits.feed_bytes;
+        Arc::new(Feed { bytes_max, ring: Mutex::default(), lane: OnceLock::new() })
+    }
+
     pub(super) fn connect(&self, lane: mpsc::WeakUnboundedSender<Command>) {
         assert!(self.lane.set(lane).is_ok(), "a feed has one lane");
     }
@@ -121,7 +124,7 @@ impl EventSink for Feed {
         ring.bytes += bytes;
         let (revision, records) = (changes.revision, changes.records.to_vec());
         ring.chunks.push_back(Chunk { revision, records, bytes });
-        if ring.bytes > FEED_BYTES_MAX {
+        if ring.bytes > self.bytes_max {
             ring.drop_all(revision);
         }
         self.tell(&mut ring);

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::mpsc;
 
 use super::{
+    Options,
     events::{Encoder, Events, Wants},
     hub::Command,
     topics::{Keys, Topics, by_topic},
@@ -13,9 +14,6 @@ use crate::{
     state::{ReadError, Record, StorageError, View},
     types::Revision,
 };
-
-/// Keys and values that are read at once, about: as much as the queue of a stream holds.
-const READ_BYTES: usize = 1 << 20;
 
 /// Watches that need the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,17 +43,17 @@ pub(super) struct Found {
 #[derive(Debug)]
 pub(super) struct Reader {
     view: View,
-    message_bytes_max: usize,
+    options: Options,
     answers: mpsc::WeakUnboundedSender<Command>,
 }
 
 impl Reader {
     pub(super) fn new(
         view: View,
-        message_bytes_max: usize,
+        options: Options,
         answers: mpsc::WeakUnboundedSender<Command>,
     ) -> Reader {
-        Reader { view, message_bytes_max, answers }
+        Reader { view, options, answers }
     }
 
     pub(super) fn handle(&mut self, jobs: &mut Vec<Job>) {
@@ -69,9 +67,9 @@ impl Reader {
     }
 
     fn read(&self, job: &Job) -> Result<Found, ReadError> {
-        let past = self.view.past(job.from, READ_BYTES)?;
+        let past = self.view.past(job.from, self.options.limits.read_bytes)?;
         let previous = |key: &[u8], revision| past.previous(key, revision);
-        let encoder = Encoder::new(&past.records, &previous, self.message_bytes_max);
+        let encoder = Encoder::new(&past.records, &previous, self.options.fragment_bytes);
         let events = find(&past.records, &job.interests, encoder)?;
         Ok(Found { next: past.next, events })
     }

@@ -10,6 +10,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::mpsc;
 
 use super::{
+    Options,
     counters::Counters,
     events::{Encoder, Events},
     feed::{Feed, News},
@@ -28,13 +29,8 @@ use crate::{
     types::{KeyRange, Revision},
 };
 
-/// Keys and values that are passed on at once, about: what a watch gets in one message when the
-/// lane is behind.
-const PASS_BYTES: usize = 256 << 10;
 /// So many slow watches are brought forward together, at most.
 const READ_TOGETHER_MAX: usize = 4096;
-/// What all watches of this member may cost in memory; more are refused.
-const WATCHES_BYTES_MAX: usize = 512 << 20;
 
 /// What the lane is told.
 #[derive(Debug)]
@@ -63,7 +59,7 @@ struct Reading {
 /// The lane's state.
 #[derive(Debug)]
 pub(super) struct Hub {
-    message_bytes_max: usize,
+    options: Options,
     feed: Arc<Feed>,
     view: View,
     history: mpsc::UnboundedSender<Job>,
@@ -84,7 +80,7 @@ pub(super) struct Hub {
 
 impl Hub {
     pub(super) fn new(
-        message_bytes_max: usize,
+        options: Options,
         feed: Arc<Feed>,
         view: View,
         history: mpsc::UnboundedSender<Job>,
@@ -93,14 +89,14 @@ impl Hub {
     ) -> Hub {
         let position = view.revision();
         Hub {
-            message_bytes_max,
+            options,
             feed,
             view,
             history,
             counters,
             fault,
             position,
-            recent: Recent::default(),
+            recent: Recent::new(options.limits.recent_bytes),
             registry: Registry::default(),
             streams: Streams::default(),
             asked: BTreeSet::new(),
@@ -144,7 +140,7 @@ impl Hub {
 
     /// Passes on what was published.
     fn catch_up(&mut self) -> Result<(), StorageError> {
-        while let Some(news) = self.feed.take(PASS_BYTES) {
+        while let Some(news) = self.feed.take(self.options.limits.pass_bytes) {
             match news {
                 News::Records(records, revision) => {
                     // The first ones may be older than the first watch.
@@ -160,7 +156,7 @@ impl Hub {
     fn pass_on(&mut self, records: &[Arc<Record>], revision: Revision) -> Result<(), StorageError> {
         let Hub { registry, streams, view, .. } = self;
         let previous = |key: &[u8], revision| view.previous(key, revision);
-        let mut encoder = Encoder::new(records, &previous, self.message_bytes_max);
+        let mut encoder = Encoder::new(records, &previous, self.options.fragment_bytes);
         let (mut told, mut full) = (Vec::new(), Vec::new());
         for (topic, which) in by_topic(&registry.index().matching(records)) {
             // Most watches of a topic want the same.
@@ -193,14 +189,17 @@ impl Hub {
 
     /// What was published up to `revision` must be read from the history.
     fn lose(&mut self, revision: Revision) {
+        if revision <= self.position {
+            return;
+        }
         for at in self.registry.synced() {
             let next = self.registry.get(at).map_or(self.position, |watcher| watcher.next);
             if next <= revision {
                 self.registry.place(at, State::Slow, next.max(self.position.next()));
             }
         }
-        self.position = self.position.max(revision);
-        self.recent.clear(self.position.next());
+        self.position = revision;
+        self.recent.clear(revision.next());
     }
 
     fn create(&mut self, id: StreamId, watch: NewWatch) {
@@ -226,7 +225,7 @@ impl Hub {
         if matches!(&watch.keys, KeyRange::Span { start, end } if start >= end) {
             return Err(Refusal::EmptyRange);
         }
-        if self.registry.bytes() >= WATCHES_BYTES_MAX {
+        if self.registry.bytes() >= self.options.limits.watches_bytes {
             return Err(Refusal::TooMany);
         }
         let stream = &mut self.streams[stream];
@@ -366,13 +365,14 @@ impl Hub {
             let slow = self.registry.slow();
             let next = if self.furthest_is_next { slow.first() } else { slow.last() };
             let Some((from, _)) = next.copied() else { return Ok(()) };
+            assert!(from <= self.position, "a watch at {from} is not slow at {}", self.position);
             self.furthest_is_next = !self.furthest_is_next;
             let (interests, watchers) = self.interests_from(from);
             let reading = Reading { interests: interests.into(), watchers };
             match self.recent.since(from) {
                 Some(records) => {
                     let previous = |key: &[u8], revision| self.view.previous(key, revision);
-                    let encoder = Encoder::new(&records, &previous, self.message_bytes_max);
+                    let encoder = Encoder::new(&records, &previous, self.options.fragment_bytes);
                     let events = find(&records, &reading.interests, encoder)?;
                     self.found(&reading, Found { next: self.position.next(), events });
                 }

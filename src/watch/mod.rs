@@ -18,14 +18,14 @@
 //! - a revision in the header of events or of progress is one that it has heard all of;
 //! - when it is told that it was created, everything after that message's revision will be told.
 //!
-//! Bounded: what the state has published and the lane did not take (`feed`), what each stream and all of
-//! them have not sent (`outbox`), the memory of watches (`hub`), what is read of the history at once.
+//! Everything is bounded: see [`Limits`].
 
 mod counters;
 mod events;
 mod feed;
 mod history;
 mod hub;
+mod limits;
 mod outbox;
 mod ranges;
 mod recent;
@@ -34,6 +34,8 @@ mod response;
 mod slab;
 mod stream;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 use std::{
@@ -49,6 +51,7 @@ use tokio::sync::mpsc;
 pub use counters::{Counter, Counters};
 pub use events::Wants;
 pub use feed::Feed;
+pub use limits::Limits;
 pub use response::{Kind, Refusal, Response};
 pub use stream::{NewWatch, WatchStream};
 
@@ -67,6 +70,7 @@ use crate::{
 pub struct Options {
     /// A watch that allows it gets larger revisions in fragments of this size.
     pub fragment_bytes: usize,
+    pub limits: Limits,
     pub lanes: Lanes,
 }
 
@@ -74,6 +78,7 @@ pub struct Options {
 #[derive(Debug, Clone)]
 pub struct Watches {
     lane: mpsc::WeakUnboundedSender<Command>,
+    limits: Limits,
     counters: Arc<Counters>,
     opened: Arc<AtomicU64>,
 }
@@ -98,21 +103,20 @@ impl Watches {
         let lane = inbox.downgrade();
         feed.connect(lane.clone());
         let (jobs, todo) = mpsc::unbounded_channel();
-        let mut reader = history::Reader::new(view.clone(), options.fragment_bytes, lane.clone());
+        let mut reader = history::Reader::new(view.clone(), options, lane.clone());
         let history =
             options.lanes.start("watch-history", todo, move |jobs| reader.handle(jobs))?;
         let counters = Arc::new(Counters::default());
-        let mut hub =
-            Hub::new(options.fragment_bytes, feed.clone(), view, jobs, counters.clone(), fault);
+        let mut hub = Hub::new(options, feed.clone(), view, jobs, counters.clone(), fault);
         let watch = options.lanes.start("watch", commands, move |commands| hub.handle(commands))?;
-        let watches = Watches { lane, counters, opened: Arc::default() };
+        let watches = Watches { lane, limits: options.limits, counters, opened: Arc::default() };
         Ok((watches, WatchLanes { watch, history, inbox }))
     }
 
     /// Opens a stream for the client at `peer`, which is named where a watch is cut off.
     pub fn open(&self, peer: String) -> WatchStream {
         let id = StreamId(self.opened.fetch_add(1, Ordering::Relaxed));
-        let outbox = Arc::new(Outbox::new(self.counters.clone()));
+        let outbox = Arc::new(Outbox::new(self.limits, self.counters.clone()));
         let told = self
             .lane
             .upgrade()

@@ -1,6 +1,6 @@
 //! What waits to be sent on one stream: the lane puts it in, the stream's task takes it out.
 //!
-//! Events are bounded by bytes ([`Outbox::room`]). Answers to requests are taken in always, but a
+//! Events are bounded by bytes ([`Limits::stream_bytes`]). Answers to requests are taken in always, but a
 //! stream hands on no further request while [`UNSENT_ANSWERS_MAX`] are outstanding; what else may come in is
 //! one last message for each watch.
 
@@ -13,17 +13,11 @@ use std::{
 use super::{
     counters::Counters,
     events::Events,
+    limits::Limits,
     response::{Kind, Response},
 };
 use crate::types::Revision;
 
-/// Bytes of events that wait on one stream, at most; of an empty one, one delivery more.
-const STREAM_BYTES_MAX: usize = 1 << 20;
-/// The same of all streams together. What streams share is counted for each of them.
-const ALL_BYTES_MAX: usize = 64 << 20;
-/// A stream may fill this part of what all others leave free. So those that do not read share the
-/// room, each has less the more of them there are, and some is left for those that do.
-const SHARE: usize = 8;
 /// Requests of a stream that are not handled yet, or whose answers are not sent.
 const UNSENT_ANSWERS_MAX: usize = 128;
 /// What a delivery costs beside its events, and with each watcher.
@@ -101,6 +95,7 @@ enum Item {
 #[derive(Debug)]
 pub(super) struct Outbox {
     queue: Mutex<Queue>,
+    limits: Limits,
     counters: Arc<Counters>,
 }
 
@@ -127,15 +122,15 @@ pub(super) struct Taken {
 }
 
 impl Outbox {
-    pub(super) fn new(counters: Arc<Counters>) -> Outbox {
-        Outbox { queue: Mutex::default(), counters }
+    pub(super) fn new(limits: Limits, counters: Arc<Counters>) -> Outbox {
+        Outbox { queue: Mutex::default(), limits, counters }
     }
 
     /// Bytes of events that wait, and how many may. Whatever they are, an empty queue has room for
     /// one delivery: else a large one would never be sent.
     pub(super) fn room(&self) -> (usize, usize) {
-        let free = ALL_BYTES_MAX.saturating_sub(self.counters.queued_bytes.get() as usize);
-        (self.queue().bytes, STREAM_BYTES_MAX.min(free / SHARE))
+        let all = self.counters.queued_bytes.get() as usize;
+        (self.queue().bytes, self.limits.stream_share(all))
     }
 
     pub(super) fn deliver(&self, deliveries: impl Iterator<Item = Delivery>) {

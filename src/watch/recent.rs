@@ -5,28 +5,30 @@ use std::{collections::VecDeque, sync::Arc};
 
 use crate::{state::Record, types::Revision};
 
-/// Keys and values that are kept, about. Most are in memory anyway.
-const RECENT_BYTES_MAX: usize = 1 << 20;
-
 /// All records of the revisions from `from` on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Recent {
     records: VecDeque<Arc<Record>>,
     bytes: usize,
+    bytes_max: usize,
     from: Revision,
 }
 
 impl Recent {
+    pub(super) fn new(bytes_max: usize) -> Recent {
+        Recent { records: VecDeque::new(), bytes: 0, bytes_max, from: Revision::ZERO }
+    }
+
     /// Begins anew at this revision.
     pub(super) fn clear(&mut self, from: Revision) {
-        *self = Recent { from, ..Recent::default() };
+        *self = Recent { from, ..Recent::new(self.bytes_max) };
     }
 
     /// Adds all of the next revisions.
     pub(super) fn push(&mut self, records: &[Arc<Record>]) {
         self.bytes += records.iter().map(|record| record.bytes()).sum::<usize>();
         self.records.extend(records.iter().cloned());
-        while self.bytes > RECENT_BYTES_MAX
+        while self.bytes > self.bytes_max
             && let Some(oldest) = self.records.pop_front()
         {
             self.bytes -= oldest.bytes();

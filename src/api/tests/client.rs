@@ -25,7 +25,7 @@ use crate::{
     state::{Machine, MemoryStorage},
     stop::Stop,
     types::{AlarmKind, CommandError, KeyValue, LeaseId, MemberId, Revision},
-    watch::{self, WatchLanes, Watches},
+    watch::{self, Feed, WatchLanes, Watches},
 };
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -353,8 +353,10 @@ impl Client {
 /// The watches of an empty store. Those of a store that changes have a test of their own.
 fn nothing_to_watch() -> (Watches, WatchLanes) {
     let machine = Machine::recover(Arc::new(MemoryStorage::default()), None, [], []).unwrap();
-    let options = watch::Options { fragment_bytes: 1 << 20, lanes: Lanes::Tasks };
-    Watches::start(options, &Arc::default(), machine.view(), Fault::default()).unwrap()
+    let limits = watch::Limits::default();
+    let options = watch::Options { fragment_bytes: 1 << 20, limits, lanes: Lanes::Tasks };
+    let (feed, view) = (Feed::new(&limits), machine.view());
+    Watches::start(options, &feed, view, Fault::default()).unwrap()
 }
 
 impl goldenscript::Runner for Client {

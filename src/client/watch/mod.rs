@@ -7,7 +7,7 @@
 mod assembly;
 mod follow;
 mod request;
-pub(crate) mod stream;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +24,7 @@ use tokio::{
 
 use self::follow::{Follower, Told};
 pub use self::request::Watch;
+pub(crate) use self::stream::WatchStream;
 use super::{Client, ClientError};
 use crate::proto::{
     etcdserverpb::{ResponseHeader, WatchResponse},

@@ -66,6 +66,12 @@ impl Watch {
     }
 }
 
+impl From<Watch> for WatchRequest {
+    fn from(watch: Watch) -> WatchRequest {
+        watch.create()
+    }
+}
+
 impl<K: Into<Keys>> From<K> for Watch {
     fn from(keys: K) -> Watch {
         Watch::new(keys)

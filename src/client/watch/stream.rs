@@ -1,8 +1,10 @@
 //! One stream of watches to one member.
 
+use std::time::Duration;
+
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use crate::{
     client::{ANSWER_BYTES_MAX, Client, ClientError, Kind, Link, needs_leader},
@@ -22,6 +24,8 @@ pub(crate) struct WatchStream {
     pub(crate) endpoint: String,
     asks: mpsc::Sender<WatchRequest>,
     answers: Streaming<WatchResponse>,
+    /// For an answer that is due.
+    limit: Duration,
 }
 
 impl Client {
@@ -40,13 +44,29 @@ impl Client {
         let mut service = WatchClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
         let request = needs_leader(ReceiverStream::new(requests));
         match timeout(self.timeouts().command, service.watch(request)).await {
-            Ok(Ok(answer)) => Ok(WatchStream { endpoint, asks, answers: answer.into_inner() }),
+            Ok(Ok(answer)) => {
+                let (answers, limit) = (answer.into_inner(), self.timeouts().command);
+                Ok(WatchStream { endpoint, asks, answers, limit })
+            }
             Ok(Err(status)) => Err(ClientError::of_status(&endpoint, Kind::Read, &status)),
             Err(_) => {
                 let timeout = self.timeouts().command;
                 Err(ClientError::TimedOut { endpoint, timeout, kind: Kind::Read })
             }
         }
+    }
+}
+
+impl Client {
+    /// Opens a stream that others than this watch may be added to. It is not resumed.
+    pub(crate) async fn open_watch_stream(
+        &self,
+        first: WatchRequest,
+    ) -> Result<WatchStream, ClientError> {
+        let links = self.links();
+        let mut stream = self.watch_stream(&links[self.preferred() % links.len()], first).await?;
+        stream.until_created().await?;
+        Ok(stream)
     }
 }
 
@@ -57,6 +77,33 @@ impl WatchStream {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(self.broken(&Status::unavailable("the member ended the stream"))),
             Err(status) => Err(self.broken(&status)),
+        }
+    }
+
+    /// Makes another watch on the stream, and waits until the member has taken it. What other
+    /// watches of the stream tell meanwhile is lost.
+    pub(crate) async fn add(&mut self, request: WatchRequest) -> Result<(), ClientError> {
+        // A stream that has ended says so when it is asked for its answer.
+        let _ = self.asks.send(request).await;
+        self.until_created().await
+    }
+
+    async fn until_created(&mut self) -> Result<(), ClientError> {
+        loop {
+            let answer = match timeout(self.limit, self.answer()).await {
+                Ok(answer) => answer?,
+                Err(_) => {
+                    let (endpoint, timeout) = (self.endpoint.clone(), self.limit);
+                    return Err(ClientError::TimedOut { endpoint, timeout, kind: Kind::Read });
+                }
+            };
+            if answer.canceled {
+                let message = answer.cancel_reason;
+                return Err(ClientError::Refused { code: Code::FailedPrecondition, message });
+            }
+            if answer.created {
+                return Ok(());
+            }
         }
     }
 

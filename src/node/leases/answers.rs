@@ -53,11 +53,7 @@ impl LeaderSide {
             .lessor
             .remaining(&ids(&queries.remaining), Instant::now())
             .ok_or(ReadError::NoQuorum)?;
-        let renewed = self.renew(&ids(&queries.renew)).await?;
-        // That he led so long ago proves nothing: this process was stopped, or the disk was.
-        if asked.elapsed() > self.raft.timing().election_timeout {
-            return Err(ReadError::NoQuorum);
-        }
+        let renewed = self.renew(&ids(&queries.renew), asked).await?;
         let remaining = remaining.into_iter().map(|left| left.unwrap_or(-1)).collect();
         Ok(peer::LeaseAnswers { index, renewed, remaining })
     }
@@ -68,7 +64,8 @@ impl LeaderSide {
         rx.await.unwrap_or(Err(ReadError::Stopped))
     }
 
-    async fn renew(&self, leases: &[LeaseId]) -> Result<Vec<i64>, ReadError> {
+    /// `asked` is from before this member proved that it leads.
+    async fn renew(&self, leases: &[LeaseId], asked: Instant) -> Result<Vec<i64>, ReadError> {
         // It has begun to lead, and does not know the leases yet.
         let (term, mut renewals) =
             self.lessor.renew(leases, Instant::now()).ok_or(ReadError::NoQuorum)?;
@@ -88,9 +85,13 @@ impl LeaderSide {
                 }
             }
         }
+        // Whoever leads by now gave each lease a whole TTL after that proof. If it is over (this
+        // process stood still), the lease may be.
+        let proved = asked.elapsed();
+        let still_mine = |ttl: i64| proved.as_secs() < ttl.unsigned_abs();
         let answer = |renewal| match renewal {
-            Renewal::Done(ttl) | Renewal::Void(ttl) => ttl,
-            Renewal::Ending => -1,
+            Renewal::Done(ttl) | Renewal::Void(ttl) if still_mine(ttl) => ttl,
+            Renewal::Done(_) | Renewal::Void(_) | Renewal::Ending => -1,
             Renewal::Unknown => 0,
         };
         Ok(renewals.into_iter().map(answer).collect())

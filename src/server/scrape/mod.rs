@@ -6,8 +6,8 @@
 //! server    etcd_server_*: leadership, proposals, reads, health
 //! disk      etcd_disk_*, etcd_snap_*: the log and the storage
 //! mvcc      etcd_mvcc_*, etcd_debugging_mvcc_*: keys and revisions
+//! streams   watches and leases
 //! network   etcd_network_peer_*, etcd_network_snapshot_*: the other members
-//! watches   watches and leases
 //! own       ordinal_*
 //! process   process_*: what the kernel says of the process
 //! ```
@@ -21,7 +21,7 @@ mod network;
 mod own;
 mod process;
 mod server;
-mod watches;
+mod streams;
 
 use std::{sync::Arc, time::Duration};
 
@@ -97,8 +97,8 @@ pub(super) fn render(
     if let Some(now) = &now {
         disk::show(&mut text, now);
         mvcc::show(&mut text, now);
+        streams::show(&mut text, now);
         network::show(&mut text, now);
-        watches::show(&mut text, now);
     }
     counts.calls.show(&mut text);
     own::show(&mut text, now.as_ref(), counts);

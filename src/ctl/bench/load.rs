@@ -1,0 +1,229 @@
+//! Makes clients ask, for as long and as fast as it is told.
+
+use std::{
+    future::{Future, pending},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    select,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::{
+    progress::Progress,
+    tally::{self, Tally},
+};
+use crate::{client::ClientError, ctl::screen::interrupted};
+
+/// After an error a client waits so long: a cluster that is down is not asked in a tight loop.
+const AFTER_ERROR: Duration = Duration::from_millis(50);
+/// How often the progress is shown.
+const SHOW_EVERY: Duration = Duration::from_millis(250);
+
+/// How much, and how fast.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    pub(super) length: Length,
+    /// Requests a second; `None`: as fast as they are answered.
+    pub(super) rate: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Length {
+    Requests(u64),
+    Time(Duration),
+}
+
+/// How a run went.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Elapsed {
+    pub(super) time: Duration,
+    /// By Ctrl-C.
+    pub(super) interrupted: bool,
+}
+
+/// A client of a bench.
+pub(super) trait Worker: Send + 'static {
+    /// Makes the request with this number, and says what it was. `sent` is when it was due.
+    fn ask(
+        &mut self,
+        number: u64,
+        sent: Instant,
+    ) -> impl Future<Output = (&'static str, Result<(), ClientError>)> + Send;
+}
+
+/// What the clients of a run share.
+#[derive(Debug)]
+struct Queue {
+    pace: Pace,
+    started: Instant,
+    next: AtomicU64,
+    stopped: AtomicBool,
+}
+
+impl Queue {
+    /// The number of the next request, and when it is due at the soonest.
+    fn take(&self) -> Option<(u64, Option<Instant>)> {
+        if self.stopped.load(Ordering::Relaxed) {
+            return None;
+        }
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let due =
+            self.pace.rate.map(|rate| self.started + Duration::from_secs_f64(number as f64 / rate));
+        let over = match self.pace.length {
+            Length::Requests(total) => number >= total,
+            Length::Time(time) => due.unwrap_or_else(Instant::now) >= self.started + time,
+        };
+        (!over).then_some((number, due))
+    }
+}
+
+/// Runs all workers to the end, or until Ctrl-C. No request is left unanswered and uncounted.
+pub(super) async fn drive<W: Worker>(
+    pace: Pace,
+    workers: Vec<W>,
+    tally: &Tally,
+    progress: &Progress,
+) -> Elapsed {
+    let started = Instant::now();
+    let next = AtomicU64::new(0);
+    let queue = Arc::new(Queue { pace, started, next, stopped: AtomicBool::new(false) });
+    let mut tasks = JoinSet::new();
+    for worker in workers {
+        tasks.spawn(work(worker, queue.clone(), tally.clone()));
+    }
+    let show = async {
+        loop {
+            progress.show(pace.length, started.elapsed(), tally);
+            sleep(SHOW_EVERY).await;
+        }
+    };
+    let mut by_ctrl_c = false;
+    {
+        let all = async { while tasks.join_next().await.is_some() {} };
+        tokio::pin!(all, show);
+        loop {
+            let wait_for_ctrl_c =
+                async { if by_ctrl_c { pending().await } else { interrupted().await } };
+            select! {
+                () = &mut all => break,
+                () = wait_for_ctrl_c => {
+                    by_ctrl_c = true;
+                    queue.stopped.store(true, Ordering::Relaxed);
+                }
+                () = &mut show => {}
+            }
+        }
+    }
+    Elapsed { time: started.elapsed(), interrupted: by_ctrl_c }
+}
+
+async fn work<W: Worker>(mut worker: W, queue: Arc<Queue>, tally: Tally) {
+    while let Some((number, due)) = queue.take() {
+        if let Some(due) = due {
+            // Woken every so often: Ctrl-C ends a slow pace too.
+            while Instant::now() < due && !queue.stopped.load(Ordering::Relaxed) {
+                sleep_until(due.min(Instant::now() + SHOW_EVERY)).await;
+            }
+            if queue.stopped.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+        let sent = due.unwrap_or_else(Instant::now);
+        match worker.ask(number, sent).await {
+            (name, Ok(())) => tally.done(name, sent.elapsed()),
+            (name, Err(error)) => {
+                tally.failed(name, tally::kind(&error));
+                sleep(AFTER_ERROR).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    struct Counter {
+        fails: bool,
+    }
+
+    impl Worker for Counter {
+        async fn ask(
+            &mut self,
+            number: u64,
+            _: Instant,
+        ) -> (&'static str, Result<(), ClientError>) {
+            if self.fails && number % 2 == 0 {
+                let message = "etcdserver: too many requests".into();
+                return (
+                    "count",
+                    Err(ClientError::Refused { code: Code::ResourceExhausted, message }),
+                );
+            }
+            ("count", Ok(()))
+        }
+    }
+
+    async fn run(length: Length, rate: Option<f64>, fails: bool) -> (Tally, Elapsed) {
+        let tally = Tally::default();
+        let workers = (0..4).map(|_| Counter { fails }).collect();
+        let progress = Progress::new(false);
+        let elapsed = drive(Pace { length, rate }, workers, &tally, &progress).await;
+        (tally, elapsed)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_requests_are_made_as_it_is_told() {
+        let (tally, elapsed) = run(Length::Requests(100), None, false).await;
+        assert_eq!(tally.counts().rows[0].latency_us.len(), 100);
+        assert!(!elapsed.interrupted);
+        let (tally, _) = run(Length::Requests(10), None, true).await;
+        assert_eq!(
+            (tally.total(), tally.counts().errors["etcdserver: too many requests"]),
+            (10, 5)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_is_kept_and_a_time_is_over_in_time() {
+        let (tally, elapsed) = run(Length::Time(Duration::from_secs(10)), Some(7.0), false).await;
+        assert_eq!(tally.total(), 70);
+        assert!(elapsed.time >= Duration::from_secs(9) && elapsed.time < Duration::from_secs(11));
+    }
+
+    /// One client that stalls for a second at two requests a second.
+    struct Stalls;
+
+    impl Worker for Stalls {
+        async fn ask(
+            &mut self,
+            number: u64,
+            _: Instant,
+        ) -> (&'static str, Result<(), ClientError>) {
+            if number == 0 {
+                sleep(Duration::from_secs(2)).await;
+            }
+            ("stall", Ok(()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_had_to_wait_are_late() {
+        let tally = Tally::default();
+        let pace = Pace { length: Length::Requests(3), rate: Some(2.0) };
+        drive(pace, vec![Stalls], &tally, &Progress::new(false)).await;
+        let counts = tally.counts();
+        // Due after 0, 0.5 and 1 s, and done after 2 s each.
+        let at_least = |us| counts.rows[0].latency_us.count_between(us, u64::MAX);
+        assert_eq!((at_least(1_900_000), at_least(1_400_000), at_least(900_000)), (1, 2, 3));
+    }
+}
