@@ -11,6 +11,7 @@
 //! reads on once it is answered, must not wait for themselves.
 
 use std::{
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -24,6 +25,8 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::{Notify, Semaphore};
 
+use crate::api::ClientAddress;
+
 /// More than this is not answered before some of it is read. One answer may be larger.
 const UNREAD_BYTES_MAX: usize = 16 << 20;
 /// Requests of one connection that are worked on at once, of those whose answers may be large.
@@ -34,14 +37,22 @@ const SINGLE: [&str; 3] =
     ["/etcdserverpb.KV/Range", "/etcdserverpb.KV/Txn", "/etcdserverpb.KV/DeleteRange"];
 const STREAM: &str = "/etcdserverpb.KV/RangeStream";
 
+/// Bounded by themselves, and named by their client where one is cut off.
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
+
 /// What waits to be read on one connection. Clones are the same connection.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Answers {
+    client: SocketAddr,
     single: Arc<Unread>,
     streams: Arc<Unread>,
 }
 
 impl Answers {
+    pub(super) fn to(client: SocketAddr) -> Answers {
+        Answers { client, single: Arc::default(), streams: Arc::default() }
+    }
+
     fn of(&self, method: &str) -> Option<&Arc<Unread>> {
         match method {
             STREAM => Some(&self.streams),
@@ -52,8 +63,15 @@ impl Answers {
 }
 
 /// Around each call of the client API: bounds what the request's connection does not read.
-pub(super) async fn bound(request: Request, next: Next) -> Response {
+pub(super) async fn bound(mut request: Request, next: Next) -> Response {
     let answers = request.extensions().get::<Answers>();
+    if let Some(Answers { client, .. }) = answers
+        && request.uri().path() == WATCH
+    {
+        let client = ClientAddress(*client);
+        request.extensions_mut().insert(client);
+        return next.run(request).await;
+    }
     let Some(unread) = answers.and_then(|a| a.of(request.uri().path())).cloned() else {
         return next.run(request).await;
     };

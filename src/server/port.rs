@@ -54,7 +54,7 @@ impl Port {
         };
         loop {
             match self.listener.accept().await {
-                Ok((tcp, from)) => return (Connection::new(tcp, &self.cut, place), from),
+                Ok((tcp, from)) => return (Connection::new(tcp, from, &self.cut, place), from),
                 Err(e) => {
                     tracing::warn!(error = %e, "a connection was not accepted");
                     sleep(ACCEPT_PAUSE).await;
@@ -102,13 +102,18 @@ struct Greeting {
 }
 
 impl Connection {
-    fn new(tcp: TcpStream, cut: &Stopping, place: OwnedSemaphorePermit) -> Connection {
+    fn new(
+        tcp: TcpStream,
+        from: SocketAddr,
+        cut: &Stopping,
+        place: OwnedSemaphorePermit,
+    ) -> Connection {
         // Small messages must not wait for company. Refused by a connection that is gone already.
         let _ = tcp.set_nodelay(true);
         let mut cut = cut.clone();
         Connection {
             tcp,
-            answers: Answers::default(),
+            answers: Answers::to(from),
             cut: Box::pin(async move { cut.wait().await }),
             greeting: Some(Greeting { missing: GREETING_BYTES, limit: Box::pin(sleep(GREETING)) }),
             _place: place,
