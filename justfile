@@ -31,6 +31,17 @@ smoke:
     cargo build --release --bins
     .ci/smoke "${CARGO_TARGET_DIR:-target}/release" "${XDG_CACHE_HOME:-$HOME/.cache}/ordinal"
 
+# Asks kvd and a real etcd the same, in so many new random sequences of each kind, and compares.
+differential sequences="300":
+    .ci/etcd "${XDG_CACHE_HOME:-$HOME/.cache}/ordinal"
+    KVD_DIFFERENTIAL_SEQUENCES={{sequences}} cargo test --test differential -- --nocapture
+
+# Starts `kvd dev` and runs all examples on every member of it.
+examples:
+    cargo build --release --bins
+    cargo build --examples
+    .ci/examples "${CARGO_TARGET_DIR:-target}/release" "${CARGO_TARGET_DIR:-target}/debug/examples" "${XDG_CACHE_HOME:-$HOME/.cache}/ordinal"
+
 # Writes the expected output of all scripts under tests/scripts anew; read the diff before you commit it.
 golden:
     UPDATE_GOLDENFILES=1 cargo test --lib

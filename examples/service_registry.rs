@@ -1,6 +1,6 @@
 //! A service registry: a service is listed as long as it lives, without anybody to clean up.
 //!
-//!     cargo run --example service_registry -- follow
+//!     cargo run --example service_registry
 //!     cargo run --example service_registry -- register web/1 10.0.0.1:80     (in another terminal)
 //!
 //! The entry is put with a lease that the service keeps alive. A service that ends well revokes the
@@ -30,26 +30,30 @@ struct Args {
     #[arg(long, value_delimiter = ',')]
     #[arg(default_value = "127.0.0.1:2379,127.0.0.1:2381,127.0.0.1:2383")]
     endpoints: Vec<Endpoint>,
+    /// Register two services, end one well and one badly, see both go, and end
+    #[arg(long)]
+    demo: bool,
     #[command(subcommand)]
-    action: Action,
+    action: Option<Action>,
 }
 
 #[derive(Subcommand)]
 enum Action {
     /// Be listed until Ctrl-C
     Register { name: String, address: String },
-    /// Show who is there, and who comes and goes
+    /// Show who is there, and who comes and goes: also what is done if nothing is said
     Follow,
-    /// Register two services, end one well and one badly, see both go, and end
-    Demo,
 }
 
 #[tokio::main]
 async fn main() -> Outcome {
     let args = Args::parse();
     let client = Client::new(args.endpoints, Default::default());
+    if args.demo {
+        return demo(&client).await;
+    }
     match args.action {
-        Action::Register { name, address } => {
+        Some(Action::Register { name, address }) => {
             let mut service = Service::register(&client, "services/", &name, &address).await?;
             println!("{name} is registered");
             select! {
@@ -57,14 +61,13 @@ async fn main() -> Outcome {
                 _ = ctrl_c() => service.end(&client).await,
             }
         }
-        Action::Follow => {
+        Some(Action::Follow) | None => {
             let mut registry = Registry::open(&client, "services/").await?;
             loop {
                 println!("{:?}", registry.services);
                 registry.change().await?;
             }
         }
-        Action::Demo => demo(&client).await,
     }
 }
 

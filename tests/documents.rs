@@ -14,7 +14,7 @@ fn root() -> &'static Path {
 /// Everything that people read, below the root.
 #[expect(clippy::disallowed_methods, reason = "a test reads its own documents")]
 fn documents() -> Vec<(PathBuf, String)> {
-    let folders = ["", "docs", "docs/adr", "k8s"].map(|folder| root().join(folder));
+    let folders = ["", "docs", "docs/adr", "examples", "k8s"].map(|folder| root().join(folder));
     let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|e| e == "md"));

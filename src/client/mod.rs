@@ -40,8 +40,6 @@ mod error;
 pub(crate) mod fake;
 mod keys;
 mod lease;
-#[cfg(test)]
-mod lease_tests;
 mod requests;
 #[cfg(test)]
 pub(crate) mod scripted;

@@ -87,12 +87,12 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, cla
 
 /// Reads arguments as those of `P`.
 pub(crate) fn parse_as<P: Parser>(args: Vec<OsString>) -> Result<P, clap::Error> {
-    let command = P::command();
+    let mut command = P::command();
     let separated = args.last().is_some_and(|last| last == "--");
     let parsed = P::try_parse_from(spell_out(args, &switches(&command)))?;
     if separated {
         let text = "bad number of arguments (found separator --, but no commands)";
-        return Err(command.clone().error(ErrorKind::WrongNumberOfValues, text));
+        return Err(command.error(ErrorKind::WrongNumberOfValues, text));
     }
     Ok(parsed)
 }

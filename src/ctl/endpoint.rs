@@ -139,7 +139,7 @@ async fn alarmed(client: &Client) -> Option<String> {
     (!names.is_empty()).then(|| format!("Active Alarm(s): {}", names.join(", ")))
 }
 
-pub(crate) fn alarm_name(alarm: AlarmType) -> &'static str {
+fn alarm_name(alarm: AlarmType) -> &'static str {
     match alarm {
         AlarmType::Nospace => "NOSPACE",
         AlarmType::Corrupt => "CORRUPT",

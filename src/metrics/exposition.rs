@@ -121,15 +121,12 @@ impl Family<'_> {
 
     pub fn histogram(&mut self, labels: &[(&str, &str)], histogram: &Histogram) {
         let mut count = 0;
-        let bounds = histogram
-            .bounds
-            .iter()
-            .map(|bound| histogram.unit.of(u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX)));
+        let bounds = histogram.bounds.iter().map(|b| histogram.unit.of(b.as_nanos() as f64));
         for (bound, bucket) in bounds.chain([f64::INFINITY]).zip(&histogram.counts) {
             count += bucket.load(Relaxed);
             self.line("_bucket", labels, Some(bound), count.into());
         }
-        let sum = histogram.unit.of(histogram.sum_nanos.load(Relaxed));
+        let sum = histogram.unit.of(histogram.sum_nanos());
         self.line("_sum", labels, None, sum.into());
         self.line("_count", labels, None, count.into());
     }

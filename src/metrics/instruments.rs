@@ -62,13 +62,13 @@ pub enum Unit {
 }
 
 impl Unit {
-    pub(super) fn of(self, nanos: u64) -> f64 {
+    pub(super) fn of(self, nanos: f64) -> f64 {
         // One division of two whole numbers: 0.1 is shown as 0.1.
         let unit = match self {
             Unit::Seconds => 1e9,
             Unit::Milliseconds => 1e6,
         };
-        nanos as f64 / unit
+        nanos / unit
     }
 }
 
@@ -78,7 +78,8 @@ pub struct Histogram {
     pub(super) bounds: &'static [Duration],
     /// One for each bound, and one for what was longer than all of them.
     pub(super) counts: Box<[AtomicU64]>,
-    pub(super) sum_nanos: AtomicU64,
+    /// A float: the lives of leases add up to more than a whole number holds.
+    sum_nanos: AtomicU64,
     pub(super) unit: Unit,
 }
 
@@ -97,7 +98,14 @@ impl Histogram {
         // A bound belongs to its bucket.
         let bucket = self.bounds.partition_point(|bound| *bound < took);
         self.counts[bucket].fetch_add(1, Relaxed);
-        self.sum_nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        let nanos = took.as_nanos() as f64;
+        let added = |sum| Some((f64::from_bits(sum) + nanos).to_bits());
+        // It never refuses.
+        let _ = self.sum_nanos.fetch_update(Relaxed, Relaxed, added);
+    }
+
+    pub(super) fn sum_nanos(&self) -> f64 {
+        f64::from_bits(self.sum_nanos.load(Relaxed))
     }
 
     /// How many were observed.
@@ -132,7 +140,7 @@ mod tests {
         let counts: Vec<u64> = histogram.counts.iter().map(|count| count.load(Relaxed)).collect();
         assert_eq!(counts, [2, 1, 1, 1]);
         assert_eq!(histogram.count(), 5);
-        assert_eq!(histogram.sum_nanos.load(Relaxed), 10_003_000);
+        assert_eq!(histogram.sum_nanos(), 10_003_000.0);
     }
 
     #[test]

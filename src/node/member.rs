@@ -25,6 +25,7 @@ use super::{
 use crate::{
     fault::Fault,
     lane::{Lane, Lanes},
+    metrics::Histogram,
     proto::convert,
     raft::{Raft, SLOW},
     rng::Rng,
@@ -210,6 +211,11 @@ impl Node {
     /// What this member has seen of leases.
     pub fn lease_counters(&self) -> LeaseCounters {
         self.inner.options.lessor.counters(&self.inner.view)
+    }
+
+    /// How long the leases live that were granted.
+    pub fn lease_ttls(&self) -> &Histogram {
+        self.inner.options.lessor.ttls()
     }
 
     pub fn metrics(&self) -> &NodeMetrics {

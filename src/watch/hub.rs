@@ -259,7 +259,9 @@ impl Hub {
         let at = self.registry.add(stream, watch_id, keys, wants, progress, next);
         self.streams[stream].watches.insert(watch_id, at);
         if next >= now {
-            self.registry.place(at, State::Synced, next);
+            // One that starts now has heard of all there is; one that starts later has not begun.
+            let heard = if starts_now { self.position } else { next };
+            self.registry.place(at, State::Synced, heard);
         }
     }
 
@@ -320,7 +322,7 @@ impl Hub {
     /// take a revision that it is told as one to go on from.
     fn is_level(&self, at: u32) -> bool {
         let watcher = self.registry.get(at);
-        watcher.is_some_and(|w| w.state == State::Synced && w.next <= self.position.next())
+        watcher.is_some_and(|w| w.state == State::Synced && w.next <= self.position)
     }
 
     fn tick(&mut self, id: StreamId) {
@@ -449,9 +451,10 @@ impl Hub {
                     Some(_) => self.registry.set_told(*at, true),
                     None => {}
                 }
-                let synced = found.next > self.position;
-                let state = if synced { State::Synced } else { State::Slow };
-                self.registry.place(*at, state, found.next);
+                match found.next > self.position {
+                    true => self.registry.place(*at, State::Synced, self.position),
+                    false => self.registry.place(*at, State::Slow, found.next),
+                }
             }
         }
         self.streams.send();

@@ -8,8 +8,12 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use ordinal::proto::etcdserverpb::{
-    DeleteRangeRequest, PutRequest, RangeRequest, kv_client::KvClient,
+    DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, WatchCreateRequest,
+    WatchRequest, kv_client::KvClient, lease_client::LeaseClient, watch_client::WatchClient,
+    watch_request::RequestUnion,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -66,11 +70,12 @@ impl Cluster {
         cluster
     }
 
-    /// On every member: three keys put, of which one is deleted, a read, and a put that is refused.
+    /// On every member: three keys put, of which one is deleted, a read, a put that is refused; a
+    /// lease, and a watch that sees one event and ends.
     pub(crate) async fn work(&self) {
         for member in 0..self.members {
             let to = format!("http://127.0.0.1:{}", self.base + 2 * member);
-            let mut kv = KvClient::connect(to).await.unwrap();
+            let mut kv = KvClient::connect(to.clone()).await.unwrap();
             for key in ["a", "b", "c"] {
                 kv.put(PutRequest { key: key.into(), ..Default::default() }).await.unwrap();
             }
@@ -79,6 +84,9 @@ impl Cluster {
             kv.delete_range(delete).await.unwrap();
             kv.range(RangeRequest { key: key(), ..Default::default() }).await.unwrap();
             kv.put(PutRequest::default()).await.unwrap_err();
+            let lease = LeaseGrantRequest { ttl: 100, ..Default::default() };
+            LeaseClient::connect(to.clone()).await.unwrap().lease_grant(lease).await.unwrap();
+            watch_one_event(to, "a").await;
         }
     }
 
@@ -127,6 +135,20 @@ impl Drop for Cluster {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+async fn watch_one_event(at: String, key: &str) {
+    let watch = WatchCreateRequest {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        start_revision: 1,
+        ..Default::default()
+    };
+    let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(watch)) };
+    // The requests stay open: the stream ends because its client goes.
+    let requests = stream::once(std::future::ready(create)).chain(stream::pending());
+    let mut client = WatchClient::connect(at).await.unwrap();
+    let mut answers = client.watch(requests).await.unwrap().into_inner();
+    while answers.message().await.unwrap().unwrap().events.is_empty() {}
 }
 
 /// The first of enough ports for a cluster. They lie below those that the kernel gives to outgoing

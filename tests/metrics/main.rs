@@ -120,6 +120,11 @@ async fn what_was_done_is_what_is_counted() {
     let refused = ("grpc_code", "InvalidArgument");
     assert_eq!(value("grpc_server_handled_total", &[put, refused]), 1.0);
     assert_eq!(value("grpc_server_handling_seconds", &[put, ("le", "+Inf")]), 4.0);
+    assert_eq!(value("etcd_debugging_lease_granted_total", &[]), 1.0);
+    assert_eq!(value("etcd_debugging_lease_ttl_total", &[("le", "64")]), 0.0);
+    assert_eq!(value("etcd_debugging_lease_ttl_total", &[("le", "128")]), 1.0);
+    assert!(value("etcd_debugging_mvcc_events_total", &[]) >= 1.0);
+    assert_eq!(value("grpc_server_started_total", &[("grpc_method", "Watch")]), 1.0);
     assert!(value("etcd_disk_wal_fsync_duration_seconds", &[("le", "8.192")]) >= 5.0);
     cluster.stop().await;
 }

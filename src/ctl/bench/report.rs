@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(
             report().table(),
             "             answered   errors   per second       p50       p90       p99     p99.9       max\n\
-             put              1000        1        500.0    500 ms    900 ms    990 ms    1.00 s    1.00 s\n\
+             put              1000        1        500.0    500 ms    900 ms    990 ms    999 ms    1.00 s\n\
              \n\
              Took 2.0 s; 32 clients, 4 connections, 1 endpoint. Times from when a request was sent \
              until its answer.\n\

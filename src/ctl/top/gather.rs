@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     client::{Client, Endpoint, Timeouts},
-    ctl::{endpoint::alarm_name, request::Connection},
-    proto::etcdserverpb::{AlarmMember, Member},
+    ctl::request::Connection,
+    proto::etcdserverpb::Member,
 };
 
 /// A member that does not answer holds up the others so long.
@@ -72,9 +72,7 @@ impl Gatherer {
                 Some(leases) => Some(leases as u64),
                 None => self.client.leases().await.ok().map(|answer| answer.leases.len() as u64),
             };
-        let alarms = self.client.alarms().await.map(|answer| answer.alarms).unwrap_or_default();
-        let alarms = alarms.iter().map(|alarm| self.alarm(alarm)).collect();
-        Sample { at, members, alarms, leases, no_list }
+        Sample { at, members, leases, no_list }
     }
 
     /// Keeps what is known of members that are still where they were.
@@ -109,13 +107,6 @@ impl Gatherer {
                 page: 0,
             })
             .collect();
-    }
-
-    fn alarm(&self, alarm: &AlarmMember) -> String {
-        let member = self.places.iter().find(|place| place.member.id == alarm.member_id);
-        let name =
-            member.map_or_else(|| format!("{:x}", alarm.member_id), |p| p.member.name.clone());
-        format!("{} on {name}", alarm_name(alarm.alarm()))
     }
 }
 

@@ -12,8 +12,6 @@ pub(super) struct Sample {
     pub(super) at: Instant,
     /// In the order of their names.
     pub(super) members: Vec<Seen>,
-    /// Alarms that are raised, as `NOSPACE on kv-0`.
-    pub(super) alarms: Vec<String>,
     /// In the whole cluster.
     pub(super) leases: Option<u64>,
     /// Why the list of members is not known.

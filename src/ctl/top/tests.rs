@@ -51,7 +51,7 @@ fn sample(at: Instant, puts: f64) -> Sample {
         }),
     };
     let members = vec![member(0, 9_000), member(1, 8_998), member(2, 8_000)];
-    Sample { at, members, alarms: vec![], leases: Some(12), no_list: None }
+    Sample { at, members, leases: Some(12), no_list: None }
 }
 
 fn shown(selected: Option<usize>) -> Shown {
@@ -73,7 +73,7 @@ async fn a_frame_on_paper_says_all_there_is() {
     assert_eq!(
         draw::text(&shown(None), 170),
         "cluster c1   3 of 3 members answer   leader kv-0   term 3   revision 4711\n\
-         puts 1000/s   reads 6000/s   watch events 30/s   watches 33   leases 12   alarms: none\n\
+         puts 1000/s   reads 6000/s   watch events 30/s   watches 33   leases 12   errors: none\n\
          \n\
          MEMBER  ID  ROLE     ENDPOINT   VERSION  TERM  INDEX  APPLIED   LAG     DB  IN USE   QUOTA  PUTS/S  READS/S  EVENTS/S  WATCHES\n\
          kv-0    a0  leader   kv-0:2379  3.5.12      3   9000     9000     0  28 MB   21 MB  8.0 GB    1000     2000        10       10\n\
@@ -88,7 +88,7 @@ async fn a_narrow_terminal_keeps_what_matters_most() {
     let heading = text.lines().nth(3).unwrap();
     assert_eq!(
         heading,
-        "MEMBER  ROLE     APPLIED   LAG     DB  IN USE  PUTS/S  READS/S  EVENTS/S  WATCHES"
+        "MEMBER  ROLE     APPLIED   LAG     DB  PUTS/S  READS/S  EVENTS/S  WATCHES"
     );
     let narrow = draw::text(&shown(None), 40);
     assert!(narrow.lines().nth(3).unwrap().starts_with("MEMBER  ROLE"), "{narrow}");
@@ -102,12 +102,12 @@ async fn a_member_that_is_away_or_has_no_metrics_is_shown_so() {
     after.members[1].status = Err(unreachable());
     after.members[1].metrics = Err("connection refused".into());
     after.members[2].metrics = Err("http://kv-2:2379/metrics: no web page is there".into());
-    after.alarms = vec!["NOSPACE on kv-0".into()];
+    after.members[0].status.as_mut().unwrap().errors = vec!["memberID:160 alarm:NOSPACE ".into()];
     let view = view::of(Some(&before), &after);
     let text = draw::text(&Shown { view, selected: None, interval: Duration::from_secs(1) }, 140);
     let lines: Vec<_> = text.lines().collect();
     assert!(lines[0].contains("2 of 3 members answer"), "{text}");
-    assert!(lines[1].ends_with("alarms: NOSPACE on kv-0"), "{text}");
+    assert!(lines[1].ends_with("errors: memberID:160 alarm:NOSPACE"), "{text}");
     assert!(lines[5].starts_with("kv-1    a1  away"), "{text}");
     assert!(lines[6].ends_with("-        -         -        -"), "{text}");
     assert_eq!(

@@ -1,5 +1,7 @@
 //! What is shown: the difference between two samples, as text.
 
+use std::collections::BTreeSet;
+
 use super::samples::{Metrics, Sample, Seen};
 use crate::ctl::gotext;
 
@@ -101,14 +103,22 @@ fn summary(now: &Sample, rates: &[Rates]) -> String {
     let most = |of: fn(&Rates) -> Option<f64>| rates.iter().filter_map(of).reduce(f64::max);
     let sum = |of: fn(&Rates) -> Option<f64>| rates.iter().filter_map(of).reduce(|a, b| a + b);
     format!(
-        "puts {}/s   reads {}/s   watch events {}/s   watches {}   leases {}   alarms: {}",
+        "puts {}/s   reads {}/s   watch events {}/s   watches {}   leases {}   errors: {}",
         rate(most(|rates| rates.puts)),
         rate(sum(|rates| rates.reads)),
         rate(sum(|rates| rates.events)),
         count(sum(|rates| rates.watches)),
         count(now.leases.map(|leases| leases as f64)),
-        if now.alarms.is_empty() { "none".into() } else { now.alarms.join(", ") },
+        errors(now),
     )
+}
+
+/// What members say is wrong, alarms among it: the same is said once.
+fn errors(now: &Sample) -> String {
+    let statuses = now.members.iter().filter_map(|member| member.status.as_ref().ok());
+    let errors: BTreeSet<_> =
+        statuses.flat_map(|status| &status.errors).map(String::as_str).collect();
+    if errors.is_empty() { "none".into() } else { Vec::from_iter(errors).join(", ") }
 }
 
 fn notes(now: &Sample) -> Vec<String> {

@@ -1,17 +1,24 @@
 //! The leader's clock for leases, told by the apply lane what becomes of them.
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use tokio::{sync::Notify, time::Instant};
 
 use super::timers::{Due, Renewal, Timers};
 use crate::{
+    metrics::{Histogram, doubling},
     state::{EventSink, LeaseChange, Published, View},
     types::{LeaseId, Revision, Term},
 };
+
+/// From a second to three months.
+static TTLS: [Duration; 24] = doubling(Duration::from_secs(1));
 
 /// Keeps the time of leases while this member leads; elsewhere it only counts.
 #[derive(Debug, Default)]
@@ -29,12 +36,25 @@ struct Leading {
     timers: Timers,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counters {
     granted: AtomicU64,
     revoked: AtomicU64,
     renewed: AtomicU64,
     expired: AtomicU64,
+    ttls: Histogram,
+}
+
+impl Default for Counters {
+    fn default() -> Counters {
+        Counters {
+            granted: AtomicU64::new(0),
+            revoked: AtomicU64::new(0),
+            renewed: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
+            ttls: Histogram::new(&TTLS),
+        }
+    }
 }
 
 /// What a member has seen of leases since it started, the replay of its log included.
@@ -60,6 +80,11 @@ impl Lessor {
             expired: self.counters.expired.load(Relaxed),
             live: view.lease_count() as u64,
         }
+    }
+
+    /// The time to live of each lease that was granted.
+    pub(in crate::node) fn ttls(&self) -> &Histogram {
+        &self.counters.ttls
     }
 
     /// Takes over from the leaders before `term`, all of whose entries are applied. Every lease has
@@ -122,10 +147,17 @@ impl Lessor {
     }
 
     fn count(&self, changes: &[LeaseChange]) {
-        let granted = changes.iter().filter(|change| matches!(change, LeaseChange::Granted(_)));
-        self.counters.granted.fetch_add(granted.count() as u64, Relaxed);
-        let gone = changes.iter().filter(|change| matches!(change, LeaseChange::Gone(_)));
-        self.counters.revoked.fetch_add(gone.count() as u64, Relaxed);
+        for change in changes {
+            match change {
+                LeaseChange::Granted(lease) => {
+                    self.counters.granted.fetch_add(1, Relaxed);
+                    let ttl = u64::try_from(lease.ttl).unwrap_or(0);
+                    self.counters.ttls.observe(Duration::from_secs(ttl));
+                }
+                LeaseChange::Gone(_) => drop(self.counters.revoked.fetch_add(1, Relaxed)),
+                LeaseChange::Changed(_) => {}
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Watches and leases: `etcd_debugging_mvcc_*watch*`, `etcd_debugging_lease_*`, and what is ours.
 
 use super::Now;
-use crate::metrics::Exposition;
+use crate::metrics::{Exposition, Kind};
 
 pub(super) fn show(text: &mut Exposition, now: &Now<'_>) {
     watches(text, now);
@@ -66,4 +66,7 @@ fn leases(text: &mut Exposition, now: &Now<'_>) {
         "Leases whose time was over while this member led.",
         counters.expired,
     );
+    let help = "The time to live of each lease that was granted, in seconds.";
+    text.family("etcd_debugging_lease_ttl_total", Kind::Histogram, help)
+        .histogram(&[], now.node().lease_ttls());
 }

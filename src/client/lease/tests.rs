@@ -5,11 +5,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use super::{
-    Client, LeaseEnd, Timeouts,
-    scripted::{Asked, LEASE, ScriptedServer, Then, header, no_leader, says},
+use super::LeaseEnd;
+use crate::{
+    client::{
+        Client, Timeouts,
+        scripted::{Asked, LEASE, ScriptedServer, Then, header, no_leader, says},
+    },
+    proto::etcdserverpb::{LeaseGrantRequest, LeaseKeepAliveResponse},
 };
-use crate::proto::etcdserverpb::{LeaseGrantRequest, LeaseKeepAliveResponse};
 
 const PATIENT: Timeouts =
     Timeouts { dial: Duration::from_secs(20), command: Duration::from_secs(20) };
