@@ -48,7 +48,8 @@ impl Cluster {
         let base = free_ports();
         let log = File::create(dir.path().join("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_kvd"))
-            .args(["dev", "--wal-segment-bytes=1MiB"])
+            // A leader must stay one on a machine that many tests share.
+            .args(["dev", "--wal-segment-bytes=1MiB", "--election-timeout=5s"])
             .args([format!("--members={members}"), format!("--base-port={base}")])
             .arg("--data-dir")
             .arg(dir.path())
