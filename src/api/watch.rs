@@ -39,6 +39,8 @@ pub(super) const PATH: &str = "/etcdserverpb.Watch/Watch";
 
 /// As long as there are events to send, the stream looks after everything else once in so many.
 const EVENTS_AT_ONCE: u32 = 64;
+/// So many requests of a stream are taken before others have their turn.
+const REQUESTS_AT_ONCE: usize = 64;
 
 /// Where a request comes from, for the log. Whoever accepts connections adds it to requests.
 #[derive(Debug, Clone, Copy)]
@@ -148,7 +150,14 @@ impl<N: NodePort> Messages<N> {
         if self.leader_lost.poll_unpin(cx).is_ready() {
             return Poll::Ready(NodeError::NoLeader.into());
         }
+        let mut asked_at_once = 0;
         while let Some(requests) = &mut self.requests {
+            // Others have their turn.
+            if asked_at_once == REQUESTS_AT_ONCE {
+                cx.waker().wake_by_ref();
+                break;
+            }
+            asked_at_once += 1;
             if self.watches.poll_ask(cx).is_pending() {
                 break;
             }

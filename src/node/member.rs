@@ -553,7 +553,9 @@ impl NodePort for Node {
     fn leader_lost(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut lost = self.inner.leader_lost.clone();
         async move {
-            if lost.wait_for(|lost| *lost).await.is_err() {
+            // A leader that has just come back is not lost again.
+            let back = lost.wait_for(|lost| !lost).await.is_ok();
+            if !back || lost.wait_for(|lost| *lost).await.is_err() {
                 // The node has stopped, which says nothing of the leader.
                 std::future::pending::<()>().await;
             }

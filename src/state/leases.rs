@@ -11,6 +11,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    ops::Bound::{Excluded, Unbounded},
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -86,11 +87,25 @@ impl Leases {
         self.read().granted.len()
     }
 
-    /// The lease, and the keys attached to it in ascending order.
+    /// The lease, and the keys attached to it in ascending order. In portions, between which others
+    /// may change: the lock is the apply lane's too.
     pub(super) fn with_keys(&self, id: LeaseId) -> Option<(Lease, Vec<Bytes>)> {
-        let all = self.read();
-        let Granted { lease, keys } = all.granted.get(&id)?;
-        Some((*lease, keys.iter().map(|key| Bytes::copy_from_slice(key)).collect()))
+        let mut found = Vec::new();
+        loop {
+            let all = self.read();
+            let Granted { lease, keys } = all.granted.get(&id)?;
+            let after = found.last().map_or(Unbounded, |last: &Bytes| Excluded(&last[..]));
+            let before = found.len();
+            let next: Vec<_> = keys
+                .range::<[u8], _>((after, Unbounded))
+                .take(WALK_KEYS)
+                .map(|key| Bytes::copy_from_slice(key))
+                .collect();
+            found.extend(next);
+            if found.len() < before + WALK_KEYS {
+                return Some((*lease, found));
+            }
+        }
     }
 
     /// How many keys are attached; zero also if there is no such lease.

@@ -10,7 +10,7 @@
 //! machine.apply(LogPosition::default(), [put("old"), put("new")])?;
 //! machine.publish();
 //!
-//! let past = machine.view().past(Revision(3), 1 << 20)?;
+//! let past = machine.view().past(Revision(3), Revision(3), 1 << 20)?;
 //! assert_eq!(past.records[0].value, "new");
 //! assert_eq!(past.next, Revision(4));
 //! let before = machine.view().previous(b"a", Revision(3))?.unwrap();
@@ -38,12 +38,13 @@ pub struct Past {
 }
 
 impl View {
-    /// What happened from revision `from` on: about `bytes_max` of keys and values, whole revisions,
-    /// one at least if there is any. May block on the disk.
+    /// What happened from revision `from` up to and including `to`, or the present one if that is
+    /// less: about `bytes_max` of keys and values, whole revisions, one at least if there is any. May
+    /// block on the disk.
     ///
     /// # Errors
     /// [`CommandError::Compacted`] if `from` is before the compacted revision.
-    pub fn past(&self, from: Revision, bytes_max: usize) -> Result<Past, ReadError> {
+    pub fn past(&self, from: Revision, to: Revision, bytes_max: usize) -> Result<Past, ReadError> {
         let pin = self.pin(|now| {
             if from < now.compacted {
                 return Err(CommandError::Compacted);
@@ -51,7 +52,7 @@ impl View {
             // The revision before it, for what changes in it; but that may be compacted.
             Ok(now.compacted.max(Revision(from.0 - 1)))
         })?;
-        let now = pin.now.revision;
+        let now = pin.now.revision.min(to);
         let records = pin.generation.storage.scan(from, now, bytes_max)?;
         let next = match records.last() {
             Some(last) if last.meta.id.main < now => last.meta.id.main.next(),

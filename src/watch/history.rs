@@ -28,6 +28,9 @@ pub(super) struct Interest {
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) from: Revision,
+    /// As far as the hub has come. The state may show more already: that comes through the feed, and
+    /// would come twice.
+    pub(super) to: Revision,
     pub(super) interests: Arc<[Interest]>,
 }
 
@@ -67,7 +70,7 @@ impl Reader {
     }
 
     fn read(&self, job: &Job) -> Result<Found, ReadError> {
-        let past = self.view.past(job.from, self.options.limits.read_bytes)?;
+        let past = self.view.past(job.from, job.to, self.options.limits.read_bytes)?;
         let previous = |key: &[u8], revision| past.previous(key, revision);
         let encoder = Encoder::new(&past.records, &previous, self.options.fragment_bytes);
         let events = find(&past.records, &job.interests, encoder)?;

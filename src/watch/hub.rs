@@ -5,7 +5,10 @@
 //! last step is always taken from what the hub itself passed on last ([`Recent`]), in one go with
 //! becoming synced, so that nothing can come in between.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tokio::sync::mpsc;
 
@@ -31,6 +34,10 @@ use crate::{
 
 /// So many slow watches are brought forward together, at most.
 const READ_TOGETHER_MAX: usize = 4096;
+/// Of these, so many groups that get nearly the same again, each a copy of its own: those who watch the
+/// same from different revisions on, and those whose ranges may overlap. The others' turn comes later.
+const STARTS_MAX: usize = 16;
+const RANGES_MAX: usize = 128;
 
 /// What the lane is told. Never more than a stream has requests outstanding, and a few of each other
 /// kind for each stream.
@@ -384,7 +391,7 @@ impl Hub {
                     let interests = reading.interests.clone();
                     self.reading = Some(reading);
                     // The history lane ends after this one.
-                    let _ = self.history.send(Job { from, interests });
+                    let _ = self.history.send(Job { from, to: self.position, interests });
                 }
             }
         }
@@ -395,17 +402,28 @@ impl Hub {
     fn interests_from(&self, from: Revision) -> (Vec<Interest>, Vec<Vec<u32>>) {
         let mut interests: Vec<Interest> = Vec::new();
         let mut watchers: Vec<Vec<u32>> = Vec::new();
-        let mut known = std::collections::BTreeMap::new();
+        let mut known = BTreeMap::new();
+        let mut starts: BTreeMap<_, usize> = BTreeMap::new();
+        let mut ranges = 0;
         for (next, at) in self.registry.slow().range((from, 0)..).take(READ_TOGETHER_MAX) {
             let Some(watcher) = self.registry.get(*at) else { continue };
-            let place =
-                *known.entry((watcher.topic(), watcher.wants, *next)).or_insert_with(|| {
-                    let keys = self.registry.keys(watcher).clone();
-                    interests.push(Interest { keys, wants: watcher.wants, next: *next });
-                    watchers.push(Vec::new());
-                    interests.len() - 1
-                });
-            watchers[place].push(*at);
+            let group = (watcher.topic(), watcher.wants);
+            if let Some(place) = known.get(&(group, *next)) {
+                let together: &mut Vec<u32> = &mut watchers[*place];
+                together.push(*at);
+                continue;
+            }
+            let keys = self.registry.keys(watcher).clone();
+            let of_group = starts.entry(group).or_default();
+            let is_range = usize::from(matches!(keys, Keys::Range(_)));
+            if *of_group == STARTS_MAX || ranges + is_range > RANGES_MAX {
+                continue;
+            }
+            *of_group += 1;
+            ranges += is_range;
+            known.insert((group, *next), interests.len());
+            interests.push(Interest { keys, wants: watcher.wants, next: *next });
+            watchers.push(vec![*at]);
         }
         (interests, watchers)
     }

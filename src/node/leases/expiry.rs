@@ -24,7 +24,7 @@ pub(in crate::node) async fn run(raft: Raft, lessor: Arc<Lessor>, mut stopping: 
         if now.is_mine() {
             tokio::select! {
                 () = stopping.wait() => break,
-                () = deposed(&mut leadership, now.term) => {}
+                goes_on = deposed(&mut leadership, now.term) => if !goes_on { break },
                 () = lead(&raft, &lessor, now.term) => {}
             }
             lessor.end();
@@ -38,13 +38,14 @@ pub(in crate::node) async fn run(raft: Raft, lessor: Arc<Lessor>, mut stopping: 
     lessor.end();
 }
 
-/// Waits until this member does not lead `term` any more.
-async fn deposed(leadership: &mut LeadershipWatch, term: Term) {
+/// Waits until this member does not lead `term` any more. False: nor anything else, ever.
+async fn deposed(leadership: &mut LeadershipWatch, term: Term) -> bool {
     while let Some(now) = leadership.changed().await {
         if !now.is_mine() || now.term != term {
-            return;
+            return true;
         }
     }
+    false
 }
 
 /// Returns only if the lessor has lost its leases.

@@ -68,6 +68,9 @@ pub(in crate::node) async fn run(
         }
         // Who has given up needs no answer; a lease is not renewed for him.
         waiting.retain(|query| !query.reply.is_closed());
+        if waiting.is_empty() {
+            continue;
+        }
         let result = tokio::select! {
             () = stopping.wait() => break,
             result = round(&leader, &forward, &waiting) => result,

@@ -108,8 +108,9 @@ impl Timers {
             return Renewal::Ending;
         }
         let ttl = timer.lease.ttl;
-        timer.deadline = now + seconds(ttl);
-        timer.checkpoint = checkpoint(&timer.lease, now);
+        // Two renewals may come here in the other order than they were timed.
+        timer.deadline = timer.deadline.max(now + seconds(ttl));
+        timer.checkpoint = timer.checkpoint.max(checkpoint(&timer.lease, now));
         if timer.lease.remaining > 0 || timer.checkpointing {
             Renewal::Void(ttl)
         } else {
@@ -237,6 +238,14 @@ mod tests {
         assert_eq!(timers.next_alarm(), Some(start + secs(10)));
         assert!(timers.due(start + secs(10) - MOMENT, NO_KEYS).is_empty());
         assert_eq!(ended(&timers.due(start + secs(10), NO_KEYS)), [7]);
+    }
+
+    #[test]
+    fn a_renewal_that_was_overtaken_shortens_nothing() {
+        let (mut timers, start) = with(lease(7, 10));
+        timers.renew(LeaseId(7), start + secs(5));
+        timers.renew(LeaseId(7), start + secs(4));
+        assert!(timers.due(start + secs(15) - MOMENT, NO_KEYS).is_empty());
     }
 
     #[test]

@@ -387,7 +387,7 @@ impl World {
             let later: Vec<_> = client
                 .watches
                 .iter()
-                .filter(|(_, heard)| heard.from > self.model.revision + 1)
+                .filter(|(_, heard)| heard.watch.start > Revision(self.model.revision))
                 .map(|(id, _)| *id)
                 .collect();
             later.into_iter().for_each(|id| self.rig.stream(STREAMS[stream]).cancel(id));
