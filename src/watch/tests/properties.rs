@@ -381,7 +381,7 @@ impl World {
     fn end(mut self) {
         self.rig.publish();
         self.drain();
-        for stream in 0..STREAMS.len() {
+        for (stream, name) in STREAMS.iter().enumerate() {
             // Who starts later is not told its progress.
             let client = &self.clients[&stream];
             let later: Vec<_> = client
@@ -390,8 +390,8 @@ impl World {
                 .filter(|(_, heard)| heard.watch.start > Revision(self.model.revision))
                 .map(|(id, _)| *id)
                 .collect();
-            later.into_iter().for_each(|id| self.rig.stream(STREAMS[stream]).cancel(id));
-            self.rig.stream(STREAMS[stream]).progress();
+            later.into_iter().for_each(|id| self.rig.stream(name).cancel(id));
+            self.rig.stream(name).progress();
         }
         self.drain();
         for client in self.clients.values() {
