@@ -51,12 +51,13 @@ pub use watch::ClientAddress;
 
 /// The etcd whose API this is, as `Status` and `/version` tell it.
 ///
-/// Below 3.5.13: from there on kube-apiserver takes it that a `WatchProgressRequest` is answered in
-/// order with the events, and builds its consistent reads from cache on it.
-pub const ETCD_VERSION: &str = "3.5.12";
+/// What answers and texts are compared with. From 3.5.13 on kube-apiserver takes it that a
+/// `WatchProgressRequest` is answered in order with the events, and builds its consistent reads from
+/// cache on it: so they go through one queue.
+pub const ETCD_VERSION: &str = "3.6.16";
 
 /// The version of etcd's storage schema that goes with [`ETCD_VERSION`].
-pub const ETCD_STORAGE_VERSION: &str = "3.5.0";
+pub const ETCD_STORAGE_VERSION: &str = "3.6.0";
 
 /// What a message may be longer than the request in it: etcd's allowance for everything around keys
 /// and values. A request between the two bounds is refused by us with a text; beyond, by the transport.

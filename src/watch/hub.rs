@@ -266,9 +266,10 @@ impl Hub {
         let at = self.registry.add(stream, watch_id, keys, wants, progress, next);
         self.streams[stream].watches.insert(watch_id, at);
         if next >= now {
-            // One that starts now has heard of all there is; one that starts later has not begun.
-            let heard = if starts_now { self.position } else { next };
-            self.registry.place(at, State::Synced, heard);
+            self.registry.place(at, State::Synced, next);
+        }
+        if starts_now {
+            self.registry.set_begun(at);
         }
     }
 
@@ -328,8 +329,11 @@ impl Hub {
     /// Whether a watch has heard of all that was published, and does not start later: a client may
     /// take a revision that it is told as one to go on from.
     fn is_level(&self, at: u32) -> bool {
-        let watcher = self.registry.get(at);
-        watcher.is_some_and(|w| w.state == State::Synced && w.next <= self.position)
+        let level = self.position.next();
+        self.registry.get(at).is_some_and(|watcher| {
+            let heard = watcher.next < level || watcher.next == level && watcher.begun;
+            watcher.state == State::Synced && heard
+        })
     }
 
     fn tick(&mut self, id: StreamId) {
@@ -469,10 +473,11 @@ impl Hub {
                     Some(_) => self.registry.set_told(*at, true),
                     None => {}
                 }
-                match found.next > self.position {
-                    true => self.registry.place(*at, State::Synced, self.position),
-                    false => self.registry.place(*at, State::Slow, found.next),
-                }
+                // Readers, and so the history, may be ahead of what the hub was told.
+                let synced = found.next > self.position;
+                let state = if synced { State::Synced } else { State::Slow };
+                self.registry.place(*at, state, found.next);
+                self.registry.set_begun(*at);
             }
         }
         self.streams.send();

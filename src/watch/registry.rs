@@ -28,6 +28,8 @@ pub(super) struct Watcher {
     pub(super) progress: bool,
     /// It was told something since its stream's last tick.
     pub(super) told: bool,
+    /// There was a revision that it was to hear of.
+    pub(super) begun: bool,
     /// It hears of nothing before this revision any more. A synced one has also heard of all up to
     /// where the hub is.
     pub(super) next: Revision,
@@ -97,7 +99,18 @@ impl Registry {
         self.topics[topic].watchers += 1;
         let state = State::Slow;
         let told = false;
-        let watcher = Watcher { stream, id, topic, wants, state, progress, told, next, slot: 0 };
+        let watcher = Watcher {
+            stream,
+            id,
+            topic,
+            wants,
+            state,
+            progress,
+            told,
+            begun: false,
+            next,
+            slot: 0,
+        };
         let at = self.watchers.insert(watcher);
         self.slow.insert((next, at));
         at
@@ -158,6 +171,10 @@ impl Registry {
 
     pub(super) fn keys(&self, watcher: &Watcher) -> &Keys {
         &self.topics[watcher.topic].keys
+    }
+
+    pub(super) fn set_begun(&mut self, at: u32) {
+        self.watchers[at].begun = true;
     }
 
     pub(super) fn set_told(&mut self, at: u32, told: bool) {

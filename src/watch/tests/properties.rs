@@ -22,6 +22,8 @@ enum Step {
     Write(Vec<(&'static str, Option<usize>)>),
     Delete(KeyRange),
     Publish,
+    /// The lane hears of what is published later than readers.
+    Late(bool),
     Compact {
         back: i64,
     },
@@ -83,6 +85,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => vec(write, 1..4).prop_map(Step::Write),
         2 => key_range().prop_map(Step::Delete),
         8 => Just(Step::Publish),
+        2 => any::<bool>().prop_map(Step::Late),
         1 => (0i64..20).prop_map(|back| Step::Compact { back }),
         1 => Just(Step::Prune),
         1 => vec(select(&KEYS[..]), 0..4).prop_map(Step::Install),
@@ -313,6 +316,7 @@ impl World {
                 self.apply(Command::DeleteRange(DeleteRange { keys, prev_kv: false }));
             }
             Step::Publish => self.rig.publish(),
+            Step::Late(late) => self.rig.set_late(late),
             Step::Compact { back } => {
                 let revision = self.model.revision - back;
                 if revision > self.model.compacted && revision > 0 {
@@ -380,6 +384,7 @@ impl World {
     /// Reads everything, and asks all whether that was all.
     fn end(mut self) {
         self.rig.publish();
+        self.rig.set_late(false);
         self.drain();
         for (stream, name) in STREAMS.iter().enumerate() {
             // Who starts later is not told its progress.

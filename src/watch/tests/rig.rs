@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
 };
 
@@ -13,10 +13,54 @@ use crate::{
     fault::Fault,
     lane::Lanes,
     proto::{etcdserverpb::WatchResponse, mvccpb::Event},
-    state::{Machine, MemoryStorage, Pruning},
+    state::{EventSink, Machine, MemoryStorage, Pruning, Published, Record},
     types::*,
     watch::{Feed, Kind, Limits, NewWatch, Options, Response, WatchLanes, WatchStream, Watches},
 };
+
+/// Passes on what the state tells; while it is late, not before it is on time again: readers see
+/// changes before the watch lane hears of them.
+#[derive(Debug)]
+struct Late {
+    feed: Arc<Feed>,
+    held: Mutex<Option<Vec<Told>>>,
+}
+
+#[derive(Debug)]
+enum Told {
+    Published { revision: Revision, compacted: Revision, records: Vec<Arc<Record>> },
+    Replaced { revision: Revision, compacted: Revision },
+}
+
+impl Late {
+    fn tell(&self, told: Told) {
+        match &mut *self.held.lock().unwrap() {
+            Some(held) => held.push(told),
+            None => self.pass_on(told),
+        }
+    }
+
+    fn pass_on(&self, told: Told) {
+        match told {
+            Told::Published { revision, compacted, records } => {
+                let (records, leases) = (&*records, &[][..]);
+                self.feed.published(&Published { revision, compacted, records, leases });
+            }
+            Told::Replaced { revision, compacted } => self.feed.replaced(revision, compacted),
+        }
+    }
+}
+
+impl EventSink for Late {
+    fn published(&self, changes: &Published<'_>) {
+        let Published { revision, compacted, records, .. } = *changes;
+        self.tell(Told::Published { revision, compacted, records: records.to_vec() });
+    }
+
+    fn replaced(&self, revision: Revision, compacted: Revision) {
+        self.tell(Told::Replaced { revision, compacted });
+    }
+}
 
 pub(super) struct Rig {
     runtime: Runtime,
@@ -25,6 +69,7 @@ pub(super) struct Rig {
     pub(super) watches: Watches,
     pub(super) fault: Fault,
     lanes: Option<WatchLanes>,
+    sink: Arc<Late>,
     streams: BTreeMap<String, WatchStream>,
     entries: u64,
 }
@@ -35,14 +80,15 @@ impl Rig {
         let storage = Arc::new(MemoryStorage::default());
         let feed = Feed::new(&limits);
         let machine = Machine::recover(storage.clone(), None, [], []).unwrap();
-        let machine = machine.followed_by(vec![feed.clone()]);
+        let sink = Arc::new(Late { feed: feed.clone(), held: Mutex::new(None) });
+        let machine = machine.followed_by(vec![sink.clone()]);
         let (view, fault) = (machine.view(), Fault::default());
         let options = Options { fragment_bytes, limits, lanes: Lanes::Tasks };
         let started =
             runtime.block_on(async { Watches::start(options, &feed, view, fault.clone()) });
         let (watches, lanes) = started.unwrap();
         let (lanes, streams) = (Some(lanes), BTreeMap::new());
-        Rig { runtime, storage, machine, watches, fault, lanes, streams, entries: 0 }
+        Rig { runtime, storage, machine, watches, fault, lanes, sink, streams, entries: 0 }
     }
 
     /// Applies an entry. Readers and watches do not see it before [`Rig::publish`].
@@ -54,6 +100,16 @@ impl Rig {
 
     pub(super) fn publish(&mut self) {
         self.machine.publish();
+    }
+
+    /// Lets the watch lane hear of changes only once it is not late any more.
+    pub(super) fn set_late(&mut self, late: bool) {
+        if late {
+            self.sink.held.lock().unwrap().get_or_insert_default();
+        } else {
+            let held = self.sink.held.lock().unwrap().take();
+            held.into_iter().flatten().for_each(|told| self.sink.pass_on(told));
+        }
     }
 
     pub(super) fn prune(&mut self) -> Pruning {

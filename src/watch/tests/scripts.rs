@@ -5,6 +5,7 @@
 //! | `put KEY VALUE [KEY VALUE]... [bytes=N]` | one revision; values are made so long |
 //! | `del KEY [end=KEY]`, `compact N`, `prune` | |
 //! | `hold`, `publish` | between them nothing is published |
+//! | `late`, `intime` | between them the watch lane hears of nothing, and readers do |
 //! | `snapshot [KEY=VALUE]... [compact=N]` | one is installed that has more |
 //! | `open NAME`, `close NAME` | a stream |
 //! | `watch NAME KEY [end=KEY\|from] [id=N] [rev=N] [prev] [noput] [nodelete] [fragment] [progress]` | |
@@ -71,6 +72,10 @@ impl goldenscript::Runner for Script {
             "hold" | "publish" => {
                 self.held = line.name == "hold";
                 self.rig.publish();
+                String::new()
+            }
+            "late" | "intime" => {
+                self.rig.set_late(line.name == "late");
                 String::new()
             }
             "snapshot" => {
