@@ -19,8 +19,8 @@ pub(crate) use self::follow::{Feed, follow};
 /// ETCD_WATCH_REVISION, ETCD_WATCH_EVENT_TYPE, ETCD_WATCH_KEY, ETCD_WATCH_VALUE, the last three in
 /// double quotes.
 ///
-/// With -i, watches are read from standard input, a line each: watch [FLAGS] KEY [RANGE_END]
-/// [-- COMMAND…]. The line `progress` asks how far they have come.
+/// With -i, watches are read from standard input, a line each:
+/// `watch [FLAGS] KEY [RANGE_END] [-- COMMAND…]`. The line `progress` asks how far they have come.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
     after_help = "Example:\n  kvctl watch --prefix config/ --rev 42 -- sh -c 'echo $ETCD_WATCH_KEY'"
