@@ -201,7 +201,8 @@ fn an_empty_key_is_the_first_and_a_zero_end_is_none() {
             .create(WatchCreateRequest { range_end: Bytes::from_static(&[0]), ..key_request("") });
         client
             .create(WatchCreateRequest { range_end: Bytes::from_static(&[0]), ..key_request("b") });
-        (client.next().await, client.next().await);
+        client.next().await;
+        client.next().await;
         world.put(&["a"], 1);
         assert_eq!(client.next().await.watch_id, 1);
         world.put(&["\0"], 1);
@@ -305,7 +306,8 @@ fn a_stream_that_asks_for_a_leader_ends_without_one() {
         let mut world = World::start(Options::default()).await;
         let mut content = world.open().await;
         let mut demanding = world.try_open(true).await.unwrap();
-        (content.watch("k").await, demanding.watch("k").await);
+        content.watch("k").await;
+        demanding.watch("k").await;
         world.node.table().status.leader = None;
         world.put(&["k"], 1);
         assert_eq!(demanding.next().await.events.len(), 1, "it is not lost for long");
