@@ -388,14 +388,11 @@ impl World {
         self.drain();
         for (stream, name) in STREAMS.iter().enumerate() {
             // Who starts later is not told its progress.
-            let client = &self.clients[&stream];
-            let later: Vec<_> = client
-                .watches
-                .iter()
+            let watches = self.clients[&stream].watches.iter();
+            let later = watches
                 .filter(|(_, heard)| heard.watch.start > Revision(self.model.revision))
-                .map(|(id, _)| *id)
-                .collect();
-            later.into_iter().for_each(|id| self.rig.stream(name).cancel(id));
+                .map(|(id, _)| *id);
+            later.for_each(|id| self.rig.stream(name).cancel(id));
             self.rig.stream(name).progress();
         }
         self.drain();
