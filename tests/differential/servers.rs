@@ -11,6 +11,9 @@ use crate::{
     session::Session,
 };
 
+/// What fills its log segments with zeros would else be most of the work.
+const SMALL: &[&str] = &["--wal-segment-bytes=4MiB"];
+
 /// A server, and a client of it.
 pub(crate) struct Server {
     pub(crate) session: Session,
@@ -33,7 +36,8 @@ impl Server {
 
     pub(crate) fn kvd() -> Server {
         let scratch = TempDir::new().unwrap();
-        let mut kvd = Kvd::serve(scratch.path(), &scratch.path().join("data"), Ports::free());
+        let data = scratch.path().join("data");
+        let mut kvd = Kvd::serve_with(scratch.path(), &data, Ports::free(), SMALL);
         Runtime::new().unwrap().block_on(kvd.ready());
         let session = Session::with(format!("http://{}", kvd.ports.client));
         Server { session, _process: Process::Kvd(kvd), _scratch: scratch }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    path::Path,
     process::{Command, ExitStatus, Output, Stdio},
     time::Duration,
 };
@@ -17,6 +18,11 @@ pub(crate) use crate::process::{Kvd, Ports, free_port, free_ports, probe};
 use crate::process::{LOOK, PATIENCE};
 
 impl Kvd {
+    /// Starts a member that is a cluster by itself.
+    pub(crate) fn serve(scratch: &Path, data_dir: &Path, ports: Ports) -> Kvd {
+        Kvd::serve_with(scratch, data_dir, ports, &[])
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }

@@ -78,12 +78,7 @@ impl Kvd {
         Kvd { child, log, ports }
     }
 
-    /// Starts a member that is a cluster by itself.
-    pub(crate) fn serve(scratch: &Path, data_dir: &Path, ports: Ports) -> Kvd {
-        Kvd::serve_with(scratch, data_dir, ports, &[])
-    }
-
-    /// The same, with more flags.
+    /// Starts a member that is a cluster by itself, with these flags besides.
     pub(crate) fn serve_with(scratch: &Path, data_dir: &Path, ports: Ports, more: &[&str]) -> Kvd {
         let listen = [ports.client, ports.peer, ports.admin].map(|a| a.to_string());
         let mut args = vec!["serve", "--ordinal=0", "--data-dir", data_dir.to_str().unwrap()];
