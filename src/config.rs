@@ -112,8 +112,41 @@ pub struct Serve {
     /// What `member list` tells clients [default: http://HOSTNAME:PORT]
     #[arg(long, env = "KVD_ADVERTISE_CLIENT", value_name = "URL")]
     pub advertise_client: Option<String>,
+    /// At most so many members vote; the others are learners, which serve reads and watches
+    #[arg(long, env = "KVD_MAX_VOTERS", default_value_t = 5, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub max_voters: u32,
+    /// How long Kubernetes waits for a pod that it stops (terminationGracePeriodSeconds)
+    #[arg(long, env = "KVD_GRACE", value_parser = duration, default_value = "120s",
+          value_name = "TIME")]
+    pub grace: Duration,
+    #[cfg(feature = "k8s")]
+    #[command(flatten)]
+    pub kubernetes: Kubernetes,
     #[command(flatten)]
     pub tuning: Tuning,
+}
+
+/// What a pod of a StatefulSet knows of its surroundings.
+#[cfg(feature = "k8s")]
+#[derive(Debug, Clone, Args)]
+pub struct Kubernetes {
+    /// The StatefulSet that this pod is of: its replicas decide who is a member
+    #[arg(long, env = "KVD_STATEFULSET", value_name = "NAME")]
+    pub statefulset: Option<String>,
+    /// Its namespace
+    #[arg(long, env = "KVD_NAMESPACE", default_value = "default", value_name = "NAME")]
+    pub namespace: String,
+    /// The ConfigMap that says who founded the cluster
+    #[arg(long, env = "KVD_CLAIM", default_value = "kv-cluster", value_name = "NAME")]
+    pub claim: String,
+    /// Keeps the leader's name in this Lease
+    #[arg(long, env = "KVD_LEASE_MIRROR", value_name = "NAME", num_args = 0..=1,
+          default_missing_value = "kv-leader")]
+    pub lease_mirror: Option<String>,
+    /// Lets this Service select the leader's pod
+    #[arg(long, env = "KVD_LEADER_SERVICE", value_name = "NAME")]
+    pub leader_service: Option<String>,
 }
 
 /// `kvd dev`: a whole cluster in one process.

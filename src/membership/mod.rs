@@ -21,6 +21,7 @@ mod datadir;
 mod form;
 mod identity;
 mod join;
+mod orchestrator;
 mod promote;
 #[cfg(test)]
 mod tests;
@@ -29,4 +30,5 @@ pub use datadir::{DataDir, DataDirError};
 pub use form::{Formation, FormationConfig, FormationError, Formed, Peers};
 pub use identity::{Identity, IdentityError, Stage};
 pub use join::handle_join;
+pub use orchestrator::{Claim, Claimed, Intent, LeaderNews, News, Orchestrator, OrchestratorError};
 pub use promote::promote_learners;

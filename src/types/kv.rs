@@ -234,6 +234,23 @@ pub enum AlarmKind {
     Corrupt,
 }
 
+/// How many members there are to be, as whoever runs the pods says: ordinals from `start`, so many.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Desired {
+    /// Names the set of pods for its life. Another one begins anew.
+    pub set: String,
+    /// Of the set: it only grows, so an older wish is known as one.
+    pub generation: u64,
+    pub start: u32,
+    pub replicas: u32,
+}
+
+impl Desired {
+    pub fn wants(&self, ordinal: super::Ordinal) -> bool {
+        ordinal.0 >= self.start && ordinal.0 - self.start < self.replicas
+    }
+}
+
 /// What a member says of itself to all others; replicated state, not Raft metadata.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MemberAttributes {

@@ -10,7 +10,8 @@ mod log;
 pub use id::{ClusterId, LeaseId, MemberId, Ordinal, PeerPlace, RecordId, Revision, Term};
 pub use kv::{
     AlarmKind, Command, CommandError, Compare, CompareOp, CompareTarget, DeleteRange,
-    DeleteRangeReply, KeyRange, KeyValue, Lease, LeaseAt, LeaseCheckpoint, MemberAttributes,
-    OpReply, Put, PutReply, Range, RangeReply, Reply, SortOrder, SortTarget, Txn, TxnOp, TxnReply,
+    DeleteRangeReply, Desired, KeyRange, KeyValue, Lease, LeaseAt, LeaseCheckpoint,
+    MemberAttributes, OpReply, Put, PutReply, Range, RangeReply, Reply, SortOrder, SortTarget, Txn,
+    TxnOp, TxnReply,
 };
 pub use log::{EntryKind, HardState, LogEntry, LogPosition, Vote};
