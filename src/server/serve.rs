@@ -112,6 +112,8 @@ fn member_config(args: Serve, host: &str) -> anyhow::Result<MemberConfig> {
         max_request_bytes: usize::try_from(args.tuning.max_request_bytes)?,
         watch_progress_interval: args.tuning.watch_progress,
         hands_over: true,
+        max_voters: args.max_voters,
+        pod: None,
         wal_segment_bytes: wal_segment_bytes(&args.tuning.wal)?,
         retention: retention(&args.tuning.wal),
     })
