@@ -213,7 +213,8 @@ impl Formation {
                     }
                 }
                 Ok(Some(Claimed { claim: Claim::Empty, version, .. })) => {
-                    let again = Claim::Claimed { cluster, member: FOUNDER, ordinal: self.ordinal() };
+                    let again =
+                        Claim::Claimed { cluster, member: FOUNDER, ordinal: self.ordinal() };
                     if let Err(e) = pods.write_claim(again, &version).await {
                         self.waits(&e.to_string());
                     }

@@ -153,11 +153,16 @@ impl Door {
 fn refuse(request: &peer::JoinRequest, house: House<'_>) -> Option<join_reply::Result> {
     let House { cluster, home, dialable } = house;
     if request.home != home {
-        return Some(join_reply::Result::Refused(format!("this is {home:?}, not {:?}", request.home)));
+        return Some(join_reply::Result::Refused(format!(
+            "this is {home:?}, not {:?}",
+            request.home
+        )));
     }
     if request.member_id != 0 && request.cluster_id != cluster.0 {
         let other = ClusterId(request.cluster_id);
-        return Some(join_reply::Result::Refused(format!("this is cluster {cluster}, not {other}")));
+        return Some(join_reply::Result::Refused(format!(
+            "this is cluster {cluster}, not {other}"
+        )));
     }
     if !dialable {
         return Some(join_reply::Result::Refused(format!(

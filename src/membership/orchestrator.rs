@@ -99,7 +99,7 @@ impl News {
 }
 
 /// Who leads: what is mirrored where others look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LeaderNews {
     pub cluster: ClusterId,
     pub term: Term,

@@ -64,7 +64,9 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
             }
         };
         if tokio::time::timeout_at(deadline, parted).await.is_err() {
-            tracing::warn!("the grace period is almost over: stopping although others may need this member");
+            tracing::warn!(
+                "the grace period is almost over: stopping although others may need this member"
+            );
         }
     }
 

@@ -158,7 +158,9 @@ impl<N: NodePort> Steward<N> {
             }
             if !self.raft.leadership().is_mine() {
                 lock(&self.looks).clear();
-                self.plan.send_if_modified(|plan| std::mem::replace(plan, Plan::Settled) != Plan::Settled);
+                self.plan.send_if_modified(|plan| {
+                    std::mem::replace(plan, Plan::Settled) != Plan::Settled
+                });
                 waiting = Patience::default();
                 continue;
             }
@@ -173,7 +175,9 @@ impl<N: NodePort> Steward<N> {
             self.plan.send_replace(plan.clone());
             match plan {
                 Plan::Settled => waiting = Patience::default(),
-                Plan::Wait(why) => waiting.wait(why.to_string(), |why| self.say(News::of_set("Waiting", why))),
+                Plan::Wait(why) => {
+                    waiting.wait(why.to_string(), |why| self.say(News::of_set("Waiting", why)))
+                }
                 Plan::Do(step) => {
                     waiting = Patience::default();
                     tokio::select! {
@@ -207,7 +211,7 @@ impl<N: NodePort> Steward<N> {
             Ok(Ok(())) => self.tell(step, membership),
             Ok(Err(e)) => {
                 tracing::warn!(error = %e, "the membership was not changed: {what}");
-            },
+            }
             Err(_) => tracing::warn!("the change is not committed yet: {what}"),
         }
     }
@@ -282,7 +286,8 @@ impl<N: NodePort> Steward<N> {
         match pods.claim().await {
             Ok(Some(Claimed { claim, .. })) if claim == ours => {}
             Ok(Some(Claimed { claim: Claim::Formed { cluster }, .. })) => {
-                let message = format!("the claim names cluster {cluster}, but {} lives", self.cluster);
+                let message =
+                    format!("the claim names cluster {cluster}, but {} lives", self.cluster);
                 tracing::error!("{message}");
                 pods.say(News { of_set: true, ..News::warning("Refused", message) });
             }
@@ -304,9 +309,8 @@ impl<N: NodePort> Steward<N> {
         let mut situation = self.situation();
         let roster = self.raft.view().roster();
         let mut let_go = lock(&self.let_go);
-        let is_back = |id: &MemberId, boot: u64| {
-            roster.members.get(id).is_some_and(|said| said.boot > boot)
-        };
+        let is_back =
+            |id: &MemberId, boot: u64| roster.members.get(id).is_some_and(|said| said.boot > boot);
         let_go.retain(|id, (boot, at)| at.elapsed() < GONE && !is_back(id, *boot));
         for other in &mut situation.members {
             other.in_contact &= !let_go.contains_key(&other.place.member);

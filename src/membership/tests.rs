@@ -209,7 +209,9 @@ impl Peers for World {
                 cluster_id: member.cluster.0,
                 member_id: member.member.0,
             }),
-            None => join_reply::Result::NotFormed(peer::NotFormed { pristine: there.identity().is_none() }),
+            None => join_reply::Result::NotFormed(peer::NotFormed {
+                pristine: there.identity().is_none(),
+            }),
         };
         Ok(peer::JoinReply { result: Some(result) })
     }

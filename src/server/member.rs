@@ -24,8 +24,8 @@ use crate::{
     fault::Fault,
     lane::Lanes,
     membership::{
-        DataDir, Formation, FormationConfig, Formed, Identity, Kept, LeaderNews, Orchestrator, Parting,
-        Stage, Standing, Steward, ask_standing, dead,
+        DataDir, Formation, FormationConfig, Formed, Identity, Kept, LeaderNews, Orchestrator,
+        Parting, Stage, Standing, Steward, ask_standing, dead,
     },
     node::{Lessor, Node, NodeOptions, NodePort, NodeTasks},
     peer::{Me, PeerAddresses, PeerClient, PeerService, Running},
@@ -222,11 +222,8 @@ pub(super) async fn run(
         config.max_voters,
         orchestrator,
     ));
-    let running = Running {
-        raft: member.raft.clone(),
-        node: member.node.clone(),
-        steward: steward.clone(),
-    };
+    let running =
+        Running { raft: member.raft.clone(), node: member.node.clone(), steward: steward.clone() };
     if !formed.unconfirmed {
         service.run(running.clone());
     }
