@@ -59,6 +59,6 @@ cgroup_roots() {
   if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then
     echo /sys/fs/cgroup
   else
-    findmnt --noheadings --list --types cgroup --output TARGET
+    findmnt --noheadings --list --types cgroup,cgroup2 --output TARGET
   fi
 }
