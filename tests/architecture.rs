@@ -46,6 +46,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "peer",
         &["membership", "node", "raft", "proto", "config", "lane", "metrics", "stop", "types"],
     ),
+    ("k8s", &["membership", "clock", "metrics", "stop", "types"]),
     ("membership", &["node", "raft", "proto", "disk", "rng", "stop", "types"]),
     ("node", &["raft", "state", "proto", "fault", "lane", "metrics", "rng", "stop", "types"]),
     ("raft", &["state", "wal", "proto", "fault", "lane", "metrics", "stop", "types"]),
@@ -76,7 +77,10 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     ("clap_mangen", &["ctl"]),
     ("indicatif", &["ctl"]),
     ("ratatui", &["ctl"]),
-    ("axum", &["server", "api"]),
+    // `k8s` in its tests, for an API server.
+    ("axum", &["server", "api", "k8s"]),
+    ("kube", &["k8s"]),
+    ("k8s_openapi", &["k8s"]),
     ("getrandom", &["rng"]),
     ("opentelemetry", &["server"]),
 ];

@@ -22,6 +22,8 @@ pub enum Stage {
     Assigned,
     /// Has a log.
     Member,
+    /// Was removed, or replaced: this volume is to be set aside, whatever is on it.
+    Dead,
 }
 
 /// One life of one volume.
@@ -75,6 +77,7 @@ impl Identity {
             Stage::Promised => peer::identity::Stage::Promised,
             Stage::Assigned => peer::identity::Stage::Assigned,
             Stage::Member => peer::identity::Stage::Member,
+            Stage::Dead => peer::identity::Stage::Dead,
         };
         let wire = peer::Identity {
             cluster_id: self.cluster.0,
@@ -119,6 +122,7 @@ fn decode(bytes: &[u8], file: String) -> Result<Identity, IdentityError> {
         Ok(peer::identity::Stage::Promised) => Stage::Promised,
         Ok(peer::identity::Stage::Assigned) => Stage::Assigned,
         Ok(peer::identity::Stage::Member) => Stage::Member,
+        Ok(peer::identity::Stage::Dead) => Stage::Dead,
         Err(_) => return Err(damaged(file)),
     };
     Ok(Identity {

@@ -75,6 +75,7 @@ impl World {
             home: "default/kv".into(),
             founders: FOUNDERS,
             known: (0..FOUNDERS).map(Ordinal).collect(),
+            orchestrator: None,
         }
     }
 
@@ -208,9 +209,23 @@ impl Peers for World {
                 cluster_id: member.cluster.0,
                 member_id: member.member.0,
             }),
-            None => join_reply::Result::NotFormed(peer::NotFormed {}),
+            None => join_reply::Result::NotFormed(peer::NotFormed {
+                pristine: there.identity().is_none(),
+            }),
         };
         Ok(peer::JoinReply { result: Some(result) })
+    }
+
+    async fn standing(
+        &self,
+        _: Ordinal,
+        _: peer::StandingRequest,
+    ) -> Result<peer::StandingReply, String> {
+        Err("asked by members that run, and these do not".into())
+    }
+
+    async fn may_stop(&self, _: PeerPlace) -> Result<peer::MayStopReply, String> {
+        Err("asked by members that run, and these do not".into())
     }
 }
 
