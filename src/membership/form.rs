@@ -96,6 +96,8 @@ pub struct FormationConfig {
     pub known: Vec<Ordinal>,
     /// Who runs the pods; without one, the founders promise themselves to each other.
     pub orchestrator: Option<Arc<dyn Orchestrator>>,
+    /// After so long, a founder that does not go on is replaced: [`TAKE_OVER`](super::TAKE_OVER).
+    pub take_over: Duration,
 }
 
 /// A volume on its way to be a member. Shared with the peer server, which answers for it.
@@ -159,6 +161,10 @@ impl Formation {
 
     pub(super) fn ordinal(&self) -> Ordinal {
         self.config.ordinal
+    }
+
+    pub(super) fn take_over(&self) -> Duration {
+        self.config.take_over
     }
 
     pub fn orchestrator(&self) -> Option<&Arc<dyn Orchestrator>> {

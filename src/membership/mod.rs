@@ -30,6 +30,7 @@ mod steward;
 #[cfg(test)]
 mod tests;
 
+pub use claim::TAKE_OVER;
 pub use datadir::{DataDir, DataDirError};
 pub use form::{Formation, FormationConfig, FormationError, Formed, Peers};
 pub use identity::{Identity, IdentityError, Stage};
