@@ -22,6 +22,7 @@ mod form;
 mod identity;
 mod join;
 mod orchestrator;
+pub mod planner;
 mod promote;
 #[cfg(test)]
 mod tests;
