@@ -109,7 +109,8 @@ impl goldenscript::Runner for Script {
 impl Script {
     fn add(&mut self, name: &str, votes: bool) -> Outcome<()> {
         let ordinal: u32 = name.parse()?;
-        let place = PeerPlace { member: MemberId(u64::from(ordinal) + 1), ordinal: Ordinal(ordinal) };
+        let place =
+            PeerPlace { member: MemberId(u64::from(ordinal) + 1), ordinal: Ordinal(ordinal) };
         self.now.members.push(member(place, votes));
         Ok(())
     }
