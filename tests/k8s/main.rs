@@ -112,7 +112,8 @@ fn names_of_all() -> Vec<&'static str> {
 /// saw. Returns how long it took until all pods were ready.
 async fn play(scenario: &Scenario, run: usize) -> Result<(Duration, Seen), String> {
     let started = Instant::now();
-    let namespace = format!("ordinal-{}-{run}", scenario.name);
+    // Another name each time: the namespace of an earlier run may still be on its way out.
+    let namespace = format!("ordinal-{}-{}-{run}", scenario.name, std::process::id());
     let store = Store::install(&namespace, scenario.replicas, scenario.policy).await;
     let acts = async {
         store.ready(scenario.replicas).await;

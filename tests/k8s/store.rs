@@ -76,7 +76,11 @@ impl Store {
         let _ = self.kubectl.attempt(&["delete", "statefulset", "--all", "--cascade=orphan"]).await;
         let force = ["delete", "pod", "--all", "--force", "--grace-period=0"];
         let _ = self.kubectl.attempt(&force).await;
-        let _ = self.kubectl.attempt(&["delete", "namespace", &self.kubectl.namespace]).await;
+        // The rest takes Kubernetes a while, and hinders nobody.
+        let _ = self
+            .kubectl
+            .attempt(&["delete", "namespace", &self.kubectl.namespace, "--wait=false"])
+            .await;
     }
 
     /// The members' pods, by ordinal.

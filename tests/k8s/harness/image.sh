@@ -56,7 +56,7 @@ load_pause() {
 }
 
 load_image() {
-  namespaces_live || fail "is not up"
+  namespaces_live || skip "it is not up"
   [[ -x "$1/kvd" && -x "$1/kvctl" ]] || fail "there is no kvd and kvctl in $1: cargo build --release --bins"
   local root="$state/image" library
   rm -rf -- "$root"
