@@ -230,7 +230,7 @@ impl Formation {
         }
     }
 
-    async fn swap(&self, pods: &dyn Orchestrator, claim: Claim, version: &str) -> bool {
+    pub(super) async fn swap(&self, pods: &dyn Orchestrator, claim: Claim, version: &str) -> bool {
         match pods.write_claim(claim, version).await {
             Ok(swapped) => swapped,
             Err(e) => {

@@ -224,7 +224,11 @@ impl Formation {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn deciding(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.changed.notified()
+    }
+
+    pub(super) fn deciding(&self) -> MutexGuard<'_, ()> {
         self.deciding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -256,7 +260,7 @@ impl Formation {
     }
 
     /// The caller is `deciding`.
-    fn store(&self, identity: Identity) -> Result<(), DataDirError> {
+    pub(super) fn store(&self, identity: Identity) -> Result<(), DataDirError> {
         self.dir.store_identity(&identity)?;
         self.state().identity = Some(identity);
         self.changed.notify_waiters();
@@ -353,6 +357,9 @@ impl Formation {
             };
             return looked.map(|()| None);
         };
+        if identity.stage == Stage::Recovering {
+            return Ok(self.recovering_pod(pods, identity).await);
+        }
         let founds = identity.stage == Stage::Promised && self.leads_formation(&identity);
         // A log is begun only when formation is over, so a crash came before `became_member`.
         if identity.stage == Stage::Member || self.dir.has_log()? {
@@ -369,7 +376,7 @@ impl Formation {
             },
             _ if contacted => Ok(self.settle(identity, false)),
             Stage::Assigned => self.ask_to_be_added(peers, &identity).await.map(|()| None),
-            Stage::Promised | Stage::Member | Stage::Dead => Ok(None),
+            Stage::Promised | Stage::Member | Stage::Dead | Stage::Recovering => Ok(None),
         }
     }
 

@@ -25,6 +25,7 @@ mod join;
 mod orchestrator;
 mod part;
 pub mod planner;
+mod recover;
 mod standing;
 mod steward;
 #[cfg(test)]

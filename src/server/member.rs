@@ -30,7 +30,7 @@ use crate::{
     node::{Lessor, Node, NodeOptions, NodePort, NodeTasks},
     peer::{Me, PeerAddresses, PeerClient, PeerService, Running},
     proto,
-    raft::{Raft, RaftOptions, RaftTasks, Retention, Timing},
+    raft::{self, Raft, RaftOptions, RaftTasks, Retention, Timing},
     rng::{Rng, SystemRng},
     stop::{Stop, Stopping},
     types::{Command, MemberAttributes, Ordinal, PeerPlace},
@@ -284,6 +284,9 @@ pub(super) async fn run(
                 }
             }
             standing = death => bury(&formation, standing, lanes).await?,
+            () = formation.recovery_ordered() => {
+                tracing::warn!("stopping, to go on alone at the next start");
+            }
         }
         health.stop();
         outer.drain().await;
@@ -445,6 +448,11 @@ impl Member {
         let opened =
             OpenStorage::open(&dir, member, config.cache_bytes, &log, lanes, fault.clone());
         let (storage, recovered) = opened.await?;
+        if identity.stage == Stage::Recovering {
+            let me = PeerPlace { member: identity.member, ordinal: identity.ordinal };
+            raft::go_on_alone(&log, me).await?;
+            tracing::warn!(cluster = %identity.cluster, "going on alone, as a new cluster");
+        }
         if identity.stage == Stage::Member {
             // A snapshot that was installed may be ahead of the log.
             let held = log.last().max(recovered.position).map_or(0, |last| last.index);
