@@ -28,24 +28,30 @@ pub struct Wants {
 /// Encoded events, for everybody who hears of just these.
 #[derive(Debug, Clone)]
 pub(super) struct Events {
-    pub(super) encoded: Bytes,
+    /// Of the first message, which mostly is the only one.
+    first: Bytes,
+    /// Of the others. Each has memory of its own, so that one that is being sent does not keep all.
+    others: Option<Arc<[Bytes]>>,
     pub(super) count: u32,
-    /// Where each message ends, if there are several.
-    pub(super) ends: Option<Arc<[usize]>>,
 }
 
 impl Events {
     /// The bytes of one message, and whether another follows.
     pub(super) fn part(&self, number: usize) -> (Bytes, bool) {
-        let Some(ends) = &self.ends else { return (self.encoded.clone(), false) };
-        let start = number.checked_sub(1).map_or(0, |before| ends[before]);
-        (self.encoded.slice(start..ends[number]), number + 1 < ends.len())
+        let others = self.others.as_deref().unwrap_or_default();
+        let part = number.checked_sub(1).map_or(&self.first, |other| &others[other]);
+        (part.clone(), number < others.len())
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let others = self.others.iter().flat_map(|others| others.iter());
+        self.first.len() + others.map(Bytes::len).sum::<usize>()
     }
 
     pub(super) fn is_same(&self, other: &Events) -> bool {
-        self.encoded.as_ptr() == other.encoded.as_ptr()
-            && self.encoded.len() == other.encoded.len()
-            && self.ends.is_some() == other.ends.is_some()
+        self.first.as_ptr() == other.first.as_ptr()
+            && self.first.len() == other.first.len()
+            && self.others.is_some() == other.others.is_some()
     }
 }
 
@@ -94,7 +100,7 @@ impl<'a> Encoder<'a> {
             [] => Ok(None),
             [one] => {
                 let encoded = self.single(one, wants.previous)?;
-                Ok(Some(Events { encoded, count: 1, ends: None }))
+                Ok(Some(Events { first: encoded, others: None, count: 1 }))
             }
             _ => self.set(wanted, wants).map(Some),
         }
@@ -109,9 +115,13 @@ impl<'a> Encoder<'a> {
         }
         let single = set.0.iter().map(|at| self.single(*at, wants.previous));
         let single = single.collect::<Result<Vec<Bytes>, StorageError>>()?;
-        let ends = if wants.fragments { self.ends(&single) } else { None };
-        let count = single.len() as u32;
-        let events = Events { encoded: Bytes::from(single.concat()), count, ends };
+        let mut messages = match wants.fragments {
+            true => self.messages(&single),
+            false => vec![single.concat().into()],
+        };
+        let others = (messages.len() > 1).then(|| messages.split_off(1).into());
+        let first = messages.pop().unwrap_or_default();
+        let events = Events { first, others, count: single.len() as u32 };
         self.sets.insert(set, events.clone());
         Ok(events)
     }
@@ -133,16 +143,16 @@ impl<'a> Encoder<'a> {
     }
 
     /// As many events in each message as fit, and one at least.
-    fn ends(&self, events: &[Bytes]) -> Option<Arc<[usize]>> {
-        let (mut ends, mut start, mut end) = (Vec::new(), 0, 0);
-        for event in events {
-            if end > start && end + event.len() - start >= self.message_bytes_max {
-                ends.push(end);
-                start = end;
+    fn messages(&self, events: &[Bytes]) -> Vec<Bytes> {
+        let (mut messages, mut start, mut bytes) = (Vec::new(), 0, 0);
+        for (end, event) in events.iter().enumerate() {
+            if end > start && bytes + event.len() >= self.message_bytes_max {
+                messages.push(events[start..end].concat().into());
+                (start, bytes) = (end, 0);
             }
-            end += event.len();
+            bytes += event.len();
         }
-        ends.push(end);
-        (ends.len() > 1).then(|| ends.into())
+        messages.push(events[start..].concat().into());
+        messages
     }
 }

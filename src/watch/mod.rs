@@ -23,6 +23,7 @@
 mod counters;
 mod events;
 mod feed;
+mod handed_out;
 mod history;
 mod hub;
 mod limits;
