@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     proto::convert::encode_event,
-    state::{Record, StorageError},
+    state::{Record, RecordMeta},
     types::Revision,
 };
 
@@ -23,6 +23,12 @@ pub struct Wants {
     pub previous: bool,
     /// Events that are too large for one message in several.
     pub fragments: bool,
+}
+
+impl Wants {
+    pub(super) fn hears(&self, record: &RecordMeta) -> bool {
+        !(if record.tombstone { self.no_deletions } else { self.no_puts })
+    }
 }
 
 /// Encoded events, for everybody who hears of just these.
@@ -55,31 +61,31 @@ impl Events {
     }
 }
 
-/// Answers what a key was before a revision changed it.
-pub(super) type Previous<'a> =
-    &'a dyn Fn(&[u8], Revision) -> Result<Option<Arc<Record>>, StorageError>;
+/// Answers what there was before one of the records.
+pub(super) type Previous<'a, E> = &'a dyn Fn(usize) -> Result<Option<Arc<Record>>, E>;
 
-/// Encodes the events of some records.
-pub(super) struct Encoder<'a> {
+/// Encodes the events of some records. Fails with `E` where what there was before is needed and not
+/// to be had.
+pub(super) struct Encoder<'a, E> {
     records: &'a [Arc<Record>],
-    previous: Previous<'a>,
+    previous: Previous<'a, E>,
     message_bytes_max: usize,
     /// Of each record, without and with what was there before.
     single: Vec<[Option<Bytes>; 2]>,
     sets: HashMap<(Vec<u32>, Wants), Events>,
 }
 
-impl<'a> Encoder<'a> {
+impl<'a, E> Encoder<'a, E> {
     pub(super) fn new(
         records: &'a [Arc<Record>],
-        previous: Previous<'a>,
+        previous: Previous<'a, E>,
         message_bytes_max: usize,
-    ) -> Encoder<'a> {
+    ) -> Encoder<'a, E> {
         let single = vec![[None, None]; records.len()];
         Encoder { records, previous, message_bytes_max, single, sets: HashMap::new() }
     }
 
-    pub(super) fn revision(&self, record: u32) -> Revision {
+    fn revision(&self, record: u32) -> Revision {
         self.records[record as usize].meta.id.main
     }
 
@@ -89,12 +95,10 @@ impl<'a> Encoder<'a> {
         records: &[u32],
         from: Revision,
         wants: Wants,
-    ) -> Result<Option<Events>, StorageError> {
+    ) -> Result<Option<Events>, E> {
         let known = records.partition_point(|at| self.revision(*at) < from);
-        let wanted = records[known..].iter().copied().filter(|at| {
-            let deletion = self.records[*at as usize].meta.tombstone;
-            !(if deletion { wants.no_deletions } else { wants.no_puts })
-        });
+        let wanted = records[known..].iter().copied();
+        let wanted = wanted.filter(|at| wants.hears(&self.records[*at as usize].meta));
         let wanted: Vec<u32> = wanted.collect();
         match wanted[..] {
             [] => Ok(None),
@@ -106,7 +110,7 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    fn set(&mut self, records: Vec<u32>, wants: Wants) -> Result<Events, StorageError> {
+    fn set(&mut self, records: Vec<u32>, wants: Wants) -> Result<Events, E> {
         // Which ones were left out is in `records`.
         let wants = Wants { no_puts: false, no_deletions: false, ..wants };
         let set = (records, wants);
@@ -114,7 +118,7 @@ impl<'a> Encoder<'a> {
             return Ok(events.clone());
         }
         let single = set.0.iter().map(|at| self.single(*at, wants.previous));
-        let single = single.collect::<Result<Vec<Bytes>, StorageError>>()?;
+        let single = single.collect::<Result<Vec<Bytes>, E>>()?;
         let mut messages = match wants.fragments {
             true => self.messages(&single),
             false => vec![single.concat().into()],
@@ -126,17 +130,14 @@ impl<'a> Encoder<'a> {
         Ok(events)
     }
 
-    fn single(&mut self, at: u32, with_previous: bool) -> Result<Bytes, StorageError> {
+    fn single(&mut self, at: u32, with_previous: bool) -> Result<Bytes, E> {
         let record = &self.records[at as usize];
-        let revision = record.meta.id.main;
-        let created = !record.meta.tombstone && record.meta.create_revision == revision;
-        let with_previous = with_previous && !created;
+        let with_previous = with_previous && !record.meta.is_creation();
         let known = &mut self.single[at as usize][usize::from(with_previous)];
         if let Some(encoded) = known {
             return Ok(encoded.clone());
         }
-        let previous =
-            if with_previous { (self.previous)(&record.meta.key, revision)? } else { None };
+        let previous = if with_previous { (self.previous)(at as usize)? } else { None };
         let previous = previous.map(|record| record.key_value());
         let encoded = encode_event(record.meta.tombstone, record.key_value(), previous);
         Ok(known.insert(encoded.into()).clone())

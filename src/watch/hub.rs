@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Options,
+    before::{ForHistory, remembered},
     counters::Counters,
     events::{Encoder, Events},
     feed::{Feed, News},
@@ -23,7 +24,7 @@ use super::{
     registry::{Registry, State},
     response::{Kind, Refusal, Response},
     stream::{NewWatch, StreamId},
-    streams::Streams,
+    streams::{Stream, Streams},
     topics::{Keys, by_topic},
 };
 use crate::{
@@ -38,6 +39,8 @@ const READ_TOGETHER_MAX: usize = 4096;
 /// same from different revisions on, and those whose ranges may overlap. The others' turn comes later.
 const STARTS_MAX: usize = 16;
 const RANGES_MAX: usize = 128;
+/// So many pairs of a change and some keys that are watched are looked at together, and a revision's.
+const PAIRS_MAX: usize = 1 << 16;
 
 /// What the lane is told. Never more than a stream has requests outstanding, and a few of each other
 /// kind for each stream.
@@ -62,6 +65,17 @@ pub(super) enum Command {
 struct Reading {
     interests: Arc<[Interest]>,
     watchers: Vec<Vec<u32>>,
+}
+
+/// What became of those who were told something, or were to be.
+#[derive(Debug, Default)]
+struct Passed {
+    /// They tell of progress, and were told.
+    told: Vec<u32>,
+    /// Their stream is full; and where they go on.
+    full: Vec<(u32, Revision)>,
+    /// The history is to tell them; from where on.
+    behind: Vec<(u32, Revision)>,
 }
 
 /// The lane's state.
@@ -119,7 +133,8 @@ impl Hub {
             if self.fault.is_stopped() {
                 return;
             }
-            if let Err(error) = self.catch_up().and_then(|()| self.command(command)) {
+            self.catch_up();
+            if let Err(error) = self.command(command) {
                 self.fault.stop(&error);
             }
         }
@@ -141,59 +156,79 @@ impl Hub {
             Command::Close(id) => self.close(id),
             Command::Read(read) => self.read(read)?,
         }
-        self.bring_forward()?;
+        self.bring_forward();
         self.answer_asked();
         Ok(())
     }
 
     /// Passes on what was published.
-    fn catch_up(&mut self) -> Result<(), StorageError> {
+    fn catch_up(&mut self) {
         while let Some(news) = self.feed.take(self.options.limits.pass_bytes) {
             match news {
                 News::Records(records, revision) => {
                     // The first ones may be older than the first watch.
                     let new = records.partition_point(|r| r.meta.id.main <= self.position);
-                    self.pass_on(&records[new..], revision)?;
+                    let mut rest = &records[new..];
+                    while !rest.is_empty() {
+                        rest = &rest[self.pass_on(rest)..];
+                    }
+                    self.position = self.position.max(revision);
                 }
                 News::Lost(revision) => self.lose(revision),
             }
         }
-        Ok(())
     }
 
-    /// What was there before an event is mostly in memory; else this waits for the disk, for one read.
-    fn pass_on(&mut self, records: &[Arc<Record>], revision: Revision) -> Result<(), StorageError> {
-        let Hub { registry, streams, view, .. } = self;
-        let previous = |key: &[u8], revision| view.previous(key, revision);
-        let mut encoder = Encoder::new(records, &previous, self.options.fragment_bytes);
-        let (mut told, mut full) = (Vec::new(), Vec::new());
-        for (topic, which) in by_topic(&registry.index().matching(records)) {
+    /// Passes on some of the records, and says how many: whole revisions.
+    fn pass_on(&mut self, records: &[Arc<Record>]) -> usize {
+        let (matching, count) = self.registry.index().matching(records, PAIRS_MAX);
+        let records = &records[..count];
+        let Some(last) = records.last() else { return 0 };
+        let Passed { told, full, behind } = self.tell(records, &matching);
+        self.streams.send();
+        told.into_iter().for_each(|at| self.registry.set_told(at, true));
+        full.into_iter().for_each(|(at, next)| self.park(at, next));
+        behind.into_iter().for_each(|(at, next)| self.registry.place(at, State::Slow, next));
+        self.recent.push(records);
+        self.position = self.position.max(last.meta.id.main);
+        count
+    }
+
+    /// Tells the synced watches. Never waits for the disk: who wants to know what was there before, and
+    /// it is not in memory, reads the history.
+    fn tell(&mut self, records: &[Arc<Record>], matching: &[(u32, u32)]) -> Passed {
+        let Hub { registry, streams, view, options, .. } = self;
+        let revision = records.last().map_or(self.position, |record| record.meta.id.main);
+        let previous = remembered(view, records, options.limits.read_bytes);
+        let mut encoder = Encoder::new(records, &previous, options.fragment_bytes);
+        let mut passed = Passed::default();
+        for (topic, which) in by_topic(matching) {
             // Most watches of a topic want the same.
-            let mut last: Option<(_, Option<Events>)> = None;
+            let mut last: Option<(_, Result<Option<Events>, ForHistory>)> = None;
             for at in registry.synced_of(topic) {
                 let Some(watcher) = registry.get(*at) else { continue };
                 let from = watcher.next.max(self.position.next());
                 let events = match &last {
                     Some((same, events)) if *same == (from, watcher.wants) => events,
                     _ => {
-                        let events = encoder.encode(&which, from, watcher.wants)?;
+                        let events = encoder.encode(&which, from, watcher.wants);
                         &last.insert(((from, watcher.wants), events)).1
                     }
                 };
-                let Some(events) = events else { continue };
-                if !streams.deliver(watcher.stream, events, revision, watcher.id) {
-                    full.push((*at, from));
-                } else if watcher.progress {
-                    told.push(*at);
+                match events {
+                    Ok(None) => {}
+                    Ok(Some(events)) => {
+                        if !streams.deliver(watcher.stream, events, revision, watcher.id) {
+                            passed.full.push((*at, from));
+                        } else if watcher.progress {
+                            passed.told.push(*at);
+                        }
+                    }
+                    Err(ForHistory) => passed.behind.push((*at, from)),
                 }
             }
         }
-        streams.send();
-        told.into_iter().for_each(|at| self.registry.set_told(at, true));
-        full.into_iter().for_each(|(at, next)| self.park(at, next));
-        self.recent.push(records);
-        self.position = self.position.max(revision);
-        Ok(())
+        passed
     }
 
     /// What was published up to `revision` must be read from the history.
@@ -312,17 +347,22 @@ impl Hub {
 
     /// Tells those their progress who asked and whose watches have all come as far as the store.
     fn answer_asked(&mut self) {
-        for id in self.asked.clone() {
+        for id in std::mem::take(&mut self.asked) {
             let Some(at) = self.streams.find(id) else { continue };
-            let watches = &self.streams[at].watches;
-            if watches.values().all(|watcher| self.is_level(*watcher)) {
-                match watches.is_empty() {
-                    true => self.streams[at].outbox.no_answer(),
-                    false => self.respond(at, -1, self.position, Kind::Progress, true),
-                }
-                self.streams[at].progress_asked = false;
-                self.asked.remove(&id);
+            let Stream { watches, awaited, .. } = &self.streams[at];
+            // Mostly it is the same one as last time: so the others are not looked at.
+            let last = awaited.and_then(|id| watches.get_key_value(&id)).into_iter();
+            let behind = last.chain(watches).find(|(_, watcher)| !self.is_level(**watcher));
+            let behind = behind.map(|(id, _)| *id);
+            if behind.is_some() {
+                self.asked.insert(id);
+            } else if watches.is_empty() {
+                self.streams[at].outbox.no_answer();
+            } else {
+                self.respond(at, -1, self.position, Kind::Progress, true);
             }
+            let stream = &mut self.streams[at];
+            (stream.awaited, stream.progress_asked) = (behind, behind.is_some());
         }
     }
 
@@ -374,21 +414,18 @@ impl Hub {
 
     /// Brings slow watches forward: from memory as far as that goes, then by a job for the history
     /// lane.
-    fn bring_forward(&mut self) -> Result<(), StorageError> {
+    fn bring_forward(&mut self) {
         while self.reading.is_none() {
             self.cut_off();
             let slow = self.registry.slow();
             let next = if self.furthest_is_next { slow.first() } else { slow.last() };
-            let Some((from, _)) = next.copied() else { return Ok(()) };
+            let Some((from, _)) = next.copied() else { return };
             assert!(from <= self.position, "a watch at {from} is not slow at {}", self.position);
             self.furthest_is_next = !self.furthest_is_next;
             let (interests, watchers) = self.interests_from(from);
             let reading = Reading { interests: interests.into(), watchers };
-            match self.recent.since(from) {
-                Some(records) => {
-                    let previous = |key: &[u8], revision| self.view.previous(key, revision);
-                    let encoder = Encoder::new(&records, &previous, self.options.fragment_bytes);
-                    let events = find(&records, &reading.interests, encoder)?;
+            match self.find_recent(from, &reading.interests) {
+                Some(events) => {
                     self.found(&reading, Found { next: self.position.next(), events });
                 }
                 None => {
@@ -399,7 +436,14 @@ impl Hub {
                 }
             }
         }
-        Ok(())
+    }
+
+    /// What there was from revision `from` on, if it is all in memory.
+    fn find_recent(&self, from: Revision, interests: &[Interest]) -> Option<Vec<(usize, Events)>> {
+        let records = self.recent.since(from)?;
+        let previous = remembered(&self.view, &records, self.options.limits.read_bytes);
+        let encoder = Encoder::new(&records, &previous, self.options.fragment_bytes);
+        find(&records, interests, encoder).ok()
     }
 
     /// What those need who go on at `from` or later, and who they are.

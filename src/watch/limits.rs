@@ -12,7 +12,8 @@ pub struct Limits {
     /// Keys and values of the newest changes, kept for watches that are a little behind. Beyond, they
     /// read history.
     pub recent_bytes: usize,
-    /// Keys and values that are read of the history at once. One revision may be larger.
+    /// Keys and values that are read of the history at once, with what was there before if that is
+    /// wanted. One revision may be larger. The watch lane itself looks up so much of the latter.
     pub read_bytes: usize,
     /// Events that wait on one stream. Beyond: its watches go on from the history once it has room.
     /// A stream on which nothing waits takes one delivery of any size.

@@ -20,6 +20,7 @@
 //!
 //! Everything is bounded: see [`Limits`].
 
+mod before;
 mod counters;
 mod events;
 mod feed;
