@@ -49,15 +49,24 @@ pub(super) fn read(
     }
     let wanted = wanted(&past.records, interests);
     let (mut bytes, mut end) = (0, 0);
-    while end < past.records.len() && (end == 0 || bytes < bytes_max) {
+    while end < past.records.len() && bytes < bytes_max {
         let start = end;
         end = batch_end(&past.records, &wanted, start);
         let asked: Vec<usize> = (start..end).filter(|at| wanted[*at]).collect();
         let records: Vec<_> = asked.iter().map(|at| past.records[*at].clone()).collect();
         let found = past.previous(&records)?;
-        let all = past.records[start..end].iter().chain(found.iter().flatten());
-        bytes += all.map(|record| record.bytes()).sum::<usize>();
         asked.into_iter().zip(found).for_each(|(at, found)| before[at] = found);
+        // Of the batch, so many revisions as are wanted.
+        let batch = start..end;
+        end = start;
+        for revision in revisions(&past.records[batch]) {
+            if bytes >= bytes_max {
+                break;
+            }
+            let before = before[end..end + revision.len()].iter().flatten();
+            bytes += revision.iter().chain(before).map(|record| record.bytes()).sum::<usize>();
+            end += revision.len();
+        }
     }
     if let Some(first_left) = past.records.get(end) {
         past.next = first_left.meta.id.main;
@@ -65,6 +74,10 @@ pub(super) fn read(
         before.truncate(end);
     }
     Ok(before)
+}
+
+fn revisions(records: &[Arc<Record>]) -> impl Iterator<Item = &[Arc<Record>]> {
+    records.chunk_by(|one, other| one.meta.id.main == other.meta.id.main)
 }
 
 /// Of which records somebody wants to know what was there before.
@@ -85,7 +98,7 @@ fn wanted(records: &[Arc<Record>], interests: &[Interest]) -> Vec<bool> {
 fn batch_end(records: &[Arc<Record>], wanted: &[bool], start: usize) -> usize {
     let mut end = start;
     let mut together = 0;
-    for revision in records[start..].chunk_by(|one, other| one.meta.id.main == other.meta.id.main) {
+    for revision in revisions(&records[start..]) {
         together += wanted[end..end + revision.len()].iter().filter(|wanted| **wanted).count();
         end += revision.len();
         if together >= READ_TOGETHER {

@@ -1,24 +1,24 @@
 //! The watch lane: it owns all watches, and brings each what it is to hear of.
 //!
 //! `position` is how far the hub has passed on what the state published. Every synced watch has
-//! heard of all up to there, or starts later. A slow one becomes synced when it has come as far; the
-//! last step is always taken from what the hub itself passed on last ([`Recent`]), in one go with
-//! becoming synced, so that nothing can come in between.
+//! heard of all up to there, or starts later. A slow one becomes synced when it has come as far, in one
+//! go with the last step, so that nothing can come in between; mostly that is taken from what the hub
+//! itself passed on last ([`Recent`]).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+mod behind;
+
+use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::sync::mpsc;
 
+use self::behind::Reading;
 use super::{
     Options,
     before::{ForHistory, remembered},
     counters::Counters,
     events::{Encoder, Events},
     feed::{Feed, News},
-    history::{Found, Interest, Job, find},
+    history::{Found, Job},
     outbox::Outbox,
     recent::Recent,
     registry::{Registry, State},
@@ -33,12 +33,6 @@ use crate::{
     types::{KeyRange, Revision},
 };
 
-/// So many slow watches are brought forward together, at most.
-const READ_TOGETHER_MAX: usize = 4096;
-/// Of these, so many groups that get nearly the same again, each a copy of its own: those who watch the
-/// same from different revisions on, and those whose ranges may overlap. The others' turn comes later.
-const STARTS_MAX: usize = 16;
-const RANGES_MAX: usize = 128;
 /// So many pairs of a change and some keys that are watched are looked at together, and a revision's.
 const PAIRS_MAX: usize = 1 << 16;
 
@@ -58,13 +52,6 @@ pub(super) enum Command {
     Close(StreamId),
     /// The history lane's answer to the last job.
     Read(Result<Found, ReadError>),
-}
-
-/// A job of the history lane's, and who asked for each of its interests.
-#[derive(Debug)]
-struct Reading {
-    interests: Arc<[Interest]>,
-    watchers: Vec<Vec<u32>>,
 }
 
 /// What became of those who were told something, or were to be.
@@ -395,161 +382,6 @@ impl Hub {
 
     fn respond(&self, stream: u32, watch_id: i64, revision: Revision, kind: Kind, answer: bool) {
         self.streams[stream].outbox.respond(Response { watch_id, revision, kind }, answer);
-    }
-
-    /// A watch goes on from `next` once its stream, which is full, has room.
-    fn park(&mut self, at: u32, next: Revision) {
-        let Some(watcher) = self.registry.get(at) else { return };
-        let waits = self.streams[watcher.stream].outbox.await_room();
-        self.registry.place(at, if waits { State::Parked } else { State::Slow }, next);
-    }
-
-    fn unpark(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.find(id) else { return };
-        for at in self.registry.parked_of(stream) {
-            let next = self.registry.get(at).map_or(self.position, |watcher| watcher.next);
-            self.registry.place(at, State::Slow, next);
-        }
-    }
-
-    /// Brings slow watches forward: from memory as far as that goes, then by a job for the history
-    /// lane.
-    fn bring_forward(&mut self) {
-        while self.reading.is_none() {
-            self.cut_off();
-            let slow = self.registry.slow();
-            let next = if self.furthest_is_next { slow.first() } else { slow.last() };
-            let Some((from, _)) = next.copied() else { return };
-            assert!(from <= self.position, "a watch at {from} is not slow at {}", self.position);
-            self.furthest_is_next = !self.furthest_is_next;
-            let (interests, watchers) = self.interests_from(from);
-            let reading = Reading { interests: interests.into(), watchers };
-            match self.find_recent(from, &reading.interests) {
-                Some(events) => {
-                    self.found(&reading, Found { next: self.position.next(), events });
-                }
-                None => {
-                    let interests = reading.interests.clone();
-                    self.reading = Some(reading);
-                    // The history lane ends after this one.
-                    let _ = self.history.send(Job { from, to: self.position, interests });
-                }
-            }
-        }
-    }
-
-    /// What there was from revision `from` on, if it is all in memory.
-    fn find_recent(&self, from: Revision, interests: &[Interest]) -> Option<Vec<(usize, Events)>> {
-        let records = self.recent.since(from)?;
-        let previous = remembered(&self.view, &records, self.options.limits.read_bytes);
-        let encoder = Encoder::new(&records, &previous, self.options.fragment_bytes);
-        find(&records, interests, encoder).ok()
-    }
-
-    /// What those need who go on at `from` or later, and who they are.
-    fn interests_from(&self, from: Revision) -> (Vec<Interest>, Vec<Vec<u32>>) {
-        let mut interests: Vec<Interest> = Vec::new();
-        let mut watchers: Vec<Vec<u32>> = Vec::new();
-        let mut known = BTreeMap::new();
-        let mut starts: BTreeMap<_, usize> = BTreeMap::new();
-        let mut ranges = 0;
-        for (next, at) in self.registry.slow().range((from, 0)..).take(READ_TOGETHER_MAX) {
-            let Some(watcher) = self.registry.get(*at) else { continue };
-            let group = (watcher.topic(), watcher.wants);
-            if let Some(place) = known.get(&(group, *next)) {
-                let together: &mut Vec<u32> = &mut watchers[*place];
-                together.push(*at);
-                continue;
-            }
-            let keys = self.registry.keys(watcher).clone();
-            let of_group = starts.entry(group).or_default();
-            let is_range = usize::from(matches!(keys, Keys::Range(_)));
-            if *of_group == STARTS_MAX || ranges + is_range > RANGES_MAX {
-                continue;
-            }
-            *of_group += 1;
-            ranges += is_range;
-            known.insert((group, *next), interests.len());
-            interests.push(Interest { keys, wants: watcher.wants, next: *next });
-            watchers.push(vec![*at]);
-        }
-        (interests, watchers)
-    }
-
-    fn read(&mut self, read: Result<Found, ReadError>) -> Result<(), StorageError> {
-        let Some(reading) = self.reading.take() else { return Ok(()) };
-        match read {
-            Ok(found) => {
-                self.found(&reading, found);
-                Ok(())
-            }
-            // Those who are too late are cut off before the next job.
-            Err(ReadError::Refused(_)) => Ok(()),
-            Err(ReadError::Storage(error)) => Err(error),
-        }
-    }
-
-    /// Delivers what was found, and brings those forward who were looked for. Some may be gone, and
-    /// others have come under their numbers: but who needs just this gets the right thing.
-    fn found(&mut self, reading: &Reading, found: Found) {
-        let mut events = found.events.iter().peekable();
-        let mut full = Vec::new();
-        for (place, interest) in reading.interests.iter().enumerate() {
-            let events = events.next_if(|(at, _)| *at == place).map(|(_, events)| events);
-            if interest.next >= found.next {
-                continue;
-            }
-            for at in &reading.watchers[place] {
-                let Some(watcher) = self.registry.get(*at).filter(|watcher| {
-                    (watcher.state, watcher.next) == (State::Slow, interest.next)
-                        && watcher.wants == interest.wants
-                        && *self.registry.keys(watcher) == interest.keys
-                }) else {
-                    continue;
-                };
-                let (stream, id) = (watcher.stream, watcher.id);
-                let through = Revision(found.next.0 - 1);
-                match events {
-                    Some(events) if !self.streams.deliver(stream, events, through, id) => {
-                        full.push((*at, interest.next));
-                        continue;
-                    }
-                    Some(_) => self.registry.set_told(*at, true),
-                    None => {}
-                }
-                // Readers, and so the history, may be ahead of what the hub was told.
-                let synced = found.next > self.position;
-                let state = if synced { State::Synced } else { State::Slow };
-                self.registry.place(*at, state, found.next);
-                self.registry.set_begun(*at);
-            }
-        }
-        self.streams.send();
-        full.into_iter().for_each(|(at, next)| self.park(at, next));
-    }
-
-    /// Ends those slow watches whose past was compacted.
-    fn cut_off(&mut self) {
-        let compacted = self.view.compacted();
-        while let Some((next, at)) = self.registry.slow().first().copied()
-            && next < compacted
-        {
-            let Some(watcher) = self.registry.get(at) else { return };
-            let (stream, watch_id) = (watcher.stream, watcher.id);
-            tracing::info!(
-                peer = %self.streams[stream].peer,
-                watch = watch_id,
-                keys = %self.registry.keys(watcher),
-                at = %next,
-                %compacted,
-                "a watch fell too far behind and is cut off"
-            );
-            self.counters.cut_off_total.add(1);
-            self.streams[stream].watches.remove(&watch_id);
-            self.registry.remove(at);
-            self.respond(stream, watch_id, Revision::ZERO, Kind::Compacted(compacted), false);
-        }
-        self.rest_if_unwatched();
     }
 }
 
