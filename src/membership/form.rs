@@ -27,6 +27,8 @@ use crate::{
 
 /// Between two rounds of asking.
 const ROUND: Duration = Duration::from_millis(200);
+/// The same, once it has taken a while: others are asked each time.
+const LONG_ROUND: Duration = Duration::from_secs(1);
 /// So many rounds pass quietly before a waiting member says in its log for whom it waits.
 const QUIET_ROUNDS: u32 = 25;
 
@@ -342,8 +344,9 @@ impl Formation {
             if rounds % QUIET_ROUNDS == 0 {
                 tracing::info!(ordinal = %self.config.ordinal, "waiting for the other members");
             }
+            let pause = if rounds < QUIET_ROUNDS { ROUND } else { LONG_ROUND };
             // Either way the next round looks at everything anew.
-            let _ = tokio::time::timeout(ROUND, changed).await;
+            let _ = tokio::time::timeout(pause, changed).await;
         }
     }
 
