@@ -120,10 +120,23 @@ impl Formation {
             let answer = peers.join(ordinal, self.join_request(None)).await;
             let pristine = matches!(
                 answer.map(|reply| reply.result),
-                Ok(Some(join_reply::Result::NotFormed(NotFormed { pristine: true })))
+                Ok(Some(join_reply::Result::NotFormed(NotFormed { pristine: true, .. })))
             );
             if !pristine {
                 return Some(ordinal);
+            }
+        }
+        None
+    }
+
+    /// An ordinal that answers as a member of a cluster, or is about to.
+    async fn another_cluster(&self, peers: &impl super::Peers) -> Option<Ordinal> {
+        for ordinal in self.others() {
+            let answer = peers.join(ordinal, self.join_request(None)).await;
+            match answer.map(|reply| reply.result) {
+                Ok(Some(join_reply::Result::NotFormed(NotFormed { starting: false, .. }))) => {}
+                Ok(Some(_)) => return Some(ordinal),
+                Ok(None) | Err(_) => {}
             }
         }
         None
@@ -194,9 +207,19 @@ impl Formation {
     ///
     /// # Errors
     /// Somebody else founded the cluster meanwhile: this volume is dead.
-    pub async fn confirm_founded(&self, identity: &Identity) -> Result<(), FormationError> {
+    pub async fn confirm_founded(
+        &self,
+        peers: &impl super::Peers,
+        identity: &Identity,
+    ) -> Result<(), FormationError> {
         let Some(pods) = self.orchestrator() else { return Ok(()) };
         let cluster = identity.cluster;
+        // Somebody may have emptied the claim of a cluster that lives, and was still starting before.
+        if let Some(ordinal) = self.another_cluster(peers).await {
+            tracing::error!(%ordinal, "there is a cluster already: this one is given up");
+            self.bury()?;
+            return Err(FormationError::Outrun);
+        }
         loop {
             match pods.claim().await {
                 Ok(Some(Claimed { claim: Claim::Formed { cluster: formed }, .. }))

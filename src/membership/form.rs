@@ -5,7 +5,7 @@
 //! lost its disk in between and begins anew.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -210,7 +210,8 @@ impl Formation {
         let _deciding = self.deciding();
         if self.identity().as_ref() == Some(identity) && !self.state().settled {
             self.dir.forget_identity()?;
-            self.state().identity = None;
+            let mut state = self.state();
+            (state.identity, state.contacted) = (None, false);
         }
         Ok(())
     }
@@ -264,7 +265,11 @@ impl Formation {
     /// The caller is `deciding`.
     pub(super) fn store(&self, identity: Identity) -> Result<(), DataDirError> {
         self.dir.store_identity(&identity)?;
-        self.state().identity = Some(identity);
+        let mut state = self.state();
+        // Whoever called, called another one.
+        state.contacted &= state.identity.as_ref().is_some_and(|old| old.member == identity.member);
+        state.identity = Some(identity);
+        drop(state);
         self.changed.notify_waiters();
         Ok(())
     }
@@ -477,11 +482,15 @@ impl Formation {
         peers: &impl Peers,
         identity: &Identity,
     ) -> Result<(), FormationError> {
-        if let Asked::Dead = self.ask_join(peers, self.join_request(Some(identity))).await? {
-            tracing::warn!(member = %identity.member, "this id is dead: asking for another");
-            self.forget(identity)?;
-        }
-        Ok(())
+        let why = match self.ask_join(peers, self.join_request(Some(identity))).await {
+            Ok(Asked::Dead) => "this id is dead".into(),
+            // Nothing was begun under it: it is no loss.
+            Err(FormationError::Refused(why)) => why,
+            Ok(_) => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        tracing::warn!(member = %identity.member, "{why}: asking for another id");
+        Ok(self.forget(identity)?)
     }
 
     /// Asks for an id, or to be let in under the one that is kept.
@@ -495,17 +504,20 @@ impl Formation {
         }
     }
 
+    /// Everybody who may be asked.
+    pub(super) fn others(&self) -> Vec<Ordinal> {
+        let wanted = self.state().wanted.clone();
+        let all: BTreeSet<Ordinal> = self.config.known.iter().copied().chain(wanted).collect();
+        all.into_iter().filter(|o| *o != self.config.ordinal).collect()
+    }
+
     /// Asks everybody known, and the leader they name.
     async fn ask_join(
         &self,
         peers: &impl Peers,
         request: peer::JoinRequest,
     ) -> Result<Asked, FormationError> {
-        let wanted = self.state().wanted.clone();
-        let mut ask: Vec<Ordinal> = self.config.known.iter().copied().chain(wanted).collect();
-        ask.sort_unstable();
-        ask.dedup();
-        ask.retain(|&o| o != self.config.ordinal);
+        let mut ask = self.others();
         let (mut hops, mut asked) = (0, Asked::Nobody);
         while let Some(to) = ask.pop() {
             let Ok(reply) = peers.join(to, request.clone()).await else { continue };
@@ -529,6 +541,10 @@ impl Formation {
                     asked = Asked::NoLeader;
                 }
                 Some(join_reply::Result::Dead(_)) => return Ok(Asked::Dead),
+                Some(join_reply::Result::NotFormed(said)) if said.starting => {
+                    self.waits(&format!("ordinal {to} is of a cluster, and is starting"));
+                    asked = Asked::NoLeader;
+                }
                 Some(join_reply::Result::NotFormed(_)) | None => {}
             }
         }

@@ -11,6 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::standing;
 use crate::{
     node::{NodeError, NodePort},
     proto::peer::{self, join_reply},
@@ -42,6 +43,17 @@ pub struct House<'a> {
 }
 
 impl Door {
+    /// Answers a member that asks whether it still is one.
+    pub async fn handle_standing(
+        &self,
+        request: peer::StandingRequest,
+        cluster: ClusterId,
+        raft: &Raft,
+    ) -> peer::StandingReply {
+        let _nobody_comes_in = self.one_at_a_time.lock().await;
+        standing::judge(request, cluster, raft).await
+    }
+
     /// Answers a member that wants to join. Only the leader decides; others say who leads.
     pub async fn handle_join<N: NodePort>(
         &self,

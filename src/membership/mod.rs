@@ -38,5 +38,5 @@ pub use identity::{Identity, IdentityError, Stage};
 pub use join::{Door, House};
 pub use orchestrator::{Claim, Claimed, Intent, LeaderNews, News, Orchestrator, OrchestratorError};
 pub use part::Parting;
-pub use standing::{Kept, Standing, ask as ask_standing, dead, handle_standing};
+pub use standing::{Kept, Standing, ask as ask_standing, dead};
 pub use steward::{MayStop, Steward};

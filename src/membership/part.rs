@@ -36,7 +36,7 @@ const UNANSWERED: Duration = Duration::from_secs(10);
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What is left of the grace period to close everything.
-const RESERVE: Duration = Duration::from_secs(5);
+const RESERVE: Duration = Duration::from_secs(15);
 const HAND_OVER: Duration = Duration::from_secs(2);
 
 /// What a member that parts needs.
@@ -113,7 +113,7 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
                     // What was wanted holds until somebody says otherwise.
                     Err(_) => {}
                 }
-                if self.standing().await.is_dead() {
+                if self.standing().await == Standing::Removed {
                     return self.note_removed().await;
                 }
             }
@@ -147,15 +147,16 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
         standing::ask(self.peers, self.me, kept, self.steward.ordinals()).await
     }
 
-    /// Hands over, and stays as long as the others would miss this voter.
+    /// Stays as long as the others would miss this voter; then hands over, if it leads.
     async fn restart(&self) {
         let mut said = String::new();
         let no_leader_limit = self.raft.timing().election_timeout * 4;
         let mut led_at = Instant::now();
         loop {
-            self.raft.hand_over(HAND_OVER).await;
             match self.may_stop().await {
-                Some(MayStop::Yes) => return,
+                Some(MayStop::Yes) => {
+                    return self.raft.hand_over(&self.steward.let_go(), HAND_OVER).await;
+                }
                 Some(MayStop::Wait(why)) => {
                     led_at = Instant::now();
                     if why != said {

@@ -40,7 +40,7 @@ impl Standing {
 /// What a member says of itself when it asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
-    /// The last entry of its log.
+    /// The last entry of its log, as long as it takes no part.
     pub last_index: u64,
     /// The entry of the last membership with it that it knows to be committed; zero: it knows none, and
     /// nobody can tell it that it was removed.
@@ -48,14 +48,12 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// As it is now, on a member that runs.
+    /// As it is now, on a member that runs. What its log holds grows while the question is under way,
+    /// so nobody is to judge by that.
     pub fn of(raft: &Raft, member: MemberId) -> Kept {
         let committed = raft.committed_membership();
         let at = committed.at.filter(|_| committed.has(member));
-        Kept {
-            last_index: raft.last_index().unwrap_or(0),
-            membership_index: at.map_or(0, |at| at.index),
-        }
+        Kept { last_index: u64::MAX, membership_index: at.map_or(0, |at| at.index) }
     }
 }
 
@@ -119,29 +117,47 @@ pub async fn dead(peers: &impl Peers, me: &Identity, raft: &Raft, known: &[Ordin
     }
 }
 
-/// Answers another member's question.
-pub fn handle_standing(request: StandingRequest, cluster: ClusterId, raft: &Raft) -> StandingReply {
-    let standing = judge(request, cluster, raft);
+/// Answers another member's question. Nobody may be let in meanwhile: the caller holds the door.
+pub(super) async fn judge(
+    request: StandingRequest,
+    cluster: ClusterId,
+    raft: &Raft,
+) -> StandingReply {
+    let standing = verdict(request, cluster, raft).await;
     StandingReply { standing: standing.into() }
 }
 
-fn judge(request: StandingRequest, cluster: ClusterId, raft: &Raft) -> Wire {
+async fn verdict(request: StandingRequest, cluster: ClusterId, raft: &Raft) -> Wire {
     if request.cluster_id != cluster.0 {
         return Wire::Unknown;
     }
     let member = MemberId(request.member_id);
     let committed = raft.committed_membership();
-    let at = committed.at.map_or(0, |at| at.index);
     if !committed.has(member) {
+        let at = committed.at.map_or(0, |at| at.index);
         // An older one may be from before it was let in.
-        let known_later = request.membership_index > 0 && at > request.membership_index;
-        return if known_later { Wire::Removed } else { Wire::Unknown };
+        if request.membership_index > 0 && at > request.membership_index {
+            return Wire::Removed;
+        }
+        // The leader knows of whoever is being let in. An id that was used is added once.
+        let used = raft.view().roster().was_used(member);
+        let dead = used && leads(raft).await && !raft.membership().has(member);
+        return if dead { Wire::Removed } else { Wire::Unknown };
     }
     let seen = raft.view().roster().members.get(&member).map_or(0, |said| said.boot);
+    if request.boot < seen {
+        return Wire::RolledBack;
+    }
+    // A deposed leader may remember what was acknowledged to it and never committed.
     let progress = raft.progress().into_iter().find(|p| p.member == member);
     let acknowledged = progress.and_then(|p| p.matched).unwrap_or(0);
-    if request.boot < seen || request.last_index < acknowledged {
+    if request.last_index < acknowledged && leads(raft).await {
         return Wire::RolledBack;
     }
     Wire::Member
+}
+
+/// Whether this member leads, and a majority has just said so.
+async fn leads(raft: &Raft) -> bool {
+    raft.leadership().is_mine() && raft.read_index().await.is_ok()
 }

@@ -21,7 +21,7 @@ use crate::{
     node::NodePort,
     raft::{Raft, RaftMembership},
     stop::Stopping,
-    types::{ClusterId, Command, MemberId, Ordinal, PeerPlace},
+    types::{ClusterId, Command, MemberId, Ordinal, PeerPlace, Term},
 };
 
 /// Between two looks.
@@ -39,8 +39,13 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 const CLAIM_EVERY: u32 = 5;
 /// A voter that was let go counts as gone for so long, if it is not seen to be back.
 const GONE: Duration = Duration::from_secs(30);
+/// A new leader listens for so many election timeouts before it lets a voter go.
+const LISTEN_TIMEOUTS: u32 = 2;
 /// What is waited for so long is said to people.
 const SAY_AFTER: Duration = Duration::from_secs(5);
+
+/// Voters that were told that they may stop, how often they had started then, and when.
+type LetGo = BTreeMap<MemberId, (u64, Instant)>;
 
 /// How one member tends to the membership.
 pub struct Steward<N> {
@@ -50,8 +55,9 @@ pub struct Steward<N> {
     max_voters: u32,
     orchestrator: Option<Arc<dyn Orchestrator>>,
     looks: Mutex<BTreeMap<MemberId, u32>>,
-    /// Voters that were told that they may stop, how often they had started then, and when.
-    let_go: Mutex<BTreeMap<MemberId, (u64, Instant)>>,
+    let_go: Mutex<LetGo>,
+    /// Since when this member leads.
+    leads_since: Mutex<Option<(Term, Instant)>>,
     plan: watch::Sender<Plan>,
 }
 
@@ -77,9 +83,17 @@ impl<N: NodePort> Steward<N> {
         max_voters: u32,
         orchestrator: Option<Arc<dyn Orchestrator>>,
     ) -> Steward<N> {
-        let (looks, let_go, plan) =
-            (Mutex::default(), Mutex::default(), watch::Sender::new(Plan::Settled));
-        Steward { raft, node, cluster, max_voters, orchestrator, looks, let_go, plan }
+        Steward {
+            raft,
+            node,
+            cluster,
+            max_voters,
+            orchestrator,
+            looks: Mutex::default(),
+            let_go: Mutex::default(),
+            leads_since: Mutex::default(),
+            plan: watch::Sender::new(Plan::Settled),
+        }
     }
 
     /// What the planner decided last, on the leader.
@@ -164,6 +178,7 @@ impl<N: NodePort> Steward<N> {
                 waiting = Patience::default();
                 continue;
             }
+            self.leads_for();
             let membership = self.raft.membership();
             self.count_looks(&membership);
             let situation = self.looked(&membership);
@@ -301,19 +316,52 @@ impl<N: NodePort> Steward<N> {
         }
     }
 
+    /// How long this member has led, as far as anybody asked.
+    fn leads_for(&self) -> Duration {
+        let now = self.raft.leadership();
+        let mut since = lock(&self.leads_since);
+        if !now.is_mine() {
+            *since = None;
+            return Duration::ZERO;
+        }
+        match *since {
+            Some((term, at)) if term == now.term => at.elapsed(),
+            _ => {
+                *since = Some((now.term, Instant::now()));
+                Duration::ZERO
+            }
+        }
+    }
+
+    /// Voters that were told that they may stop, and are not seen to be back.
+    pub fn let_go(&self) -> BTreeSet<MemberId> {
+        let mut let_go = lock(&self.let_go);
+        self.forget_those_who_are_back(&mut let_go);
+        let_go.keys().copied().collect()
+    }
+
+    fn forget_those_who_are_back(&self, let_go: &mut LetGo) {
+        let roster = self.raft.view().roster();
+        let is_back =
+            |id: &MemberId, boot: u64| roster.members.get(id).is_some_and(|said| said.boot > boot);
+        let_go.retain(|id, (boot, at)| at.elapsed() < GONE && !is_back(id, *boot));
+    }
+
     /// Whether this voter may stop, as far as writes go. Whoever may is counted as gone from now on.
     pub fn may_stop(&self, member: MemberId, boot: u64) -> MayStop {
         if !self.raft.leadership().is_mine() {
             return MayStop::NotLeader;
         }
+        // Whom the leader before let go is still thought to be there.
+        if self.leads_for() < self.raft.timing().election_timeout * LISTEN_TIMEOUTS {
+            return MayStop::Wait("the leader has just begun to lead".into());
+        }
         let mut situation = self.situation();
-        let roster = self.raft.view().roster();
-        let mut let_go = lock(&self.let_go);
-        let is_back =
-            |id: &MemberId, boot: u64| roster.members.get(id).is_some_and(|said| said.boot > boot);
-        let_go.retain(|id, (boot, at)| at.elapsed() < GONE && !is_back(id, *boot));
+        // To the end: two that ask at once are not both told that the other one stays.
+        let mut gone = lock(&self.let_go);
+        self.forget_those_who_are_back(&mut gone);
         for other in &mut situation.members {
-            other.in_contact &= !let_go.contains_key(&other.place.member);
+            other.in_contact &= !gone.contains_key(&other.place.member);
         }
         let waits_for: Vec<PeerPlace> = situation
             .members
@@ -324,7 +372,7 @@ impl<N: NodePort> Steward<N> {
             .collect();
         // With everybody there, waiting makes nothing better.
         if planner::may_stop(&situation, member) || waits_for.is_empty() {
-            let_go.insert(member, (boot, Instant::now()));
+            gone.insert(member, (boot, Instant::now()));
             return MayStop::Yes;
         }
         let ordinals: Vec<String> = waits_for.iter().map(|p| p.ordinal.to_string()).collect();

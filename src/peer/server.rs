@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     lane::Lanes,
-    membership::{Door, Formation, House, MayStop, Steward, handle_standing},
+    membership::{Door, Formation, House, MayStop, Stage, Steward},
     node::Node,
     proto::peer::{
         self,
@@ -243,8 +243,12 @@ impl Peer for PeerService {
     ) -> Result<Response<peer::JoinReply>, Status> {
         let identity = self.inner.formation.identity();
         let (Some(running), Some(identity)) = (self.inner.running.get(), &identity) else {
-            let pristine = identity.is_none();
-            let result = peer::join_reply::Result::NotFormed(peer::NotFormed { pristine });
+            let not_formed = peer::NotFormed {
+                pristine: identity.is_none(),
+                // It will answer as a member soon.
+                starting: identity.is_some_and(|identity| identity.stage == Stage::Member),
+            };
+            let result = peer::join_reply::Result::NotFormed(not_formed);
             return Ok(Response::new(peer::JoinReply { result: Some(result) }));
         };
         let request = request.into_inner();
@@ -266,8 +270,9 @@ impl Peer for PeerService {
         let (Some(running), Some(identity)) = (self.inner.running.get(), identity) else {
             return Err(Status::unavailable("this member is starting"));
         };
-        let reply = handle_standing(request.into_inner(), identity.cluster, &running.raft);
-        Ok(Response::new(reply))
+        let door = &self.inner.door;
+        let reply = door.handle_standing(request.into_inner(), identity.cluster, &running.raft);
+        Ok(Response::new(reply.await))
     }
 
     async fn may_stop(

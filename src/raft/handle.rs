@@ -515,9 +515,9 @@ impl Raft {
         }
     }
 
-    /// As the leader: hands leadership to the voter that holds most of the log, and waits until
-    /// somebody else leads or `limit` has passed. Elsewhere: nothing.
-    pub async fn hand_over(&self, limit: Duration) {
+    /// As the leader: hands leadership to the voter that holds most of the log, but to none of `not_to`,
+    /// and waits until somebody else leads or `limit` has passed. Elsewhere: nothing.
+    pub async fn hand_over(&self, not_to: &BTreeSet<MemberId>, limit: Duration) {
         let now = self.leadership();
         if !now.is_mine() {
             return;
@@ -527,7 +527,8 @@ impl Raft {
         let heir = self
             .progress()
             .into_iter()
-            .filter(|p| p.member != self.me && voters.contains(&p.member))
+            .filter(|p| p.member != self.me && !not_to.contains(&p.member))
+            .filter(|p| voters.contains(&p.member))
             .filter(|p| p.silent_for.is_some_and(|t| t < self.timing.election_timeout))
             .max_by_key(|p| p.matched);
         if let Some(heir) = heir {

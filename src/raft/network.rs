@@ -96,7 +96,10 @@ impl QuorumClock {
     pub(super) fn age(&self) -> Option<Duration> {
         let own = self.own.get().and_then(|m| {
             let m = m.borrow_watched();
-            m.state.is_leader().then(|| m.last_quorum_acked.map(|at| at.elapsed()))
+            // Alone, nobody else is heard from, and nobody else is needed.
+            let alone = m.membership_config.membership().voter_ids().all(|id| id == m.id);
+            let age = || m.last_quorum_acked.map(|at| at.elapsed());
+            m.state.is_leader().then(|| if alone { Some(Duration::ZERO) } else { age() })
         });
         match own {
             Some(age) => age,

@@ -1,6 +1,6 @@
 //! One member from start to stop.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
@@ -228,7 +228,7 @@ pub(super) async fn run(
         service.run(running.clone());
     }
     tokio::select! {
-        begun = member.begin(&formed, &formation, lanes) => begun?,
+        begun = member.begin(&formed, &formation, &asks, lanes) => begun?,
         // A founder that was not confirmed goes on at its next start.
         () = &mut shutdown => return Ok(()),
     }
@@ -280,10 +280,14 @@ pub(super) async fn run(
                     };
                     parting.wait(&*pod.orchestrator).await;
                 } else if config.hands_over {
-                    member.raft.hand_over(HAND_OVER).await;
+                    member.raft.hand_over(&BTreeSet::new(), HAND_OVER).await;
                 }
             }
-            standing = death => bury(&formation, standing, lanes).await?,
+            standing = death => {
+                bury(&formation, standing, lanes).await?;
+                // Nothing may be answered in its name any more: the process ends as it is.
+                anyhow::bail!(REMOVED);
+            }
             () = formation.recovery_ordered() => {
                 tracing::warn!("stopping, to go on alone at the next start");
             }
@@ -299,10 +303,7 @@ pub(super) async fn run(
         let data = member.stop().await;
         inner.drain().await;
         data.close().await;
-        match formation.identity().is_some_and(|identity| identity.stage == Stage::Dead) {
-            true if config.pod.is_none() => Err(anyhow::anyhow!("{}", REMOVED)),
-            _ => Ok(()),
-        }
+        Ok(())
     };
     tokio::select! {
         // A member that cannot be sure of itself is not stopped in order: the process ends as it is,
@@ -502,6 +503,7 @@ impl Member {
         &self,
         formed: &Formed,
         formation: &Arc<Formation>,
+        peers: &PeerClient,
         lanes: Lanes,
     ) -> anyhow::Result<()> {
         if formed.initialize && !self.raft.is_initialized().await? {
@@ -509,7 +511,7 @@ impl Member {
             self.raft.initialize(&founders).await?;
         }
         if formed.unconfirmed {
-            formation.confirm_founded(&formed.identity).await?;
+            formation.confirm_founded(peers, &formed.identity).await?;
         }
         let formation = formation.clone();
         let identity = formed.identity.clone();

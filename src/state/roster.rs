@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{machine::Machine, schema::TableEntry};
+use super::{machine::Machine, schema::TableEntry, storage::TableChange};
 use crate::types::{CommandError, Desired, MemberAttributes, MemberId, Reply};
 
 /// Ids that founders choose are not above this; those that are assigned later are.
@@ -61,6 +61,12 @@ impl Machine {
         let roster = Arc::make_mut(&mut self.roster);
         roster.last_admitted = member;
         self.changes.tables.push(roster.summary().put());
+        // What was assigned before can be admitted no more.
+        let dead = self.assignments.extract_if(.., |_, id| *id <= member);
+        for (nonce, member) in dead {
+            let (key, _) = TableEntry::Assignment { nonce, member }.encode();
+            self.changes.tables.push(TableChange::Delete { key });
+        }
         Ok(Reply::Assigned(member))
     }
 }

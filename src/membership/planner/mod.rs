@@ -147,16 +147,18 @@ pub fn plan(situation: &Situation) -> Plan {
     Plan::Do(step)
 }
 
-/// The joint change is committed, so the incoming set alone decides about what ends it. It may do
-/// so when the outgoing one has lost its majority: nothing else would ever be committed again.
+/// It takes majorities of both sets to append what ends a joint change.
 fn leave_joint(situation: &Situation) -> Plan {
+    if !is_majority(situation.old_voters(), |m| m.in_contact) {
+        let voters = situation.old_voters().filter(|m| !m.in_contact);
+        return Plan::Wait(Waiting::new(Why::PresentVoters, voters));
+    }
     if !is_majority(situation.new_voters(), |m| m.in_contact) {
         let voters = situation.new_voters().filter(|m| !m.in_contact);
         return Plan::Wait(Waiting::new(Why::NextVoters, voters));
     }
     let leads_on = situation.new_voters().any(|m| m.place.member == situation.me);
-    // It takes both sets to elect another one.
-    if !leads_on && is_majority(situation.old_voters(), |m| m.in_contact) {
+    if !leads_on {
         let places = Places::of(situation);
         let ready = situation.new_voters().filter(|m| m.is_ready());
         if let Some(to) = ready.min_by_key(|m| (!places.stays(m), m.place.ordinal, m.place.member))

@@ -54,9 +54,10 @@ impl<'a> Places<'a> {
         lives.and_then(|l| l.last()).is_some_and(|m| m.place.member == member.place.member)
     }
 
-    /// Whether the leader votes and is to leave.
+    /// Whether the leader is to leave, or votes no more: Raft lets it lead on as a learner.
     pub(super) fn leader_goes(&self) -> bool {
-        self.voters().any(|m| m.place.member == self.situation.me && !self.stays(m))
+        let mut mine = self.voters().filter(|m| m.place.member == self.situation.me);
+        mine.next().is_none_or(|me| !self.stays(me))
     }
 
     /// Who should vote next: as many as are wanted, or as can be had.

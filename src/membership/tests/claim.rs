@@ -225,7 +225,7 @@ impl World {
             }
             let sure = tokio::time::timeout(
                 Duration::from_millis(1),
-                formation.confirm_founded(&formed.identity),
+                formation.confirm_founded(self, &formed.identity),
             );
             match sure.await {
                 Ok(Ok(())) => {}
@@ -344,7 +344,10 @@ impl Peers for World {
         };
         let pristine = up.identity().is_none();
         let result = match member {
-            None => join_reply::Result::NotFormed(peer::NotFormed { pristine }),
+            None => join_reply::Result::NotFormed(peer::NotFormed {
+                pristine,
+                starting: up.identity().is_some_and(|i| i.stage == Stage::Member),
+            }),
             Some(formed) if self.leads(formed.identity.cluster) => {
                 let cluster_id = formed.identity.cluster.0;
                 let member_id = match request.member_id {
@@ -474,5 +477,42 @@ fn a_founder_that_never_goes_on_is_replaced_and_learns_of_it() {
         assert!(disk.exists(Path::new("/data/archive/identity")).unwrap());
         let identity = Identity::load(&disk, Path::new("/data/identity")).unwrap().unwrap();
         assert_ne!(identity.member, MemberId(1));
+    });
+}
+
+/// A claim that was emptied looks like a new one. Members that are only starting are seen all the same.
+#[test]
+fn an_emptied_claim_founds_nothing_beside_members_that_are_starting() {
+    let emptied = |world: &World| {
+        world.api.0.lock().unwrap().claim = Some((Claim::Empty, 1000, Duration::ZERO));
+    };
+    run(async || {
+        let world = World::new();
+        world.all_up().await;
+        let before = world.clusters();
+        (0..PODS).for_each(|i| world.crash(i, Crash::KeepAll));
+        world.wipe(0);
+        emptied(&world);
+        (0..PODS).for_each(|i| world.start(i));
+        for _ in 0..8 {
+            world.round(0, true).await;
+        }
+        assert!(world.clusters().is_empty());
+        world.all_up().await;
+        assert_eq!((world.members(), world.clusters()), (PODS, before));
+    });
+    // Nobody answered when it claimed; one does before it would serve.
+    run(async || {
+        let world = World::new();
+        world.all_up().await;
+        let before = world.clusters();
+        (0..PODS).for_each(|i| world.crash(i, Crash::KeepAll));
+        world.wipe(0);
+        emptied(&world);
+        world.start(0);
+        world.round(0, true).await;
+        world.start(1);
+        world.round(0, true).await;
+        assert_eq!(*world.founded.lock().unwrap(), before);
     });
 }

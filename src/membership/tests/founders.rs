@@ -213,6 +213,7 @@ impl Peers for World {
                 member_id: member.member.0,
             }),
             None => join_reply::Result::NotFormed(peer::NotFormed {
+                starting: there.identity().is_some_and(|i| i.stage == Stage::Member),
                 pristine: there.identity().is_none(),
             }),
         };
