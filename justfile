@@ -49,3 +49,20 @@ golden:
 # What CI does, with the tools it installs.
 ci:
     .ci/run
+
+# Brings a real Kubernetes up on this host (root; the first time builds it, which takes long), and loads the image.
+k8s-up:
+    cargo build --release --bins
+    .ci/kubernetes "${XDG_CACHE_HOME:-$HOME/.cache}/ordinal"
+    .ci/etcd "${XDG_CACHE_HOME:-$HOME/.cache}/ordinal"
+    tests/k8s/cluster up
+    tests/k8s/cluster load-image "${CARGO_TARGET_DIR:-target}/release"
+
+# What can happen to pods, volumes and the control plane, while clients check every answer: `smoke`, `all`, or names with commas. K8S_RUNS repeats.
+k8s-chaos scenarios="all":
+    cargo test --test k8s --no-run
+    K8S_SCENARIOS={{scenarios}} tests/k8s/cluster run cargo test --offline --test k8s -- --nocapture
+
+# Ends it, and leaves nothing.
+k8s-down:
+    tests/k8s/cluster down

@@ -137,6 +137,9 @@ pub struct Kubernetes {
     /// Its namespace
     #[arg(long, env = "KVD_NAMESPACE", default_value = "default", value_name = "NAME")]
     pub namespace: String,
+    /// This pod's uid, for its Events
+    #[arg(long, env = "KVD_POD_UID", value_name = "UID")]
+    pub pod_uid: Option<String>,
     /// The ConfigMap that says who founded the cluster
     #[arg(long, env = "KVD_CLAIM", default_value = "kv-cluster", value_name = "NAME")]
     pub claim: String,

@@ -11,6 +11,8 @@ pub mod config;
 pub mod ctl;
 pub mod disk;
 pub mod fault;
+#[cfg(feature = "k8s")]
+pub mod k8s;
 pub mod lane;
 pub mod membership;
 pub mod metrics;

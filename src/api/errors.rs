@@ -48,7 +48,9 @@ impl From<NodeError> for Status {
             NodeError::Command(CommandError::LeaseNotFound) => Code::NotFound,
             NodeError::Command(CommandError::LeaseExists) => Code::FailedPrecondition,
             NodeError::Command(CommandError::LeaseTtlTooLarge) => Code::OutOfRange,
-            NodeError::Command(CommandError::OtherTerm) => Code::Unavailable,
+            NodeError::Command(CommandError::OtherTerm | CommandError::DeadMember) => {
+                Code::Unavailable
+            }
             NodeError::Command(CommandError::NoSpace) => Code::ResourceExhausted,
             NodeError::NoLeader
             | NodeError::LeaderChanged

@@ -9,6 +9,12 @@ use std::{
 use super::identity::{Identity, IdentityError, Stage};
 use crate::disk::{Disk, FileLock};
 
+const IDENTITY: &str = "identity";
+const ARCHIVE: &str = "archive";
+const OLD_ARCHIVE: &str = "archive.old";
+/// What a member leaves, besides its identity.
+const CONTENTS: [&str; 5] = ["wal", "snapshots", "incoming", "tables", "blocks"];
+
 /// A data directory, locked by this process for as long as this lives.
 #[derive(Debug)]
 pub struct DataDir {
@@ -103,6 +109,48 @@ impl DataDir {
         Ok(identity)
     }
 
+    /// Sets aside all that a dead member left, and is pristine then. What was set aside before goes
+    /// first: one life is kept, for people to look at. The identity moves last, so that after a crash
+    /// in between the next start goes on.
+    pub fn archive(&self) -> Result<(), DataDirError> {
+        let failed = |source| DataDirError::Io { dir: self.root.display().to_string(), source };
+        self.move_to_archive().map_err(failed)
+    }
+
+    fn move_to_archive(&self) -> io::Result<()> {
+        let (archive, old) = (self.root.join(ARCHIVE), self.root.join(OLD_ARCHIVE));
+        self.remove_dir(&old)?;
+        if self.disk.exists(&archive.join(IDENTITY))? {
+            self.disk.rename(&archive, &old)?;
+            self.disk.sync_dir(&self.root)?;
+            self.remove_dir(&old)?;
+        }
+        self.disk.create_dir_all(&archive)?;
+        for name in CONTENTS {
+            if self.disk.exists(&self.root.join(name))? {
+                self.disk.rename(&self.root.join(name), &archive.join(name))?;
+            }
+        }
+        self.disk.sync_dir(&archive)?;
+        self.disk.rename(&self.identity_path(), &archive.join(IDENTITY))?;
+        self.disk.sync_dir(&archive)?;
+        self.disk.sync_dir(&self.root)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        if self.disk.exists(path)? { self.disk.remove_dir_all(path) } else { Ok(()) }
+    }
+
+    /// Forgets an identity under which nothing was begun.
+    pub fn forget_identity(&self) -> Result<(), DataDirError> {
+        let failed = |source| DataDirError::Io { dir: self.root.display().to_string(), source };
+        match self.disk.remove(&self.identity_path()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.map_err(failed)?,
+        }
+        self.disk.sync_dir(&self.root).map_err(failed)
+    }
+
     pub fn store_identity(&self, identity: &Identity) -> Result<(), DataDirError> {
         Ok(identity.store(self.disk.as_ref(), &self.identity_path())?)
     }
@@ -113,7 +161,7 @@ impl DataDir {
     }
 
     fn identity_path(&self) -> PathBuf {
-        self.root.join("identity")
+        self.root.join(IDENTITY)
     }
 
     /// Whether there is anything in it that was finished: a segment that is only being filled ahead

@@ -14,13 +14,15 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
+    claim::Seen,
     datadir::{DataDir, DataDirError},
     identity::{Identity, Stage, place_from_wire, place_to_wire},
+    orchestrator::{News, Orchestrator},
 };
 use crate::{
     proto::peer::{self, join_reply, promise_reply},
     rng::Rng,
-    types::{ClusterId, MemberId, Ordinal, PeerPlace},
+    types::{ClusterId, Desired, MemberId, Ordinal, PeerPlace},
 };
 
 /// Between two rounds of asking.
@@ -41,6 +43,18 @@ pub trait Peers: Send + Sync {
         to: Ordinal,
         request: peer::JoinRequest,
     ) -> impl Future<Output = Result<peer::JoinReply, String>> + Send;
+
+    fn standing(
+        &self,
+        to: Ordinal,
+        request: peer::StandingRequest,
+    ) -> impl Future<Output = Result<peer::StandingReply, String>> + Send;
+
+    /// Once this volume is a member.
+    fn may_stop(
+        &self,
+        to: PeerPlace,
+    ) -> impl Future<Output = Result<peer::MayStopReply, String>> + Send;
 }
 
 /// What a volume found out about itself.
@@ -49,6 +63,8 @@ pub struct Formed {
     pub identity: Identity,
     /// This member initializes Raft with these voters, unless its log is initialized already.
     pub initialize: bool,
+    /// With Kubernetes: it serves nobody before the claim says that it has founded the cluster.
+    pub unconfirmed: bool,
 }
 
 /// Why a volume cannot become a member.
@@ -57,10 +73,14 @@ pub enum FormationError {
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     #[error(
-        "ordinal {ordinal} is member {member} of cluster {cluster}, whose volume this is not. \
-         Replacing a lost volume is not built yet: bring the old volume back"
+        "this volume is of cluster {ours}, but {formed} was formed here. If this volume is the right one, \
+         write its cluster id into the ConfigMap of the claim; if not, delete its PersistentVolumeClaim"
     )]
-    Occupied { ordinal: Ordinal, member: MemberId, cluster: ClusterId },
+    OtherCluster { ours: ClusterId, formed: ClusterId },
+    #[error(
+        "another pod founded the cluster meanwhile: this volume is set aside at the next start"
+    )]
+    Outrun,
     #[error("a peer refused this member: {0}")]
     Refused(String),
 }
@@ -74,6 +94,10 @@ pub struct FormationConfig {
     pub founders: u32,
     /// Ordinals that may be asked (to join).
     pub known: Vec<Ordinal>,
+    /// Who runs the pods; without one, the founders promise themselves to each other.
+    pub orchestrator: Option<Arc<dyn Orchestrator>>,
+    /// After so long, a founder that does not go on is replaced: [`TAKE_OVER`](super::TAKE_OVER).
+    pub take_over: Duration,
 }
 
 /// A volume on its way to be a member. Shared with the peer server, which answers for it.
@@ -88,13 +112,19 @@ pub struct Formation {
     changed: Notify,
 }
 
-#[derive(Debug)]
-struct State {
+#[derive(Debug, Default)]
+pub(super) struct State {
     identity: Option<Identity>,
     /// A peer that knows us as a member of our cluster has called.
     contacted: bool,
     /// The identity is taken, and a log is being made under it: it cannot be another one any more.
     settled: bool,
+    /// A claim that is not finished.
+    pub(super) claim: Option<Seen>,
+    /// Ordinals that are wanted, beside those that are known.
+    wanted: Vec<Ordinal>,
+    /// What was waited for last.
+    waited: String,
 }
 
 impl Formation {
@@ -107,10 +137,16 @@ impl Formation {
         let mut identity = dir.identity()?;
         if let Some(identity) = &mut identity {
             check_place(identity, &config, &dir)?;
+        }
+        if let Some(dead) = identity.take_if(|identity| identity.stage == Stage::Dead) {
+            tracing::warn!(member = %dead.member, "setting the data of a dead member aside");
+            dir.archive()?;
+        }
+        if let Some(identity) = &mut identity {
             identity.boot += 1;
             dir.store_identity(identity)?;
         }
-        let state = Mutex::new(State { identity, contacted: false, settled: false });
+        let state = Mutex::new(State { identity, ..State::default() });
         let (deciding, changed) = (Mutex::new(()), Notify::new());
         Ok(Formation { config, dir, rng, state, deciding, changed })
     }
@@ -123,16 +159,85 @@ impl Formation {
         self.state().identity.clone()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn ordinal(&self) -> Ordinal {
+        self.config.ordinal
+    }
+
+    pub(super) fn take_over(&self) -> Duration {
+        self.config.take_over
+    }
+
+    pub fn orchestrator(&self) -> Option<&Arc<dyn Orchestrator>> {
+        self.config.orchestrator.as_ref()
+    }
+
+    pub(super) fn new_id(&self) -> u64 {
+        self.rng.next_id()
+    }
+
+    pub(super) fn identity_of(
+        &self,
+        cluster: ClusterId,
+        member: MemberId,
+        stage: Stage,
+        founders: Vec<PeerPlace>,
+    ) -> Identity {
+        let (ordinal, home) = (self.config.ordinal, self.config.home.clone());
+        Identity { cluster, member, ordinal, home, boot: 1, stage, founders }
+    }
+
+    /// Says for whom or what this volume waits, once.
+    pub(super) fn waits(&self, why: &str) {
+        let before = std::mem::replace(&mut self.state().waited, why.to_string());
+        if before != why {
+            tracing::info!(ordinal = %self.config.ordinal, "waiting: {why}");
+            if let Some(pods) = self.orchestrator() {
+                pods.say(News::of_pod("Waiting", why.to_string()));
+            }
+        }
+    }
+
+    /// So many pods there are: they may be asked, too.
+    pub(super) fn know(&self, wanted: &Desired) {
+        let all = wanted.start..wanted.start.saturating_add(wanted.replicas);
+        self.state().wanted = all.map(Ordinal).collect();
+    }
+
+    /// Gives up an identity under which nothing was begun.
+    pub(super) fn forget(&self, identity: &Identity) -> Result<(), DataDirError> {
+        let _deciding = self.deciding();
+        if self.identity().as_ref() == Some(identity) && !self.state().settled {
+            self.dir.forget_identity()?;
+            self.state().identity = None;
+        }
+        Ok(())
+    }
+
+    /// This volume's member is dead: at the next start its data is set aside. Blocks on the disk.
+    pub fn bury(&self) -> Result<(), DataDirError> {
+        let _deciding = self.deciding();
+        let Some(identity) = self.identity() else { return Ok(()) };
+        self.store(Identity { stage: Stage::Dead, ..identity })
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn deciding(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.changed.notified()
+    }
+
+    pub(super) fn deciding(&self) -> MutexGuard<'_, ()> {
         self.deciding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes an identity in place of the one it was decided on; false: that is not ours any more.
-    fn adopt(&self, new: Identity, instead_of: Option<&Identity>) -> Result<bool, DataDirError> {
+    pub(super) fn adopt(
+        &self,
+        new: Identity,
+        instead_of: Option<&Identity>,
+    ) -> Result<bool, DataDirError> {
         let _deciding = self.deciding();
         if self.identity().as_ref() != instead_of {
             return Ok(false);
@@ -143,18 +248,19 @@ impl Formation {
 
     /// The point of no return: from here on nobody gets another promise. `None`: the identity has
     /// changed meanwhile.
-    fn settle(&self, identity: Identity, initialize: bool) -> Option<Formed> {
+    pub(super) fn settle(&self, identity: Identity, initialize: bool) -> Option<Formed> {
         let _deciding = self.deciding();
         let mut state = self.state();
         if state.identity.as_ref() != Some(&identity) {
             return None;
         }
         state.settled = true;
-        Some(Formed { identity, initialize })
+        let unconfirmed = initialize && self.config.orchestrator.is_some();
+        Some(Formed { identity, initialize, unconfirmed })
     }
 
     /// The caller is `deciding`.
-    fn store(&self, identity: Identity) -> Result<(), DataDirError> {
+    pub(super) fn store(&self, identity: Identity) -> Result<(), DataDirError> {
         self.dir.store_identity(&identity)?;
         self.state().identity = Some(identity);
         self.changed.notify_waiters();
@@ -243,20 +349,34 @@ impl Formation {
 
     /// One look at everything, and one step if there is one to make.
     pub(super) async fn round(&self, peers: &impl Peers) -> Result<Option<Formed>, FormationError> {
+        let pods = self.config.orchestrator.as_deref();
         let Some(identity) = self.identity() else {
-            return self.pristine(peers).await.map(|()| None);
+            let looked = match pods {
+                Some(pods) => self.pristine_pod(peers, pods).await,
+                None => self.pristine(peers).await,
+            };
+            return looked.map(|()| None);
         };
+        if identity.stage == Stage::Recovering {
+            return Ok(self.recovering_pod(pods, identity).await);
+        }
         let founds = identity.stage == Stage::Promised && self.leads_formation(&identity);
         // A log is begun only when formation is over, so a crash came before `became_member`.
         if identity.stage == Stage::Member || self.dir.has_log()? {
+            if let Some(pods) = pods.filter(|_| !founds) {
+                self.check_claim(pods, &identity).await?;
+            }
             return Ok(self.settle(identity, founds));
         }
         let contacted = self.state().contacted;
         match identity.stage {
-            Stage::Promised if founds => self.collect_promises(peers, identity).await,
+            Stage::Promised if founds => match pods {
+                Some(pods) => self.founder_pod(pods, identity).await,
+                None => self.collect_promises(peers, identity).await,
+            },
             _ if contacted => Ok(self.settle(identity, false)),
             Stage::Assigned => self.ask_to_be_added(peers, &identity).await.map(|()| None),
-            Stage::Promised | Stage::Member => Ok(None),
+            Stage::Promised | Stage::Member | Stage::Dead | Stage::Recovering => Ok(None),
         }
     }
 
@@ -276,15 +396,8 @@ impl Formation {
         let place = |i: u32| PeerPlace { member: MemberId(u64::from(i) + 1), ordinal: Ordinal(i) };
         let cluster = ClusterId(self.rng.next_id());
         tracing::info!(%cluster, founders = self.config.founders, "founding a cluster");
-        let founder = Identity {
-            cluster,
-            member: place(0).member,
-            ordinal: Ordinal(0),
-            home: self.config.home.clone(),
-            boot: 1,
-            stage: Stage::Promised,
-            founders: (0..self.config.founders).map(place).collect(),
-        };
+        let founders = (0..self.config.founders).map(place).collect();
+        let founder = self.identity_of(cluster, place(0).member, Stage::Promised, founders);
         // If it was promised away meanwhile, the next round sees that.
         self.adopt(founder, None)?;
         Ok(())
@@ -338,33 +451,19 @@ impl Formation {
     }
 
     /// Asks for an id in a cluster that exists, and keeps it.
-    async fn join_existing(
+    pub(super) async fn join_existing(
         &self,
         peers: &impl Peers,
         instead_of: Option<&Identity>,
     ) -> Result<Found, FormationError> {
-        let request = peer::JoinRequest {
-            home: self.config.home.clone(),
-            ordinal: self.config.ordinal.0,
-            nonce: self.rng.next_id(),
-            member_id: 0,
-            cluster_id: 0,
-        };
-        let joined = match self.ask_join(peers, request).await? {
+        let joined = match self.ask_join(peers, self.join_request(None)).await? {
             Asked::Joined(joined) => joined,
-            Asked::NoLeader => return Ok(Found::NoLeader),
+            Asked::NoLeader | Asked::Dead => return Ok(Found::NoLeader),
             Asked::Nobody => return Ok(Found::NoCluster),
         };
         tracing::info!(member = %joined.member_id, "joining as a new member");
-        let assigned = Identity {
-            cluster: ClusterId(joined.cluster_id),
-            member: MemberId(joined.member_id),
-            ordinal: self.config.ordinal,
-            home: self.config.home.clone(),
-            boot: 1,
-            stage: Stage::Assigned,
-            founders: Vec::new(),
-        };
+        let (cluster, member) = (ClusterId(joined.cluster_id), MemberId(joined.member_id));
+        let assigned = self.identity_of(cluster, member, Stage::Assigned, Vec::new());
         // If it was promised away meanwhile, the next round sees that.
         self.adopt(assigned, instead_of)?;
         Ok(Found::Joined)
@@ -375,14 +474,22 @@ impl Formation {
         peers: &impl Peers,
         identity: &Identity,
     ) -> Result<(), FormationError> {
-        let request = peer::JoinRequest {
-            home: identity.home.clone(),
-            ordinal: identity.ordinal.0,
-            nonce: 0,
-            member_id: identity.member.0,
-            cluster_id: identity.cluster.0,
-        };
-        self.ask_join(peers, request).await.map(|_| ())
+        if let Asked::Dead = self.ask_join(peers, self.join_request(Some(identity))).await? {
+            tracing::warn!(member = %identity.member, "this id is dead: asking for another");
+            self.forget(identity)?;
+        }
+        Ok(())
+    }
+
+    /// Asks for an id, or to be let in under the one that is kept.
+    pub(super) fn join_request(&self, assigned: Option<&Identity>) -> peer::JoinRequest {
+        peer::JoinRequest {
+            home: self.config.home.clone(),
+            ordinal: self.config.ordinal.0,
+            nonce: if assigned.is_some() { 0 } else { self.rng.next_id() },
+            member_id: assigned.map_or(0, |identity| identity.member.0),
+            cluster_id: assigned.map_or(0, |identity| identity.cluster.0),
+        }
     }
 
     /// Asks everybody known, and the leader they name.
@@ -391,7 +498,10 @@ impl Formation {
         peers: &impl Peers,
         request: peer::JoinRequest,
     ) -> Result<Asked, FormationError> {
-        let mut ask: Vec<Ordinal> = self.config.known.clone();
+        let wanted = self.state().wanted.clone();
+        let mut ask: Vec<Ordinal> = self.config.known.iter().copied().chain(wanted).collect();
+        ask.sort_unstable();
+        ask.dedup();
         ask.retain(|&o| o != self.config.ordinal);
         let (mut hops, mut asked) = (0, Asked::Nobody);
         while let Some(to) = ask.pop() {
@@ -407,12 +517,15 @@ impl Formation {
                 }
                 Some(join_reply::Result::Refused(why)) => return Err(FormationError::Refused(why)),
                 Some(join_reply::Result::OccupiedBy(by)) => {
-                    return Err(FormationError::Occupied {
-                        ordinal: self.config.ordinal,
-                        member: MemberId(by.member_id),
-                        cluster: ClusterId(by.cluster_id),
-                    });
+                    let member = MemberId(by.member_id);
+                    self.waits(&format!("member {member} lives at this ordinal, and answers"));
+                    asked = Asked::NoLeader;
                 }
+                Some(join_reply::Result::Wait(why)) => {
+                    self.waits(&why);
+                    asked = Asked::NoLeader;
+                }
+                Some(join_reply::Result::Dead(_)) => return Ok(Asked::Dead),
                 Some(join_reply::Result::NotFormed(_)) | None => {}
             }
         }
@@ -427,10 +540,12 @@ enum Asked {
     NoLeader,
     /// Nobody answers, or nobody knows of a cluster.
     Nobody,
+    /// The id that was named can never be let in any more.
+    Dead,
 }
 
 /// What a pristine volume found.
-enum Found {
+pub(super) enum Found {
     Joined,
     /// A cluster, which it must not found anew: ask again.
     NoLeader,

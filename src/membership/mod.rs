@@ -17,19 +17,26 @@
 //!   disk cannot form a second one while any of the others is a member.
 //! - A member joins as a learner, always; it votes once it has caught up.
 
+mod claim;
 mod datadir;
 mod form;
 mod identity;
 mod join;
 mod orchestrator;
+mod part;
 pub mod planner;
-mod promote;
+mod recover;
+mod standing;
+mod steward;
 #[cfg(test)]
 mod tests;
 
+pub use claim::TAKE_OVER;
 pub use datadir::{DataDir, DataDirError};
 pub use form::{Formation, FormationConfig, FormationError, Formed, Peers};
 pub use identity::{Identity, IdentityError, Stage};
-pub use join::handle_join;
+pub use join::{Door, House};
 pub use orchestrator::{Claim, Claimed, Intent, LeaderNews, News, Orchestrator, OrchestratorError};
-pub use promote::promote_learners;
+pub use part::Parting;
+pub use standing::{Kept, Standing, ask as ask_standing, dead, handle_standing};
+pub use steward::{MayStop, Steward};

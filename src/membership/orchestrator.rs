@@ -81,8 +81,25 @@ pub struct News {
     pub of_set: bool,
 }
 
+impl News {
+    /// About this pod.
+    pub fn of_pod(reason: &'static str, message: String) -> News {
+        News { reason, message, warning: false, of_set: false }
+    }
+
+    /// About all of them.
+    pub fn of_set(reason: &'static str, message: String) -> News {
+        News { of_set: true, ..News::of_pod(reason, message) }
+    }
+
+    /// About this pod, and somebody should look.
+    pub fn warning(reason: &'static str, message: String) -> News {
+        News { warning: true, ..News::of_pod(reason, message) }
+    }
+}
+
 /// Who leads: what is mirrored where others look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LeaderNews {
     pub cluster: ClusterId,
     pub term: Term,

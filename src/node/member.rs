@@ -507,9 +507,9 @@ impl NodePort for Node {
         if linearizable {
             self.linearize().await?;
         }
-        let described = self.inner.view.members();
+        let described = self.inner.view.roster();
         let member = |m: crate::raft::RaftMember| {
-            let attributes = described.get(&m.place.member).cloned().unwrap_or_default();
+            let attributes = described.members.get(&m.place.member).cloned().unwrap_or_default();
             Member {
                 id: m.place.member,
                 ordinal: m.place.ordinal,

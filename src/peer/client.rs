@@ -307,6 +307,25 @@ impl Peers for PeerClient {
         reply.map(tonic::Response::into_inner).map_err(|status| status.message().to_string())
     }
 
+    async fn standing(
+        &self,
+        to: Ordinal,
+        request: peer::StandingRequest,
+    ) -> Result<peer::StandingReply, String> {
+        let mut client = self.client(to, Traffic::Control)?;
+        let call = tokio::time::timeout(FORMATION_TIMEOUT, client.standing(request));
+        let reply = call.await.map_err(|_| "no answer in time".to_string())?;
+        reply.map(tonic::Response::into_inner).map_err(|status| status.message().to_string())
+    }
+
+    async fn may_stop(&self, to: PeerPlace) -> Result<peer::MayStopReply, String> {
+        let mut client = self.client(to.ordinal, Traffic::Control)?;
+        let request = peer::MayStopRequest { hello: self.hello(to.member) };
+        let call = tokio::time::timeout(FORMATION_TIMEOUT, client.may_stop(request));
+        let reply = call.await.map_err(|_| "no answer in time".to_string())?;
+        reply.map(tonic::Response::into_inner).map_err(|status| status.message().to_string())
+    }
+
     async fn join(
         &self,
         to: Ordinal,

@@ -101,10 +101,12 @@ pub(super) struct Boots {
 }
 
 impl Boots {
-    pub(super) fn check(&self, hello: &peer::Hello) -> Result<(), Refused> {
+    /// `told` is what the cluster was told by the member itself: known after a restart, too.
+    pub(super) fn check(&self, hello: &peer::Hello, told: u64) -> Result<(), Refused> {
         let member = MemberId(hello.from);
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = all.entry(member).or_default();
+        *seen = told.max(*seen);
         if hello.boot < *seen {
             return Err(Refused::RolledBack { member, boot: hello.boot, seen: *seen });
         }
@@ -140,9 +142,10 @@ mod tests {
     fn a_volume_that_was_rolled_back_is_noticed() {
         let boots = Boots::default();
         let at = |boot| Me { boot, ..me() }.hello(MemberId(1));
-        boots.check(&at(3)).unwrap();
-        boots.check(&at(3)).unwrap();
-        boots.check(&at(4)).unwrap();
-        assert!(matches!(boots.check(&at(3)), Err(Refused::RolledBack { seen: 4, .. })));
+        boots.check(&at(3), 0).unwrap();
+        boots.check(&at(3), 3).unwrap();
+        boots.check(&at(4), 3).unwrap();
+        assert!(matches!(boots.check(&at(3), 3), Err(Refused::RolledBack { seen: 4, .. })));
+        assert!(matches!(boots.check(&at(5), 6), Err(Refused::RolledBack { seen: 6, .. })));
     }
 }

@@ -7,13 +7,14 @@ use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
+    address::PeerAddresses,
     client::{REPLY_BYTES_MAX, REQUEST_BYTES_MAX},
     hello::{Boots, Me, Refused},
     metrics::{PeerMetrics, PeerTraffic},
 };
 use crate::{
     lane::Lanes,
-    membership::{Formation, handle_join},
+    membership::{Door, Formation, House, MayStop, Steward, handle_standing},
     node::Node,
     proto::peer::{
         self,
@@ -21,7 +22,7 @@ use crate::{
     },
     raft::{PeerError, Raft},
     stop::Stopping,
-    types::{ClusterId, MemberId},
+    types::{MemberId, Ordinal},
 };
 
 /// What answers once this volume is a running member.
@@ -29,6 +30,7 @@ use crate::{
 pub struct Running {
     pub raft: Raft,
     pub node: Node,
+    pub steward: Arc<Steward<Node>>,
 }
 
 /// The peer service of one member, from before it is one.
@@ -42,6 +44,8 @@ struct Inner {
     formation: Arc<Formation>,
     running: OnceLock<Running>,
     boots: Boots,
+    door: Door,
+    addresses: PeerAddresses,
     lanes: Lanes,
     stopping: Stopping,
     metrics: Arc<PeerMetrics>,
@@ -51,12 +55,13 @@ impl PeerService {
     /// Streams of other members, which never end by themselves, end with `stopping`.
     pub fn new(
         formation: Arc<Formation>,
+        addresses: PeerAddresses,
         lanes: Lanes,
         metrics: Arc<PeerMetrics>,
         stopping: Stopping,
     ) -> PeerService {
-        let (running, boots) = (OnceLock::new(), Boots::default());
-        let inner = Inner { formation, running, boots, lanes, stopping, metrics };
+        let (running, boots, door) = (OnceLock::new(), Boots::default(), Door::default());
+        let inner = Inner { formation, running, boots, door, addresses, lanes, stopping, metrics };
         PeerService { inner: Arc::new(inner) }
     }
 
@@ -83,7 +88,9 @@ impl PeerService {
             self.inner.formation.note_contact();
             return Err(Status::unavailable("this member is starting"));
         };
-        self.inner.boots.check(&hello)?;
+        let told = running.raft.view().roster();
+        let told = told.members.get(&MemberId(hello.from)).map_or(0, |said| said.boot);
+        self.inner.boots.check(&hello, told)?;
         Ok(running)
     }
 }
@@ -101,7 +108,8 @@ fn check_alive(running: &Running, from: MemberId) -> Result<(), Refused> {
         return Ok(());
     }
     let newest = members.iter().map(|m| m.place.member).max().unwrap_or_default();
-    if from <= newest { Err(Refused::Dead(from)) } else { Ok(()) }
+    let used = running.raft.view().roster().was_used(from);
+    if from <= newest || used { Err(Refused::Dead(from)) } else { Ok(()) }
 }
 
 /// The messages of a stream until it breaks, or this member stops: what has arrived is answered yet.
@@ -233,17 +241,48 @@ impl Peer for PeerService {
         &self,
         request: Request<peer::JoinRequest>,
     ) -> Result<Response<peer::JoinReply>, Status> {
-        let not_formed = || {
-            let result = peer::join_reply::Result::NotFormed(peer::NotFormed {});
-            Response::new(peer::JoinReply { result: Some(result) })
+        let identity = self.inner.formation.identity();
+        let (Some(running), Some(identity)) = (self.inner.running.get(), &identity) else {
+            let pristine = identity.is_none();
+            let result = peer::join_reply::Result::NotFormed(peer::NotFormed { pristine });
+            return Ok(Response::new(peer::JoinReply { result: Some(result) }));
         };
-        let (Some(running), Some(identity)) =
-            (self.inner.running.get(), self.inner.formation.identity())
-        else {
-            return Ok(not_formed());
+        let request = request.into_inner();
+        let house = House {
+            cluster: identity.cluster,
+            home: &identity.home,
+            dialable: self.inner.addresses.of(Ordinal(request.ordinal)).is_some(),
         };
-        let of = (ClusterId(identity.cluster.0), identity.home.as_str());
-        let reply = handle_join(request.into_inner(), of, &running.raft, &running.node).await;
+        let door = &self.inner.door;
+        let reply = door.handle_join(request, house, &running.raft, &running.node).await;
         Ok(Response::new(reply))
+    }
+
+    async fn standing(
+        &self,
+        request: Request<peer::StandingRequest>,
+    ) -> Result<Response<peer::StandingReply>, Status> {
+        let identity = self.inner.formation.identity();
+        let (Some(running), Some(identity)) = (self.inner.running.get(), identity) else {
+            return Err(Status::unavailable("this member is starting"));
+        };
+        let reply = handle_standing(request.into_inner(), identity.cluster, &running.raft);
+        Ok(Response::new(reply))
+    }
+
+    async fn may_stop(
+        &self,
+        request: Request<peer::MayStopRequest>,
+    ) -> Result<Response<peer::MayStopReply>, Status> {
+        use peer::may_stop_reply::Result as Reply;
+        let hello = request.into_inner().hello;
+        let (from, boot) = (sender(hello.as_ref()), hello.as_ref().map_or(0, |hello| hello.boot));
+        let running = self.admit(hello)?;
+        let result = match running.steward.may_stop(from, boot) {
+            MayStop::Yes => Reply::Granted(peer::Granted {}),
+            MayStop::NotLeader => Reply::NotLeader(peer::NotLeader { leader: 0 }),
+            MayStop::Wait(why) => Reply::Wait(why),
+        };
+        Ok(Response::new(peer::MayStopReply { result: Some(result) }))
     }
 }

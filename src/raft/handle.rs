@@ -113,6 +113,7 @@ impl Leadership {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RaftMember {
     pub place: PeerPlace,
+    /// Of any set, while a change is under way.
     pub voter: bool,
 }
 
@@ -120,7 +121,20 @@ pub struct RaftMember {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RaftMembership {
     pub members: Vec<RaftMember>,
+    /// One set; two while a change is under way, the new one last.
+    pub voters: Vec<BTreeSet<MemberId>>,
     pub at: Option<LogPosition>,
+}
+
+impl RaftMembership {
+    pub fn has(&self, member: MemberId) -> bool {
+        self.members.iter().any(|m| m.place.member == member)
+    }
+
+    /// Whether it votes, in the only set or in one of two.
+    pub fn is_voter(&self, member: MemberId) -> bool {
+        self.voters.iter().any(|set| set.contains(&member))
+    }
 }
 
 /// How a peer is doing, as the leader sees it.
@@ -396,16 +410,14 @@ impl Raft {
     pub fn membership(&self) -> RaftMembership {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        let voters: BTreeSet<MemberId> = membership.voter_ids().collect();
-        let member = |(id, ordinal): (&MemberId, &Ordinal)| RaftMember {
-            place: PeerPlace { member: *id, ordinal: *ordinal },
-            voter: voters.contains(id),
-        };
-        RaftMembership {
-            members: membership.nodes().map(member).collect(),
-            at: metrics.membership_config.log_id().as_ref().map(convert::position),
-        }
+        membership(&metrics.membership_config)
+    }
+
+    /// All members by the last membership entry that this member knows to be committed.
+    pub fn committed_membership(&self) -> RaftMembership {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        membership(&metrics.committed_membership_config)
     }
 
     /// As the leader: how far each peer has come. Empty elsewhere.
@@ -454,6 +466,39 @@ impl Raft {
         promoted
     }
 
+    /// As the leader: changes who votes, in one joint change, and leaves it. Who votes no more stays
+    /// as a learner. Waits until both steps are committed.
+    pub async fn change_voters(
+        &self,
+        add: BTreeSet<MemberId>,
+        remove: BTreeSet<MemberId>,
+        decided_on: &RaftMembership,
+    ) -> Result<(), ProposeError> {
+        let promoted = add.len() as u64;
+        let changes = [ChangeMembers::AddVoterIds(add), ChangeMembers::RemoveVoters(remove)];
+        let changed = self.change(ChangeMembers::Batch(changes.into()), decided_on).await;
+        match changed {
+            Ok(()) => (0..promoted).for_each(|_| self.metrics.promoted.increment()),
+            Err(_) => self.metrics.not_promoted.increment(),
+        }
+        changed
+    }
+
+    /// As the leader: ends a change of voters that somebody began.
+    pub async fn finish_change(&self, decided_on: &RaftMembership) -> Result<(), ProposeError> {
+        let goal = decided_on.voters.last().cloned().unwrap_or_default();
+        self.change(ChangeMembers::ReplaceAllVoters(goal), decided_on).await
+    }
+
+    /// As the leader: takes learners out.
+    pub async fn remove_learners(
+        &self,
+        members: BTreeSet<MemberId>,
+        decided_on: &RaftMembership,
+    ) -> Result<(), ProposeError> {
+        self.change(ChangeMembers::RemoveNodes(members), decided_on).await
+    }
+
     async fn change(
         &self,
         change: ChangeMembers<MemberId, Ordinal>,
@@ -485,9 +530,15 @@ impl Raft {
             .filter(|p| p.member != self.me && voters.contains(&p.member))
             .filter(|p| p.silent_for.is_some_and(|t| t < self.timing.election_timeout))
             .max_by_key(|p| p.matched);
-        let Some(heir) = heir else { return };
-        tracing::info!(to = %heir.member, "handing over leadership");
-        if self.raft.trigger().transfer_leader(heir.member).await.is_err() {
+        if let Some(heir) = heir {
+            self.hand_over_to(heir.member, limit).await;
+        }
+    }
+
+    /// As the leader: hands leadership to this voter. See [`Raft::hand_over`].
+    pub async fn hand_over_to(&self, heir: MemberId, limit: Duration) {
+        tracing::info!(to = %heir, "handing over leadership");
+        if self.raft.trigger().transfer_leader(heir).await.is_err() {
             return;
         }
         let mut watch = self.watch_leadership();
@@ -534,6 +585,17 @@ fn leadership(m: &openraft::metrics::RaftServerMetrics<Types>) -> Leadership {
     let node = |id: MemberId| m.membership_config.membership().get_node(&id).copied();
     let leader = m.current_leader.and_then(|id| place(Some(id), node(id)));
     Leadership { term: Term(m.vote.leader_id.term), leader, me: m.id }
+}
+
+fn membership(stored: &convert::StoredMembership) -> RaftMembership {
+    let (at, membership) = (stored.log_id(), stored.membership());
+    let voters = membership.get_joint_config().clone();
+    let member = |(id, ordinal): (&MemberId, &Ordinal)| RaftMember {
+        place: PeerPlace { member: *id, ordinal: *ordinal },
+        voter: voters.iter().any(|set| set.contains(id)),
+    };
+    let members = membership.nodes().map(member).collect();
+    RaftMembership { members, voters, at: at.as_ref().map(convert::position) }
 }
 
 fn place(id: Option<MemberId>, node: Option<Ordinal>) -> Option<PeerPlace> {

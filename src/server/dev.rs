@@ -80,6 +80,8 @@ fn member_config(args: &Dev, i: u16) -> anyhow::Result<MemberConfig> {
         max_request_bytes: usize::try_from(args.tuning.max_request_bytes)?,
         watch_progress_interval: args.tuning.watch_progress,
         hands_over: false,
+        max_voters: 5,
+        pod: None,
         wal_segment_bytes: wal_segment_bytes(&args.tuning.wal)?,
         retention: retention(&args.tuning.wal),
     })

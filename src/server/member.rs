@@ -3,7 +3,11 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch as watch_channel},
+    task::JoinHandle,
+};
 use tonic::{service::Routes, transport::Server};
 
 use super::{
@@ -19,11 +23,14 @@ use crate::{
     disk::{Disk, RealDisk},
     fault::Fault,
     lane::Lanes,
-    membership::{DataDir, Formation, FormationConfig, Formed, Identity, promote_learners},
+    membership::{
+        DataDir, Formation, FormationConfig, Formed, Identity, Kept, LeaderNews, Orchestrator,
+        Parting, Stage, Standing, Steward, TAKE_OVER, ask_standing, dead,
+    },
     node::{Lessor, Node, NodeOptions, NodePort, NodeTasks},
     peer::{Me, PeerAddresses, PeerClient, PeerService, Running},
     proto,
-    raft::{Raft, RaftOptions, RaftTasks, Retention, Timing},
+    raft::{self, Raft, RaftOptions, RaftTasks, Retention, Timing},
     rng::{Rng, SystemRng},
     stop::{Stop, Stopping},
     types::{Command, MemberAttributes, Ordinal, PeerPlace},
@@ -76,8 +83,21 @@ pub struct MemberConfig {
     pub watch_progress_interval: Duration,
     /// Whether a leader that stops hands over first: not where all stop at once.
     pub hands_over: bool,
+    pub max_voters: u32,
+    /// Who runs this member, if it is a pod.
+    pub pod: Option<Pod>,
     pub wal_segment_bytes: u64,
     pub retention: Retention,
+}
+
+/// What a member has to do with whoever runs it.
+#[derive(Debug, Clone)]
+pub struct Pod {
+    pub orchestrator: Arc<dyn Orchestrator>,
+    /// Who leads, for whoever shows it elsewhere.
+    pub leader: watch_channel::Sender<LeaderNews>,
+    /// From the signal to stop until it is killed.
+    pub grace: Duration,
 }
 
 /// The bound ports, before anything runs on them.
@@ -166,7 +186,8 @@ pub(super) async fn run(
     let client = PeerClient::new(config.addresses.clone());
     let peers = client.metrics().clone();
     let stopping = inner.stop.stopping();
-    let service = PeerService::new(formation.clone(), lanes, peers.clone(), stopping);
+    let addresses = config.addresses.clone();
+    let service = PeerService::new(formation.clone(), addresses, lanes, peers.clone(), stopping);
     let health = Health::new(lanes, fault.clone());
     serve_peers(&mut inner, listeners.peer, service.clone());
     serve_admin(&mut inner, listeners.admin, health.clone());
@@ -184,6 +205,7 @@ pub(super) async fn run(
         cluster = %me.cluster, member = %me.member, ordinal = %me.ordinal, "starting as a member"
     );
     client.introduce(Me::from(me));
+    let asks = client.clone();
     let member = tokio::select! {
         started = Member::start(&config, &formed, client, &formation, &fault, lanes) => started?,
         // A long recovery need not be waited for: it begins anew next time.
@@ -192,8 +214,27 @@ pub(super) async fn run(
     if member.storage.rebuilt.is_some() {
         health.note_rebuilt_tables();
     }
-    service.run(Running { raft: member.raft.clone(), node: member.node.clone() });
-    member.begin(&formed, &formation, lanes).await?;
+    let orchestrator = config.pod.as_ref().map(|pod| pod.orchestrator.clone());
+    let steward = Arc::new(Steward::new(
+        member.raft.clone(),
+        member.node.clone(),
+        me.cluster,
+        config.max_voters,
+        orchestrator,
+    ));
+    let running =
+        Running { raft: member.raft.clone(), node: member.node.clone(), steward: steward.clone() };
+    if !formed.unconfirmed {
+        service.run(running.clone());
+    }
+    tokio::select! {
+        begun = member.begin(&formed, &formation, lanes) => begun?,
+        // A founder that was not confirmed goes on at its next start.
+        () = &mut shutdown => return Ok(()),
+    }
+    if formed.unconfirmed {
+        service.run(running);
+    }
     serve_clients(&mut outer, listeners.client, &member, health.calls(), &config)?;
     let storage = member.storage.metrics();
     let (node, watches) = (member.node.clone(), member.watches.clone());
@@ -201,17 +242,53 @@ pub(super) async fn run(
     let stop_tasks = Stop::default();
     let tasks = [
         tokio::spawn(describe(member.node.clone(), attributes(&config, me), stop_tasks.stopping())),
-        tokio::spawn(promote_learners(member.raft.clone(), stop_tasks.stopping())),
+        tokio::spawn({
+            let (steward, stopping) = (steward.clone(), stop_tasks.stopping());
+            async move { steward.run(stopping).await }
+        }),
+        tokio::spawn({
+            let (steward, stopping) = (steward.clone(), stop_tasks.stopping());
+            async move { steward.follow_pods(stopping).await }
+        }),
+        tokio::spawn({
+            let (steward, stopping) = (steward.clone(), stop_tasks.stopping());
+            let leader = config.pod.as_ref().map(|pod| pod.leader.clone());
+            async move {
+                if let Some(leader) = leader {
+                    steward.tell_leader(leader, stopping).await;
+                }
+            }
+        }),
     ];
     // Whoever waited for it may have gone.
     let _ = ready.send(());
 
+    let (known, raft) = (known_ordinals(&config), member.raft.clone());
+    let death = dead(&asks, me, &raft, &known);
     let life = async {
-        shutdown.await;
-        health.stop();
-        if config.hands_over {
-            member.raft.hand_over(HAND_OVER).await;
+        tokio::select! {
+            () = shutdown => {
+                if let Some(pod) = &config.pod {
+                    let parting = Parting {
+                        formation: &formation,
+                        lanes,
+                        steward: &steward,
+                        raft: &raft,
+                        peers: &asks,
+                        me,
+                        grace: pod.grace,
+                    };
+                    parting.wait(&*pod.orchestrator).await;
+                } else if config.hands_over {
+                    member.raft.hand_over(HAND_OVER).await;
+                }
+            }
+            standing = death => bury(&formation, standing, lanes).await?,
+            () = formation.recovery_ordered() => {
+                tracing::warn!("stopping, to go on alone at the next start");
+            }
         }
+        health.stop();
         outer.drain().await;
         stop_tasks.stop();
         for task in tasks {
@@ -222,14 +299,33 @@ pub(super) async fn run(
         let data = member.stop().await;
         inner.drain().await;
         data.close().await;
+        match formation.identity().is_some_and(|identity| identity.stage == Stage::Dead) {
+            true if config.pod.is_none() => Err(anyhow::anyhow!("{}", REMOVED)),
+            _ => Ok(()),
+        }
     };
     tokio::select! {
         // A member that cannot be sure of itself is not stopped in order: the process ends as it is,
         // and recovers at its next start.
         biased;
         reason = fault.stopped() => Err(anyhow::anyhow!("{reason}")),
-        () = life => Ok(()),
+        ended = life => ended,
     }
+}
+
+const REMOVED: &str = "this member was removed from its cluster, or its volume is an older copy: started \
+    again, it sets its data aside (in `archive`) and joins anew";
+
+/// The volume's member is dead: from here on nothing may be answered in its name.
+async fn bury(formation: &Arc<Formation>, standing: Standing, lanes: Lanes) -> anyhow::Result<()> {
+    tracing::error!(?standing, "{REMOVED}");
+    let formation = formation.clone();
+    let buried = lanes.run("identity", move || formation.bury()).await?;
+    Ok(buried.context("writing the identity panicked")??)
+}
+
+fn known_ordinals(config: &MemberConfig) -> Vec<Ordinal> {
+    (0..config.founders.max(config.addresses.known())).map(Ordinal).collect()
 }
 
 async fn listen(ports: &Ports) -> anyhow::Result<Listeners> {
@@ -248,7 +344,9 @@ async fn open_formation(config: &MemberConfig, lanes: Lanes) -> anyhow::Result<A
         ordinal: config.ordinal,
         home: config.home.clone(),
         founders: config.founders,
-        known: (0..config.founders.max(config.addresses.known())).map(Ordinal).collect(),
+        known: known_ordinals(config),
+        orchestrator: config.pod.as_ref().map(|pod| pod.orchestrator.clone()),
+        take_over: TAKE_OVER,
     };
     let root = config.data_dir.clone();
     let opened = lanes.run("open", move || -> anyhow::Result<Formation> {
@@ -350,6 +448,16 @@ impl Member {
         let opened =
             OpenStorage::open(&dir, member, config.cache_bytes, &log, lanes, fault.clone());
         let (storage, recovered) = opened.await?;
+        if identity.stage == Stage::Recovering {
+            let me = PeerPlace { member: identity.member, ordinal: identity.ordinal };
+            raft::go_on_alone(&log, me).await?;
+            tracing::warn!(cluster = %identity.cluster, "going on alone, as a new cluster");
+        }
+        if identity.stage == Stage::Member {
+            // A snapshot that was installed may be ahead of the log.
+            let held = log.last().max(recovered.position).map_or(0, |last| last.index);
+            check_volume(config, &client, identity, formation, held, lanes).await?;
+        }
         let options = RaftOptions {
             me: identity.member,
             timing: config.timing,
@@ -400,6 +508,9 @@ impl Member {
             let founders: Vec<PeerPlace> = formed.identity.founders.clone();
             self.raft.initialize(&founders).await?;
         }
+        if formed.unconfirmed {
+            formation.confirm_founded(&formed.identity).await?;
+        }
         let formation = formation.clone();
         let identity = formed.identity.clone();
         let kept = lanes.run("identity", move || formation.became_member(&identity)).await?;
@@ -415,6 +526,25 @@ impl Member {
         self.raft.stop(self.raft_tasks).await;
         Data { storage: self.storage, log: self.log }
     }
+}
+
+/// A volume that was rolled back must not take part: Raft would believe what it has forgotten.
+async fn check_volume(
+    config: &MemberConfig,
+    peers: &PeerClient,
+    me: &Identity,
+    formation: &Arc<Formation>,
+    last_index: u64,
+    lanes: Lanes,
+) -> anyhow::Result<()> {
+    let kept = Kept { last_index, membership_index: 0 };
+    let others = known_ordinals(config).into_iter().collect();
+    let standing = ask_standing(peers, me, kept, others).await;
+    if standing.is_dead() {
+        bury(formation, standing, lanes).await?;
+        anyhow::bail!(REMOVED);
+    }
+    Ok(())
 }
 
 /// What a stopped member has on disk.
@@ -438,13 +568,14 @@ fn attributes(config: &MemberConfig, me: &Identity) -> MemberAttributes {
         name: config.name.clone(),
         peer_urls: vec![format!("http://{peer}")],
         client_urls: config.client_urls.clone(),
+        boot: me.boot,
     }
 }
 
 /// Tells the cluster who this member is, until it knows.
 async fn describe(node: Node, me: MemberAttributes, mut stopping: Stopping) {
     loop {
-        if node.raft().view().members().get(&me.member) == Some(&me) {
+        if node.raft().view().roster().members.get(&me.member) == Some(&me) {
             return;
         }
         tokio::select! {

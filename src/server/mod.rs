@@ -16,6 +16,11 @@ mod member;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod panics;
+#[cfg(feature = "k8s")]
+mod pod;
+#[cfg(not(feature = "k8s"))]
+#[path = "no_pod.rs"]
+mod pod;
 mod port;
 mod scrape;
 mod serve;
@@ -23,7 +28,7 @@ mod signals;
 mod telemetry;
 
 pub use dev::dev;
-pub use member::{MemberConfig, Ports};
+pub use member::{MemberConfig, Pod, Ports};
 pub use panics::end_process_on_panic;
 pub use serve::serve;
 pub use telemetry::{Telemetry, init as init_telemetry};

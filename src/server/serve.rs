@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 
 use super::{
     member::{self, MemberConfig, Ports},
-    signals,
+    pod, signals,
 };
 use crate::{
     config::{Serve, Tuning, Wal},
@@ -16,8 +16,13 @@ use crate::{
 
 /// Runs a member until SIGTERM or SIGINT.
 pub async fn serve(args: Serve) -> anyhow::Result<()> {
-    let config = member_config(args, &host_name())?;
     let shutdown = signals::termination()?;
+    let mut config = member_config(&args, &host_name())?;
+    let ways = pod::connect(&args, &config.name).await?;
+    let ways = ways.map(|(pod, ways)| {
+        config.pod = Some(pod);
+        ways
+    });
     let (ready, is_ready) = oneshot::channel();
     let listen = config.ports;
     tokio::spawn(async move {
@@ -25,7 +30,11 @@ pub async fn serve(args: Serve) -> anyhow::Result<()> {
             tracing::info!(client = %listen.client, admin = %listen.admin, "serving clients");
         }
     });
-    member::run(config, shutdown, ready).await
+    let ended = member::run(config, shutdown, ready).await;
+    if let Some(ways) = ways {
+        ways.end().await;
+    }
+    ended
 }
 
 pub(super) fn timing(tuning: &Tuning) -> Timing {
@@ -55,25 +64,26 @@ pub(super) fn wal_segment_bytes(wal: &Wal) -> anyhow::Result<u64> {
     Ok(bytes)
 }
 
-fn member_config(args: Serve, host: &str) -> anyhow::Result<MemberConfig> {
+fn member_config(args: &Serve, host: &str) -> anyhow::Result<MemberConfig> {
     let ordinal = match args.ordinal {
         Some(ordinal) => ordinal,
         None => trailing_number(host).with_context(|| {
             format!("host name {host:?} does not end with a number: say --ordinal N")
         })?,
     };
-    let addresses = match (args.peers.is_empty(), args.peer_template) {
+    let home = pod::home(args);
+    let addresses = match (args.peers.is_empty(), args.peer_template.clone()) {
         (_, Some(template)) => {
             let addresses = PeerAddresses::template(template)?;
-            if args.initial_replicas.is_none() {
+            if args.initial_replicas.is_none() && home.is_empty() {
                 bail!(
                     "--peer-template does not tell how many members there are: say \
-                     --initial-replicas N"
+                     --initial-replicas N, or in a pod --statefulset NAME"
                 )
             }
             addresses
         }
-        (false, None) => PeerAddresses::list(args.peers)?,
+        (false, None) => PeerAddresses::list(args.peers.clone())?,
         // Alone: its own port is all there is.
         (true, None) if ordinal == 0 => {
             PeerAddresses::list(vec![format!("127.0.0.1:{}", args.listen_peer.port())])?
@@ -85,7 +95,7 @@ fn member_config(args: Serve, host: &str) -> anyhow::Result<MemberConfig> {
         Some(_) => format!("kv-{ordinal}"),
         None => host.to_string(),
     };
-    let url = args.advertise_client.unwrap_or_else(|| {
+    let url = args.advertise_client.clone().unwrap_or_else(|| {
         let ip = args.listen_client.ip();
         let name = if ip.is_unspecified() { host.to_string() } else { ip.to_string() };
         format!("http://{name}:{}", args.listen_client.port())
@@ -94,9 +104,9 @@ fn member_config(args: Serve, host: &str) -> anyhow::Result<MemberConfig> {
     timing.check()?;
     Ok(MemberConfig {
         name,
-        data_dir: args.data_dir,
+        data_dir: args.data_dir.clone(),
         ordinal: Ordinal(ordinal),
-        home: String::new(),
+        home,
         addresses,
         founders,
         ports: Ports {
@@ -112,6 +122,8 @@ fn member_config(args: Serve, host: &str) -> anyhow::Result<MemberConfig> {
         max_request_bytes: usize::try_from(args.tuning.max_request_bytes)?,
         watch_progress_interval: args.tuning.watch_progress,
         hands_over: true,
+        max_voters: args.max_voters,
+        pod: None,
         wal_segment_bytes: wal_segment_bytes(&args.tuning.wal)?,
         retention: retention(&args.tuning.wal),
     })
@@ -144,7 +156,7 @@ mod tests {
 
     fn config(line: &str, host: &str) -> anyhow::Result<MemberConfig> {
         let args = ["serve", "--data-dir", "d"].into_iter().chain(line.split_whitespace());
-        member_config(Line::try_parse_from(args)?.serve, host)
+        member_config(&Line::try_parse_from(args)?.serve, host)
     }
 
     #[test]

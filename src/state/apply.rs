@@ -13,19 +13,16 @@ use super::{
     machine::{Machine, StateError},
     reader::{Path, Reader},
     records::{Applying, Records},
+    roster::FOUNDERS_LAST,
     scan::WALK_KEYS,
     schema::TableEntry,
     storage::{Record, RecordMeta, StorageError},
     view::ReadError,
 };
 use crate::types::{
-    Command, CommandError, DeleteRange, DeleteRangeReply, KeyValue, LeaseId, LogPosition,
-    MemberAttributes, MemberId, OpReply, Put, PutReply, RecordId, Reply, Revision, Txn, TxnOp,
-    TxnReply,
+    Command, CommandError, DeleteRange, DeleteRangeReply, KeyValue, LeaseId, LogPosition, MemberId,
+    OpReply, Put, PutReply, RecordId, Reply, Revision, Txn, TxnOp, TxnReply,
 };
-
-/// Assigned member ids are above this and above their entry's index: never one that a founder chose.
-const FIRST_ASSIGNED: u64 = 1024;
 
 /// The revision that a command is making.
 pub(super) struct Writing {
@@ -85,6 +82,8 @@ impl Machine {
             Command::Compact(revision) => Ok(self.compact(revision)?),
             Command::Describe(attributes) => Ok(self.describe(attributes)),
             Command::AssignMember { nonce, .. } => Ok(self.assign_member(position, nonce)),
+            Command::AdmitMember(member) => Ok(self.admit(member)?),
+            Command::Desire(desired) => Ok(self.desire(desired)),
             Command::LeaseGrant { id, ttl } => Ok(self.lease_grant(id, ttl)?),
             Command::LeaseRevoke(id) => self.lease_revoke(id),
             Command::LeaseExpire { term, leases } => {
@@ -237,20 +236,14 @@ impl Machine {
         Ok(Reply::Compact { revision: self.meta.revision })
     }
 
-    fn describe(&mut self, attributes: MemberAttributes) -> Reply {
-        self.changes.tables.push(TableEntry::Member(attributes.clone()).put());
-        Arc::make_mut(&mut self.members).insert(attributes.member, attributes);
-        Reply::Described
-    }
-
-    /// The id is the entry's index above [`FIRST_ASSIGNED`], or the next after the last one that was
+    /// The id is the entry's index above [`FOUNDERS_LAST`], or the next after the last one that was
     /// assigned, if that is higher: several in one entry differ, and ids ascend for ever.
     fn assign_member(&mut self, position: LogPosition, nonce: u64) -> Reply {
         if let Some(member) = self.assignments.get(&nonce) {
             return Reply::Assigned(*member);
         }
         let next = self.meta.last_assigned.0 + 1;
-        let member = MemberId(next.max(FIRST_ASSIGNED + position.index));
+        let member = MemberId(next.max(FOUNDERS_LAST.0 + position.index));
         self.meta.last_assigned = member;
         self.assignments.insert(nonce, member);
         self.changes.tables.push(TableEntry::Assignment { nonce, member }.put());

@@ -13,8 +13,9 @@ use std::{
 
 use bytes::Bytes;
 
+use super::roster::Roster;
 use super::{index::Index, leases::Leases, storage::Storage};
-use crate::types::{CommandError, LogPosition, MemberAttributes, MemberId, Revision};
+use crate::types::{CommandError, LogPosition, Revision};
 
 pub(super) struct Generation {
     pub(super) index: Index,
@@ -38,7 +39,7 @@ pub(super) struct Shown {
     pub(super) now: Moment,
     pub(super) applied: Option<LogPosition>,
     pub(super) membership: Option<Bytes>,
-    pub(super) members: Arc<BTreeMap<MemberId, MemberAttributes>>,
+    pub(super) roster: Arc<Roster>,
 }
 
 /// Which revisions can be read.

@@ -21,6 +21,7 @@ use super::{
     history::Version,
     index::Index,
     leases::Leases,
+    roster::Roster,
     schema::{Meta, SchemaError, TableEntry},
     storage::{Changes, RecordMeta, Storage, StorageError},
     view::View,
@@ -45,7 +46,7 @@ pub struct Machine {
     current: Current,
     pub(super) generation: Arc<Generation>,
     pub(super) meta: Meta,
-    pub(super) members: Arc<BTreeMap<MemberId, MemberAttributes>>,
+    pub(super) roster: Arc<Roster>,
     /// Grows by a few bytes each time a member joins.
     pub(super) assignments: BTreeMap<u64, MemberId>,
     membership: Option<Bytes>,
@@ -96,19 +97,19 @@ impl Machine {
         let mut changes = Changes::default();
         index.prune(&[], usize::MAX, compacted, &mut changes.discarded);
         let leases = Leases::recover(tables.leases, &index);
-        let members = Arc::new(tables.members);
+        let roster = Arc::new(tables.roster);
         let shown = Shown {
             now: Moment { revision, compacted },
             applied,
             membership: tables.membership.clone(),
-            members: members.clone(),
+            roster: roster.clone(),
         };
         let generation = Arc::new(Generation::new(index, leases, storage, shown));
         Ok(Machine {
             current: Current::new(generation.clone()),
             generation,
             meta: meta.unwrap_or_default(),
-            members,
+            roster,
             assignments: tables.assignments,
             membership: tables.membership,
             applied,
@@ -192,7 +193,7 @@ impl Machine {
             now: Moment { revision, compacted },
             applied: self.applied,
             membership: self.membership.clone(),
-            members: self.members.clone(),
+            roster: self.roster.clone(),
         });
         let told = Published { revision, compacted, records: &records, leases: &leases };
         self.sinks.iter().for_each(|sink| sink.published(&told));
@@ -238,7 +239,9 @@ impl Machine {
 struct Tables {
     meta: Option<Meta>,
     membership: Option<Bytes>,
-    members: BTreeMap<MemberId, MemberAttributes>,
+    roster: Roster,
+    /// Of members that are not read yet.
+    boots: BTreeMap<MemberId, u64>,
     assignments: BTreeMap<u64, MemberId>,
     leases: Vec<Lease>,
 }
@@ -251,7 +254,17 @@ impl Tables {
                 TableEntry::Meta(meta) => tables.meta = Some(meta),
                 TableEntry::Membership(bytes) => tables.membership = Some(bytes),
                 TableEntry::Member(attributes) => {
-                    tables.members.insert(attributes.member, attributes);
+                    let boot = tables.boots.remove(&attributes.member).unwrap_or_default();
+                    let attributes = MemberAttributes { boot, ..attributes };
+                    tables.roster.members.insert(attributes.member, attributes);
+                }
+                TableEntry::Boot { member, boot } => match tables.roster.members.get_mut(&member) {
+                    Some(attributes) => attributes.boot = boot,
+                    None => drop(tables.boots.insert(member, boot)),
+                },
+                TableEntry::Roster { last_admitted, desired } => {
+                    tables.roster.last_admitted = last_admitted;
+                    tables.roster.desired = desired;
                 }
                 TableEntry::Assignment { nonce, member } => {
                     tables.assignments.insert(nonce, member);

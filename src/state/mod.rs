@@ -40,6 +40,7 @@ mod memory;
 mod past;
 mod reader;
 mod records;
+mod roster;
 mod scan;
 mod schema;
 mod storage;
@@ -52,6 +53,7 @@ pub use hash::KvHash;
 pub use machine::{Machine, Pruning, StateError};
 pub use memory::{Contents, MemoryStorage};
 pub use past::Past;
+pub use roster::Roster;
 pub use schema::{MEMBERSHIP_KEY, SchemaError};
 pub use storage::{
     Changes, Record, RecordMeta, Run, Storage, StorageError, StorageSize, TableChange,

@@ -9,6 +9,8 @@
 //! | 0x11 membership | | opaque: the Raft layer's |
 //! | 0x12 member | id | ordinal, name, peer URLs, client URLs |
 //! | 0x13 assignment | nonce | the member id it was answered with |
+//! | 0x14 boot | member id | how often its volume was started |
+//! | 0x15 roster | | last admitted member; how many are wanted, if anybody said: set, generation, start, replicas |
 //! | 0x20 leases | epoch / 64 | of each lease with such an epoch: epoch, id, TTL, remaining |
 //! | 0x21–0x2f | | reserved for leases |
 //! | 0x30–0x3f | | reserved for auth |
@@ -21,7 +23,7 @@ use std::ops::Range;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::storage::TableChange;
-use crate::types::{Lease, LeaseId, MemberAttributes, MemberId, Ordinal, Revision};
+use crate::types::{Desired, Lease, LeaseId, MemberAttributes, MemberId, Ordinal, Revision};
 
 /// Where the membership is kept, for who reads it out of a snapshot.
 pub const MEMBERSHIP_KEY: &[u8] = &[MEMBERSHIP];
@@ -30,6 +32,8 @@ const META: u8 = 0x10;
 const MEMBERSHIP: u8 = 0x11;
 const MEMBER: u8 = 0x12;
 const ASSIGNMENT: u8 = 0x13;
+const BOOT: u8 = 0x14;
+const ROSTER: u8 = 0x15;
 const LEASES: u8 = 0x20;
 
 /// Whoever changes what a table says raises this, and reads the older ones.
@@ -73,10 +77,19 @@ impl Default for Meta {
 pub(super) enum TableEntry {
     Meta(Meta),
     Membership(Bytes),
+    /// All but the boot counter.
     Member(MemberAttributes),
     Assignment {
         nonce: u64,
         member: MemberId,
+    },
+    Boot {
+        member: MemberId,
+        boot: u64,
+    },
+    Roster {
+        last_admitted: MemberId,
+        desired: Option<Desired>,
     },
     /// In ascending order of epoch.
     Leases {
@@ -127,6 +140,20 @@ impl TableEntry {
             TableEntry::Assignment { nonce, member } => {
                 (numbered(ASSIGNMENT, *nonce), Bytes::copy_from_slice(&member.0.to_be_bytes()))
             }
+            TableEntry::Boot { member, boot } => {
+                (numbered(BOOT, member.0), Bytes::copy_from_slice(&boot.to_be_bytes()))
+            }
+            TableEntry::Roster { last_admitted, desired } => {
+                let mut value = BytesMut::new();
+                value.put_u64(last_admitted.0);
+                if let Some(desired) = desired {
+                    put_text(&mut value, &desired.set);
+                    value.put_u64(desired.generation);
+                    value.put_u32(desired.start);
+                    value.put_u32(desired.replicas);
+                }
+                (Bytes::from_static(&[ROSTER]), value.freeze())
+            }
             TableEntry::Leases { page, leases } => {
                 let mut value = BytesMut::with_capacity(leases.len() * 32);
                 for Lease { id, ttl, remaining, epoch } in leases {
@@ -149,6 +176,8 @@ impl TableEntry {
             MEMBERSHIP => Ok(TableEntry::Membership(rest.split_off(0))),
             MEMBER => decode_member(&mut which, &mut rest),
             ASSIGNMENT => decode_assignment(&mut which, &mut rest),
+            BOOT => decode_boot(&mut which, &mut rest),
+            ROSTER => decode_roster(&mut rest),
             LEASES => decode_leases(&mut which, &mut rest),
             _ => Err("no such kind is known; a newer version may have written it"),
         }
@@ -180,15 +209,34 @@ fn decode_meta(value: &mut Bytes) -> Result<TableEntry, &'static str> {
 fn decode_member(key: &mut Bytes, value: &mut Bytes) -> Result<TableEntry, &'static str> {
     Ok(TableEntry::Member(MemberAttributes {
         member: MemberId(get_u64(key)?),
-        ordinal: Ordinal(value.try_get_u32().map_err(|_| SHORT)?),
+        ordinal: Ordinal(get_u32(value)?),
         name: get_text(value)?,
         peer_urls: get_list(value)?,
         client_urls: get_list(value)?,
+        boot: 0,
     }))
 }
 
 fn decode_assignment(key: &mut Bytes, value: &mut Bytes) -> Result<TableEntry, &'static str> {
     Ok(TableEntry::Assignment { nonce: get_u64(key)?, member: MemberId(get_u64(value)?) })
+}
+
+fn decode_boot(key: &mut Bytes, value: &mut Bytes) -> Result<TableEntry, &'static str> {
+    Ok(TableEntry::Boot { member: MemberId(get_u64(key)?), boot: get_u64(value)? })
+}
+
+fn decode_roster(value: &mut Bytes) -> Result<TableEntry, &'static str> {
+    let last_admitted = MemberId(get_u64(value)?);
+    let desired = match value.is_empty() {
+        true => None,
+        false => Some(Desired {
+            set: get_text(value)?,
+            generation: get_u64(value)?,
+            start: get_u32(value)?,
+            replicas: get_u32(value)?,
+        }),
+    };
+    Ok(TableEntry::Roster { last_admitted, desired })
 }
 
 fn decode_leases(key: &mut Bytes, value: &mut Bytes) -> Result<TableEntry, &'static str> {
@@ -244,6 +292,10 @@ fn get_u8(buf: &mut Bytes) -> Result<u8, &'static str> {
     buf.try_get_u8().map_err(|_| SHORT)
 }
 
+fn get_u32(buf: &mut Bytes) -> Result<u32, &'static str> {
+    buf.try_get_u32().map_err(|_| SHORT)
+}
+
 fn get_u64(buf: &mut Bytes) -> Result<u64, &'static str> {
     buf.try_get_u64().map_err(|_| SHORT)
 }
@@ -253,7 +305,7 @@ fn get_i64(buf: &mut Bytes) -> Result<i64, &'static str> {
 }
 
 fn get_text(buf: &mut Bytes) -> Result<String, &'static str> {
-    let len = buf.try_get_u32().map_err(|_| SHORT)? as usize;
+    let len = get_u32(buf)? as usize;
     if len > buf.len() {
         return Err(SHORT);
     }
@@ -262,7 +314,7 @@ fn get_text(buf: &mut Bytes) -> Result<String, &'static str> {
 }
 
 fn get_list(buf: &mut Bytes) -> Result<Vec<String>, &'static str> {
-    let len = buf.try_get_u32().map_err(|_| SHORT)?;
+    let len = get_u32(buf)?;
     (0..len).map(|_| get_text(buf)).collect()
 }
 
@@ -298,9 +350,22 @@ mod tests {
                         name,
                         peer_urls,
                         client_urls,
+                        boot: 0,
                     })
                 }
             ),
+            (any::<u64>(), any::<u64>())
+                .prop_map(|(id, boot)| TableEntry::Boot { member: MemberId(id), boot }),
+            (any::<u64>(), prop::option::of((".{0,20}", any::<u64>(), any::<u32>(), any::<u32>())))
+                .prop_map(|(last, desired)| TableEntry::Roster {
+                    last_admitted: MemberId(last),
+                    desired: desired.map(|(set, generation, start, replicas)| Desired {
+                        set,
+                        generation,
+                        start,
+                        replicas,
+                    }),
+                }),
             (any::<u64>(), any::<u64>()).prop_map(|(nonce, member)| TableEntry::Assignment {
                 nonce,
                 member: MemberId(member)
@@ -334,6 +399,8 @@ mod tests {
             let whole = match &entry {
                 TableEntry::Membership(_) => true,
                 TableEntry::Leases { .. } => cut % 32 == 0,
+                // Without a wish it is whole, too.
+                TableEntry::Roster { .. } => cut == 8,
                 _ => false,
             };
             prop_assume!(!whole && cut < value.len());

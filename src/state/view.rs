@@ -8,7 +8,7 @@
 //! is pinned until the read is dropped, so compaction takes nothing away from it; a snapshot install
 //! changes what *later* reads see, all at once.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
@@ -17,12 +17,13 @@ use super::{
     hash::{self, KvHash},
     reader::Reader,
     records::{InMemory, OnDisk, Records},
+    roster::Roster,
     scan::Scan,
     storage::{StorageError, StorageSize},
 };
 use crate::types::{
-    CommandError, KeyRange, Lease, LeaseId, LogPosition, MemberAttributes, MemberId, Range,
-    RangeReply, Revision, Txn, TxnOp, TxnReply,
+    CommandError, KeyRange, Lease, LeaseId, LogPosition, Range, RangeReply, Revision, Txn, TxnOp,
+    TxnReply,
 };
 
 /// A read that needs more steps than this is not made on the caller's thread.
@@ -75,9 +76,9 @@ impl View {
         self.current.get().shown().membership
     }
 
-    /// What members said of themselves, also those that have left since.
-    pub fn members(&self) -> Arc<BTreeMap<MemberId, MemberAttributes>> {
-        self.current.get().shown().members
+    /// What is known of members beside the membership.
+    pub fn roster(&self) -> Arc<Roster> {
+        self.current.get().shown().roster
     }
 
     /// A lease as the last applied command left it.

@@ -259,6 +259,8 @@ pub struct MemberAttributes {
     pub name: String,
     pub peer_urls: Vec<String>,
     pub client_urls: Vec<String>,
+    /// How often its volume was started. Zero: it did not say.
+    pub boot: u64,
 }
 
 /// What the log replicates. Applying one is deterministic.
@@ -277,6 +279,11 @@ pub enum Command {
         ordinal: Ordinal,
         nonce: u64,
     },
+    /// Uses up an id that was assigned: it is let into the membership now, or never. Refused if it, or a
+    /// higher one, was before.
+    AdmitMember(MemberId),
+    /// Says how many members there are to be.
+    Desire(Desired),
     /// The proposer has chosen the id, and raised `ttl` (seconds) to the minimum.
     LeaseGrant {
         id: LeaseId,
@@ -353,6 +360,9 @@ pub enum CommandError {
     LeaseTtlTooLarge,
     #[error("etcdserver: mvcc: database space exceeded")]
     NoSpace,
+    /// Never an answer to a client.
+    #[error("ordinal: a member id that was used before")]
+    DeadMember,
     /// Never an answer to a client.
     #[error("ordinal: proposed by the leader of another term")]
     OtherTerm,

@@ -1,6 +1,6 @@
 //! Members that come later, or were away for long.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use ordinal::proto::etcdserverpb::{Member as Listed, RangeRequest};
 use tokio::time::{Duration, Instant, sleep};
@@ -14,30 +14,123 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_that_joins_learns_and_then_votes() {
+async fn members_that_join_learn_and_then_vote() {
     let mut dice = Dice::from_env();
     let mut cluster = Cluster::start_to_grow(3, &SMALL_LOG).await;
     let load = Workload::start(&cluster, 4, &mut dice);
     load.progress(50).await;
-    cluster.add().start();
-    cluster.members[3].wait_ready().await;
-    // Learner or voter, it answers linearizable reads.
+    for ordinal in [3, 4] {
+        cluster.add().start();
+        cluster.members[ordinal].wait_ready().await;
+    }
+    // Learner or voter, they answer linearizable reads.
     let floor = load.oracle.floor("shared/0");
     let request = RangeRequest { key: "shared/0".into(), ..Default::default() };
     let read = cluster.members[3].client().range(request).await.unwrap();
     assert!(read.header.unwrap().revision >= floor.revision);
     wait_until_listed(&cluster, "kv-3", |member| !member.is_learner).await;
+    wait_until_listed(&cluster, "kv-4", |member| !member.is_learner).await;
 
-    // Three of four are a majority only if the new one votes.
-    let victim = (cluster.leader().await + 1) % 3;
-    cluster.members[victim].kill();
+    // Three of five are a majority only if the new ones vote.
+    let victims = [0, 1];
+    for victim in victims {
+        cluster.members[victim].kill();
+    }
     load.progress(20).await;
-    cluster.members[victim].start();
+    for victim in victims {
+        cluster.members[victim].start();
+    }
     let oracle = load.stop().await;
     for member in &mut cluster.members {
         member.wait_ready().await;
     }
     check::holds_what_it_promised(&cluster, &oracle).await;
+}
+
+/// Without Kubernetes, too: nobody runs a membership command.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_lost_its_volume_is_replaced_by_itself() {
+    let mut dice = Dice::from_env();
+    let mut cluster = Cluster::start(3, &SMALL_LOG).await;
+    let load = Workload::start(&cluster, 4, &mut dice);
+    load.progress(50).await;
+    // The founder of the cluster, too, and whoever leads.
+    for lost in [0, cluster.leader().await, 2] {
+        let before = id_of(&cluster, lost).await;
+        cluster.members[lost].kill();
+        fs::remove_dir_all(cluster.members[lost].data()).unwrap();
+        cluster.members[lost].start();
+        cluster.members[lost].wait_ready().await;
+        let name = format!("kv-{lost}");
+        wait_until_listed(&cluster, &name, |m| !m.is_learner && m.id != before).await;
+        wait_until_gone(&cluster, before).await;
+        load.progress(20).await;
+    }
+    let oracle = load.stop().await;
+    check::holds_what_it_promised(&cluster, &oracle).await;
+}
+
+async fn id_of(cluster: &Cluster, ordinal: usize) -> u64 {
+    let list = cluster.members[ordinal].client().member_list().await.unwrap();
+    let name = format!("kv-{ordinal}");
+    list.members.iter().find(|m| m.name == name).unwrap().id
+}
+
+async fn wait_until_gone(cluster: &Cluster, id: u64) {
+    let deadline = Instant::now() + PATIENCE;
+    for member in &cluster.members {
+        loop {
+            let list = member.client().member_list().await.map(|list| list.members);
+            if list.as_ref().is_ok_and(|list| list.iter().all(|m| m.id != id)) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "member {} lists {list:?}", member.ordinal);
+            sleep(POLL).await;
+        }
+    }
+}
+
+/// An older copy of a volume has forgotten what it acknowledged: it must not vote with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_that_was_rolled_back_is_set_aside() {
+    let mut dice = Dice::from_env();
+    let mut cluster = Cluster::start(3, &SMALL_LOG).await;
+    let load = Workload::start(&cluster, 4, &mut dice);
+    load.progress(50).await;
+    let rolled = (cluster.leader().await + 1) % 3;
+    let data = cluster.members[rolled].data();
+    let copy = data.with_extension("copy");
+    cluster.members[rolled].kill();
+    copy_dir(&data, &copy);
+    cluster.members[rolled].start();
+    cluster.members[rolled].wait_ready().await;
+    load.progress(50).await;
+    cluster.members[rolled].kill();
+    fs::remove_dir_all(&data).unwrap();
+    fs::rename(&copy, &data).unwrap();
+    cluster.members[rolled].start();
+    assert!(!cluster.members[rolled].exited().await.success());
+    let log = cluster.members[rolled].log();
+    assert!(log.contains("older copy"), "{log}");
+    cluster.members[rolled].start();
+    cluster.members[rolled].wait_ready().await;
+    assert!(data.join("archive/identity").exists());
+    wait_until_listed(&cluster, &format!("kv-{rolled}"), |m| !m.is_learner).await;
+    let oracle = load.stop().await;
+    check::holds_what_it_promised(&cluster, &oracle).await;
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
 }
 
 /// Waits until every member lists a member of this name that is as wanted.

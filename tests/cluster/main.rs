@@ -15,6 +15,7 @@
 mod check;
 mod cluster;
 mod dice;
+mod history;
 mod oracle;
 mod process;
 mod workload;

@@ -153,6 +153,7 @@ impl NodePort for FakeNode {
             }
             Command::Compact(_) => Reply::Compact { revision: table.header.revision },
             Command::Describe(_) => Reply::Described,
+            Command::AdmitMember(_) | Command::Desire(_) => Reply::Described,
             Command::AssignMember { .. } => Reply::Assigned(MemberId(9)),
             Command::LeaseGrant { ttl, .. } => {
                 Reply::LeaseGrant { revision: table.header.revision, ttl: *ttl }

@@ -10,8 +10,8 @@ use crate::{
         peer::{self, CommandBatch, command::Command as Wire},
     },
     types::{
-        Command, LeaseAt, LeaseCheckpoint, LeaseId, MemberAttributes, MemberId, Ordinal, Revision,
-        Term,
+        Command, Desired, LeaseAt, LeaseCheckpoint, LeaseId, MemberAttributes, MemberId, Ordinal,
+        Revision, Term,
     },
 };
 
@@ -58,6 +58,12 @@ impl From<Command> for peer::Command {
             Command::AssignMember { ordinal, nonce } => {
                 Wire::AssignMember(peer::AssignMember { ordinal: ordinal.0, nonce })
             }
+            Command::AdmitMember(member) => {
+                Wire::AdmitMember(peer::AdmitMember { member_id: member.0 })
+            }
+            Command::Desire(Desired { set, generation, start, replicas }) => {
+                Wire::Desire(peer::Desired { set, generation, start, replicas })
+            }
             Command::LeaseGrant { id, ttl } => {
                 Wire::LeaseGrant(LeaseGrantRequest { id: id.0, ttl })
             }
@@ -93,6 +99,12 @@ impl TryFrom<peer::Command> for Command {
             Wire::Describe(attributes) => Command::Describe(attributes.into()),
             Wire::AssignMember(peer::AssignMember { ordinal, nonce }) => {
                 Command::AssignMember { ordinal: Ordinal(ordinal), nonce }
+            }
+            Wire::AdmitMember(peer::AdmitMember { member_id }) => {
+                Command::AdmitMember(MemberId(member_id))
+            }
+            Wire::Desire(peer::Desired { set, generation, start, replicas }) => {
+                Command::Desire(Desired { set, generation, start, replicas })
             }
             Wire::LeaseGrant(LeaseGrantRequest { id, ttl }) => {
                 Command::LeaseGrant { id: LeaseId(id), ttl }
@@ -162,6 +174,7 @@ impl From<MemberAttributes> for peer::MemberAttributes {
             name: attributes.name,
             peer_urls: attributes.peer_urls,
             client_urls: attributes.client_urls,
+            boot: attributes.boot,
         }
     }
 }
@@ -174,6 +187,7 @@ impl From<peer::MemberAttributes> for MemberAttributes {
             name: wire.name,
             peer_urls: wire.peer_urls,
             client_urls: wire.client_urls,
+            boot: wire.boot,
         }
     }
 }

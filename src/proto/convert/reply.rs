@@ -107,6 +107,7 @@ impl From<CommandError> for Kind {
             CommandError::LeaseTtlTooLarge => Kind::LeaseTtlTooLarge,
             CommandError::NoSpace => Kind::NoSpace,
             CommandError::OtherTerm => Kind::OtherTerm,
+            CommandError::DeadMember => Kind::DeadMember,
         }
     }
 }
@@ -121,6 +122,7 @@ fn failure(value: i32) -> Result<CommandError, WireError> {
         Ok(Kind::LeaseTtlTooLarge) => Ok(CommandError::LeaseTtlTooLarge),
         Ok(Kind::NoSpace) => Ok(CommandError::NoSpace),
         Ok(Kind::OtherTerm) => Ok(CommandError::OtherTerm),
+        Ok(Kind::DeadMember) => Ok(CommandError::DeadMember),
         Ok(Kind::Unknown) | Err(_) => {
             Err(WireError::UnknownValue { field: "CommandFailure.kind", value })
         }

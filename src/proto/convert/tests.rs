@@ -120,8 +120,15 @@ fn command() -> impl Strategy<Value = Command> {
                 peer_urls: vec![name.clone()],
                 client_urls: vec![name.clone(), name.clone()],
                 name,
+                boot: member,
             })
         }),
+        any::<u64>().prop_map(|member| Command::AdmitMember(MemberId(member))),
+        (any::<String>(), any::<u64>(), any::<u32>(), any::<u32>()).prop_map(
+            |(set, generation, start, replicas)| {
+                Command::Desire(Desired { set, generation, start, replicas })
+            }
+        ),
         (any::<u32>(), any::<u64>()).prop_map(|(ordinal, nonce)| {
             Command::AssignMember { ordinal: Ordinal(ordinal), nonce }
         }),

@@ -53,6 +53,7 @@ impl Model {
                 let reply = self.txn(txn)?;
                 Ok(Reply::Txn { revision: self.revision, reply })
             }
+            Command::AdmitMember(_) | Command::Desire(_) => Ok(Reply::Described),
             Command::Compact(revision) if *revision <= self.compacted => {
                 Err(CommandError::Compacted)
             }

@@ -162,6 +162,14 @@ impl Script {
                 name: words.pair("name").unwrap_or_default(),
                 peer_urls: words.pair("peer").into_iter().collect(),
                 client_urls: words.pair("client").into_iter().collect(),
+                boot: words.pair("boot").map_or(Ok(0), |boot| boot.parse())?,
+            }),
+            "admit" => Command::AdmitMember(MemberId(words.number("member")? as u64)),
+            "desire" => Command::Desire(Desired {
+                set: words.next()?.to_string(),
+                generation: words.number("generation")? as u64,
+                start: words.number("start")? as u32,
+                replicas: words.number("replicas")? as u32,
             }),
             _ => return Ok(None),
         }))
@@ -294,9 +302,19 @@ impl Script {
         if let Some(membership) = view.membership() {
             write!(text, "\nmembership {membership:?}").unwrap();
         }
-        for (id, member) in view.members().iter() {
-            let MemberAttributes { ordinal, name, peer_urls, client_urls, .. } = member;
+        for (id, member) in view.roster().members.iter() {
+            let MemberAttributes { ordinal, name, peer_urls, client_urls, boot, .. } = member;
             write!(text, "\nmember {id}: {ordinal} {name} {peer_urls:?} {client_urls:?}").unwrap();
+            if *boot > 0 {
+                write!(text, " boot {boot}").unwrap();
+            }
+        }
+        let roster = view.roster();
+        if roster.last_admitted != MemberId::default() {
+            write!(text, "\nadmitted up to {}", roster.last_admitted).unwrap();
+        }
+        if let Some(Desired { set, generation, start, replicas }) = &roster.desired {
+            write!(text, "\ndesired by {set} at {generation}: {replicas} from {start}").unwrap();
         }
         text
     }

@@ -12,7 +12,9 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::{DataDir, Formation, FormationConfig, Formed, Peers, Stage, identity::place_to_wire};
+use super::super::{
+    DataDir, Formation, FormationConfig, Formed, Peers, Stage, identity::place_to_wire,
+};
 use crate::{
     disk::{
         Disk, Open,
@@ -75,6 +77,8 @@ impl World {
             home: "default/kv".into(),
             founders: FOUNDERS,
             known: (0..FOUNDERS).map(Ordinal).collect(),
+            orchestrator: None,
+            take_over: crate::membership::TAKE_OVER,
         }
     }
 
@@ -113,7 +117,7 @@ impl World {
         for pod in &self.pods {
             let pod = pod.lock().unwrap();
             let has_log = pod.disk.list(Path::new("/data/wal")).is_ok_and(|l| !l.is_empty());
-            let identity = super::Identity::load(&pod.disk, Path::new("/data/identity"));
+            let identity = super::super::Identity::load(&pod.disk, Path::new("/data/identity"));
             if let (true, Ok(Some(identity))) = (has_log, identity) {
                 clusters.insert(identity.cluster);
             }
@@ -208,9 +212,23 @@ impl Peers for World {
                 cluster_id: member.cluster.0,
                 member_id: member.member.0,
             }),
-            None => join_reply::Result::NotFormed(peer::NotFormed {}),
+            None => join_reply::Result::NotFormed(peer::NotFormed {
+                pristine: there.identity().is_none(),
+            }),
         };
         Ok(peer::JoinReply { result: Some(result) })
+    }
+
+    async fn standing(
+        &self,
+        _: Ordinal,
+        _: peer::StandingRequest,
+    ) -> Result<peer::StandingReply, String> {
+        Err("asked by members that run, and these do not".into())
+    }
+
+    async fn may_stop(&self, _: PeerPlace) -> Result<peer::MayStopReply, String> {
+        Err("asked by members that run, and these do not".into())
     }
 }
 

@@ -1,0 +1,193 @@
+//! How a pod that is told to stop does so: by what is to become of it.
+//!
+//! | Kubernetes says | the member |
+//! |---|---|
+//! | no replicas, or the set is gone | hibernates: stops at once |
+//! | this ordinal is not wanted | leaves: serves until it votes no more, and has nothing to lead |
+//! | it is wanted | restarts: hands over, then stops as soon as the others can do without it |
+//! | nothing, for a while | as a restart |
+//!
+//! Whatever happens, it is over before the grace period is: being killed then is a crash like any other.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    Intent, News, Orchestrator, Peers, Standing, Steward,
+    form::Formation,
+    identity::Identity,
+    standing::{self, Kept},
+    steward::MayStop,
+};
+use crate::{
+    lane::Lanes,
+    node::NodePort,
+    proto::peer::{NotLeader, may_stop_reply},
+    raft::Raft,
+    types::Desired,
+};
+
+/// The first question is asked again for so long.
+const FRESH: Duration = Duration::from_secs(2);
+/// Without an answer by then it is taken for a restart.
+const UNANSWERED: Duration = Duration::from_secs(10);
+/// Between two questions while something is waited for.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// What is left of the grace period to close everything.
+const RESERVE: Duration = Duration::from_secs(5);
+const HAND_OVER: Duration = Duration::from_secs(2);
+
+/// What a member that parts needs.
+#[derive(Debug)]
+pub struct Parting<'a, N, P> {
+    pub formation: &'a Arc<Formation>,
+    pub lanes: Lanes,
+    pub steward: &'a Steward<N>,
+    pub raft: &'a Raft,
+    pub peers: &'a P,
+    pub me: &'a Identity,
+    /// How long Kubernetes waits from the signal on.
+    pub grace: Duration,
+}
+
+impl<N: NodePort, P: Peers> Parting<'_, N, P> {
+    /// Serves on until this member may stop.
+    pub async fn wait(&self, pods: &dyn Orchestrator) {
+        let deadline = Instant::now() + self.grace.saturating_sub(RESERVE);
+        let parted = async {
+            match self.intent(pods).await {
+                Some(Intent::Hibernate) => tracing::info!("hibernating: all pods stop"),
+                Some(Intent::Scale(desired)) if !desired.wants(self.me.ordinal) => {
+                    self.leave(pods, desired).await;
+                }
+                Some(Intent::Scale(_)) | None => self.restart().await,
+            }
+        };
+        if tokio::time::timeout_at(deadline, parted).await.is_err() {
+            tracing::warn!(
+                "the grace period is almost over: stopping although others may need this member"
+            );
+        }
+    }
+
+    /// Asks anew; for longer than [`FRESH`] only if nobody answers at all.
+    async fn intent(&self, pods: &dyn Orchestrator) -> Option<Intent> {
+        let begun = Instant::now();
+        loop {
+            match pods.intent().await {
+                Ok(intent) => return Some(intent),
+                Err(e) if begun.elapsed() >= UNANSWERED => {
+                    tracing::warn!(error = %e, "nobody says whether this pod is to leave: it is not");
+                    return None;
+                }
+                Err(_) if begun.elapsed() < FRESH => tokio::time::sleep(LOOK_EVERY).await,
+                Err(_) => tokio::time::sleep(ASK_EVERY).await,
+            }
+        }
+    }
+
+    /// Stays until the others do without it, as long as that is what is wanted.
+    async fn leave(&self, pods: &dyn Orchestrator, desired: Desired) {
+        tracing::info!("leaving: this ordinal is not wanted any more");
+        self.steward.desire(desired).await;
+        let mut asked = Instant::now();
+        loop {
+            if self.has_left() {
+                tracing::info!("this member has left");
+                self.note_removed().await;
+                pods.say(News::of_pod("Left", "the other members go on without this one".into()));
+                return;
+            }
+            if asked.elapsed() >= ASK_EVERY {
+                asked = Instant::now();
+                match pods.intent().await {
+                    Ok(Intent::Hibernate) => return,
+                    Ok(Intent::Scale(desired)) if desired.wants(self.me.ordinal) => {
+                        tracing::info!("this ordinal is wanted again: restarting");
+                        self.steward.desire(desired).await;
+                        return self.restart().await;
+                    }
+                    Ok(Intent::Scale(desired)) => self.steward.desire(desired).await,
+                    // What was wanted holds until somebody says otherwise.
+                    Err(_) => {}
+                }
+                if self.standing().await.is_dead() {
+                    return self.note_removed().await;
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Whether the committed membership, of one voter set, does not need this member.
+    fn has_left(&self) -> bool {
+        let (committed, newest) = (self.raft.committed_membership(), self.raft.membership());
+        committed.at == newest.at
+            && committed.voters.len() == 1
+            && !committed.is_voter(self.me.member)
+            && !self.raft.leadership().is_mine()
+    }
+
+    /// If it is known to be removed already, its data is set aside at the next start, without a detour.
+    async fn note_removed(&self) {
+        if self.standing().await != Standing::Removed {
+            return;
+        }
+        let formation = self.formation.clone();
+        let buried = self.lanes.run("identity", move || formation.bury()).await;
+        if !matches!(buried, Ok(Some(Ok(())))) {
+            tracing::warn!(?buried, "the volume is not marked as a dead member's");
+        }
+    }
+
+    async fn standing(&self) -> Standing {
+        let kept = Kept::of(self.raft, self.me.member);
+        standing::ask(self.peers, self.me, kept, self.steward.ordinals()).await
+    }
+
+    /// Hands over, and stays as long as the others would miss this voter.
+    async fn restart(&self) {
+        let mut said = String::new();
+        let no_leader_limit = self.raft.timing().election_timeout * 4;
+        let mut led_at = Instant::now();
+        loop {
+            self.raft.hand_over(HAND_OVER).await;
+            match self.may_stop().await {
+                Some(MayStop::Yes) => return,
+                Some(MayStop::Wait(why)) => {
+                    led_at = Instant::now();
+                    if why != said {
+                        tracing::info!("not stopping yet: {why}");
+                        said = why;
+                    }
+                }
+                Some(MayStop::NotLeader) | None => {}
+            }
+            if self.raft.leadership().leader.is_some() {
+                led_at = led_at.max(Instant::now() - LOOK_EVERY);
+            } else if led_at.elapsed() > no_leader_limit {
+                // There is no quorum to keep.
+                tracing::info!("nobody leads: this member makes no difference");
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn may_stop(&self) -> Option<MayStop> {
+        if !self.raft.committed_membership().is_voter(self.me.member) {
+            return Some(MayStop::Yes);
+        }
+        let leader = self.raft.leadership().leader?;
+        if leader.member == self.me.member {
+            return Some(self.steward.may_stop(self.me.member, self.me.boot));
+        }
+        match self.peers.may_stop(leader).await.ok()?.result? {
+            may_stop_reply::Result::Granted(_) => Some(MayStop::Yes),
+            may_stop_reply::Result::Wait(why) => Some(MayStop::Wait(why)),
+            may_stop_reply::Result::NotLeader(NotLeader { .. }) => Some(MayStop::NotLeader),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Whether a member still is one: it may have been removed, or its volume rolled back, while it was away.
+//!
+//! Who is removed is not told so by Raft: nobody speaks to it any more. So a member that hears of no
+//! leader asks the others. And before it takes part at all, a started one asks whether its volume holds
+//! what it has acknowledged: Raft could not tell.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{Peers, identity::Identity};
+use crate::{
+    proto::peer::{StandingReply, StandingRequest, standing_reply::Standing as Wire},
+    raft::Raft,
+    types::{ClusterId, MemberId, Ordinal},
+};
+
+/// Whoever does not answer within this is not waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// What the others say of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Nobody could tell.
+    Unknown,
+    Member,
+    /// Removed: this id is dead.
+    Removed,
+    /// Its volume is an older copy: it would break its word.
+    RolledBack,
+}
+
+impl Standing {
+    /// Whether it must never again take part under its id.
+    pub fn is_dead(self) -> bool {
+        matches!(self, Standing::Removed | Standing::RolledBack)
+    }
+}
+
+/// What a member says of itself when it asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// The last entry of its log.
+    pub last_index: u64,
+    /// The entry of the last membership with it that it knows to be committed; zero: it knows none, and
+    /// nobody can tell it that it was removed.
+    pub membership_index: u64,
+}
+
+impl Kept {
+    /// As it is now, on a member that runs.
+    pub fn of(raft: &Raft, member: MemberId) -> Kept {
+        let committed = raft.committed_membership();
+        let at = committed.at.filter(|_| committed.has(member));
+        Kept {
+            last_index: raft.last_index().unwrap_or(0),
+            membership_index: at.map_or(0, |at| at.index),
+        }
+    }
+}
+
+/// Asks all of these, at once. The worst answer counts: only who certainly knows gives one.
+pub async fn ask(
+    peers: &impl Peers,
+    me: &Identity,
+    kept: Kept,
+    ordinals: BTreeSet<Ordinal>,
+) -> Standing {
+    let request = StandingRequest {
+        cluster_id: me.cluster.0,
+        member_id: me.member.0,
+        ordinal: me.ordinal.0,
+        boot: me.boot,
+        last_index: kept.last_index,
+        membership_index: kept.membership_index,
+    };
+    let others = ordinals.into_iter().filter(|o| *o != me.ordinal);
+    let answers = others.map(|o| tokio::time::timeout(PATIENCE, peers.standing(o, request)));
+    let answers = futures_util::future::join_all(answers).await;
+    let said = answers.into_iter().filter_map(|answer| answer.ok()?.ok());
+    said.map(|reply| read(reply)).max().unwrap_or(Standing::Unknown)
+}
+
+fn read(reply: StandingReply) -> Standing {
+    match reply.standing() {
+        Wire::Unknown => Standing::Unknown,
+        Wire::Member => Standing::Member,
+        Wire::Removed => Standing::Removed,
+        Wire::RolledBack => Standing::RolledBack,
+    }
+}
+
+/// How long a member hears of no leader before it asks.
+const ALONE: Duration = Duration::from_secs(10);
+/// The first time sooner: whoever was removed while it was away need not wait.
+const ALONE_AT_START: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Resolves when this member has learned that it is dead.
+pub async fn dead(peers: &impl Peers, me: &Identity, raft: &Raft, known: &[Ordinal]) -> Standing {
+    let mut heard = Instant::now();
+    let mut limit = ALONE_AT_START;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if raft.quorum_age().is_some_and(|age| age < ALONE_AT_START) {
+            (heard, limit) = (Instant::now(), ALONE);
+            continue;
+        }
+        if heard.elapsed() < limit {
+            continue;
+        }
+        heard = Instant::now();
+        let mut ordinals: BTreeSet<Ordinal> = known.iter().copied().collect();
+        ordinals.extend(raft.members().into_iter().map(|m| m.place.ordinal));
+        let standing = ask(peers, me, Kept::of(raft, me.member), ordinals).await;
+        if standing.is_dead() {
+            return standing;
+        }
+    }
+}
+
+/// Answers another member's question.
+pub fn handle_standing(request: StandingRequest, cluster: ClusterId, raft: &Raft) -> StandingReply {
+    let standing = judge(request, cluster, raft);
+    StandingReply { standing: standing.into() }
+}
+
+fn judge(request: StandingRequest, cluster: ClusterId, raft: &Raft) -> Wire {
+    if request.cluster_id != cluster.0 {
+        return Wire::Unknown;
+    }
+    let member = MemberId(request.member_id);
+    let committed = raft.committed_membership();
+    let at = committed.at.map_or(0, |at| at.index);
+    if !committed.has(member) {
+        // An older one may be from before it was let in.
+        let known_later = request.membership_index > 0 && at > request.membership_index;
+        return if known_later { Wire::Removed } else { Wire::Unknown };
+    }
+    let seen = raft.view().roster().members.get(&member).map_or(0, |said| said.boot);
+    let progress = raft.progress().into_iter().find(|p| p.member == member);
+    let acknowledged = progress.and_then(|p| p.matched).unwrap_or(0);
+    if request.boot < seen || request.last_index < acknowledged {
+        return Wire::RolledBack;
+    }
+    Wire::Member
+}

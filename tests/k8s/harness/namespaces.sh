@@ -1,0 +1,64 @@
+# The namespaces that everything runs in, and their end.
+# shellcheck shell=bash disable=SC2154
+
+cgroup=ordinal-k8s
+
+# The first process of the namespaces, as this host numbers it, if it is still ours.
+namespaces_live() {
+  [[ -s "$state/init.pid" ]] && tr '\0' ' ' <"/proc/$(<"$state/init.pid")/cmdline" 2>/dev/null |
+    grep -qF "$harness/init $state"
+}
+
+# Runs a command in them.
+inside() { nsenter --target "$(<"$state/init.pid")" --net --mount --pid -- "$@"; }
+
+kubectl_inside() { inside kubectl "$@"; }
+
+enter_namespaces() {
+  local controller outside
+  for controller in $(cgroup_roots); do
+    mkdir -p "$controller/$cgroup"
+    # A cpuset is empty until told otherwise, and its children cannot be more.
+    if [[ -e "$controller/$cgroup/cpuset.mems" && -e "$controller/cpuset.mems" ]]; then
+      cat "$controller/cpuset.cpus" >"$controller/$cgroup/cpuset.cpus"
+      cat "$controller/cpuset.mems" >"$controller/$cgroup/cpuset.mems"
+    fi
+  done
+  setsid unshare --net --mount --pid --fork --mount-proc --propagation private \
+    bash "$harness/init" "$state" "$node_ip" >"$state/logs/init.log" 2>&1 </dev/null &
+  outside=$!
+  until [[ -e "$state/run/ready" ]]; do
+    kill -0 "$outside" 2>/dev/null || fail "no namespaces: $(tail -n 1 "$state/logs/init.log")"
+    sleep 0.02
+  done
+  tr -d ' ' <"/proc/$outside/task/$outside/children" >"$state/init.pid"
+}
+
+# Every process in a PID namespace ends with its first one, and mounts and interfaces with the last.
+leave_namespaces() {
+  local init deadline=$((SECONDS + 30)) controller
+  if namespaces_live; then
+    init="$(<"$state/init.pid")"
+    kill -KILL "$init"
+    while [[ -e "/proc/$init" ]]; do
+      ((SECONDS < deadline)) || fail "the processes in the namespaces of $init do not end"
+      sleep 0.05
+    done
+  fi
+  for controller in $(cgroup_roots); do
+    [[ -d "$controller/$cgroup" ]] || continue
+    until find "$controller/$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null; do
+      ((SECONDS < deadline)) || fail "$controller/$cgroup cannot be removed"
+      sleep 0.05
+    done
+  done
+}
+
+# Where cgroups can be made: one place with version 2, one for each controller with version 1.
+cgroup_roots() {
+  if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then
+    echo /sys/fs/cgroup
+  else
+    findmnt --noheadings --list --types cgroup,cgroup2 --output TARGET
+  fi
+}

@@ -1,0 +1,136 @@
+//! How many there are changes, or who says so.
+
+use tokio::time::{Duration, sleep};
+
+use crate::{
+    scenarios::Stage,
+    store::{End, Pod, Store},
+};
+
+/// Scales, and waits until pods and membership are what follows from it.
+async fn scale(s: &Stage, replicas: u32) {
+    s.store.scale(replicas).await;
+    s.store.ready(replicas).await;
+    let voters = voters(replicas);
+    s.store.membership(voters, replicas as usize - voters).await;
+    s.load.progress(100).await;
+}
+
+/// The largest odd number, five at most.
+fn voters(replicas: u32) -> usize {
+    let most = replicas.min(5) as usize;
+    if most.is_multiple_of(2) { most.saturating_sub(1) } else { most }
+}
+
+pub(crate) async fn scale_3_5_3(s: &Stage) {
+    for replicas in [5, 3] {
+        scale(s, replicas).await;
+    }
+}
+
+pub(crate) async fn scale_1_3_5_3_1(s: &Stage) {
+    for replicas in [3, 5, 3, 1] {
+        scale(s, replicas).await;
+    }
+}
+
+/// A pause: who they are stays.
+pub(crate) async fn scale_3_0_3(s: &Stage) {
+    let before = s.store.ids().await;
+    s.store.scale(0).await;
+    s.store.ready(0).await;
+    s.store.scale(3).await;
+    s.store.ready(3).await;
+    s.store.membership(3, 0).await;
+    assert_eq!(s.store.ids().await, before, "the same members are there again");
+}
+
+pub(crate) async fn scale_5_20_5(s: &Stage) {
+    for replicas in [20, 5] {
+        scale(s, replicas).await;
+    }
+}
+
+/// Who left comes back as another, whatever its volume still says.
+pub(crate) async fn old_volumes_return(s: &Stage) {
+    let before = s.store.ids().await;
+    for replicas in [3, 5] {
+        scale(s, replicas).await;
+    }
+    let after = s.store.ids().await;
+    for pod in ["kv-3", "kv-4"] {
+        assert_ne!(before[pod], after[pod], "{pod} came back as the member that had left");
+    }
+}
+
+/// Two of five are down, and the others are told to be three.
+pub(crate) async fn shrink_past_dead(s: &Stage) {
+    let pods = s.store.ready(5).await;
+    for dead in &pods[..2] {
+        s.store.hold(dead).await;
+    }
+    s.load.progress(200).await;
+    s.store.scale(3).await;
+    s.load.progress(200).await;
+    for dead in &pods[..2] {
+        s.store.release(&dead.name).await;
+    }
+    s.store.ready(3).await;
+    s.store.membership(3, 0).await;
+}
+
+/// The leavers still wait for their leave when they are asked to stay.
+pub(crate) async fn scale_down_reverted(s: &Stage) {
+    s.store.scale(3).await;
+    sleep(Duration::from_millis(300)).await;
+    scale(s, 5).await;
+}
+
+/// The StatefulSet goes, its volumes stay, and it is installed again.
+pub(crate) async fn recreate(s: &Stage, cascade: &str) {
+    let (before, pods) = (s.store.ids().await, s.store.pods().await);
+    let cascade = format!("--cascade={cascade}");
+    s.store.kubectl.run(&["delete", "statefulset", "kv", &cascade]).await;
+    s.store.apply().await;
+    let now = s.store.ready(3).await;
+    s.store.membership(3, 0).await;
+    assert_eq!(s.store.ids().await, before, "the same members are there again");
+    let same = now.iter().zip(&pods).all(|(now, then)| now.uid == then.uid);
+    assert_eq!(same, cascade.ends_with("orphan"), "only pods that were left alone stay");
+}
+
+/// Another pod says that it is kv-1, with an empty disk.
+pub(crate) async fn two_of_one_ordinal(s: &Stage) {
+    let (before, pods) = (s.store.ids().await, s.store.ready(3).await);
+    let impostor = impostor(&s.store, &pods[1]).await;
+    s.store.kubectl.feed(&["apply", "--filename=-"], &impostor).await;
+    s.store.kubectl.run(&["wait", "--for=condition=Initialized", "pod/impostor"]).await;
+    for _ in 0..5 {
+        sleep(Duration::from_secs(2)).await;
+        s.load.progress(100).await;
+        assert_eq!(s.store.ids().await, before, "the impostor has changed the membership");
+        let impostor = s.store.kubectl.get(&["pod", "impostor"]).await;
+        let conditions = impostor["status"]["conditions"].as_array().expect("it has been seen");
+        let ready = conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
+        assert!(!ready, "the impostor says that it is well");
+    }
+    s.store.delete(&["impostor"], End::Force).await;
+    assert_eq!(s.store.ready(3).await, pods, "the members did not notice it");
+}
+
+/// A copy of the pod without its labels, so that no Service leads to it, and without its volume.
+async fn impostor(store: &Store, pod: &Pod) -> String {
+    let mut copy = store.kubectl.get(&["pod", &pod.name]).await;
+    copy["metadata"] = serde_json::json!({"name": "impostor"});
+    let spec = copy["spec"].as_object_mut().expect("a pod has a spec");
+    for key in ["nodeName", "subdomain", "serviceAccount"] {
+        spec.remove(key);
+    }
+    let volumes = spec["volumes"].as_array_mut().expect("a member has volumes");
+    volumes.retain(|volume| volume["name"] == "data");
+    volumes[0] = serde_json::json!({"name": "data", "emptyDir": {}});
+    let mounts = spec["containers"][0]["volumeMounts"].as_array_mut().expect("and mounts them");
+    mounts.retain(|mount| mount["name"] == "data");
+    copy.as_object_mut().expect("a pod is an object").remove("status");
+    copy.to_string()
+}

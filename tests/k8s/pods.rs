@@ -1,0 +1,125 @@
+//! Pods and volumes come to harm; nobody changes how many there are.
+
+use crate::{
+    kubectl::{PATIENCE, eventually, within},
+    scenarios::Stage,
+    store::{End, Pod},
+};
+use tokio::time::Duration;
+
+/// Forming alone: the clock of the report is the time until they were ready.
+pub(crate) async fn form(s: &Stage) {
+    s.store.membership(3, 0).await;
+}
+
+/// Ends one pod, and waits until another is ready in its place.
+async fn end(s: &Stage, pod: &Pod, how: End) {
+    s.store.delete(&[&pod.name], how).await;
+    s.store.replaced(pod).await;
+    s.store.ready(3).await;
+}
+
+async fn end_all(s: &Stage, pods: &[Pod], how: End) {
+    let names: Vec<&str> = pods.iter().map(|pod| pod.name.as_str()).collect();
+    s.store.delete(&names, how).await;
+    for pod in pods {
+        s.store.replaced(pod).await;
+    }
+    s.store.ready(3).await;
+}
+
+pub(crate) async fn delete_follower(s: &Stage) {
+    end(s, &s.store.follower().await, End::Graceful).await;
+}
+
+pub(crate) async fn delete_leader(s: &Stage) {
+    end(s, &s.store.leader().await, End::Graceful).await;
+}
+
+pub(crate) async fn force_delete_leader(s: &Stage) {
+    end(s, &s.store.leader().await, End::Force).await;
+}
+
+pub(crate) async fn delete_all(s: &Stage) {
+    end_all(s, &s.store.pods().await, End::Graceful).await;
+}
+
+pub(crate) async fn force_delete_all(s: &Stage) {
+    end_all(s, &s.store.pods().await, End::Force).await;
+}
+
+pub(crate) async fn delete_two(s: &Stage) {
+    let pods = [s.store.leader().await, s.store.follower().await];
+    end_all(s, &pods, End::Force).await;
+}
+
+pub(crate) async fn rolling_update(s: &Stage) {
+    let before = s.store.ready(3).await;
+    s.store.kubectl.run(&["rollout", "restart", "statefulset/kv"]).await;
+    for pod in &before {
+        s.store.replaced(pod).await;
+    }
+    s.store.ready(3).await;
+}
+
+/// The last pod gets an image that does not exist; the others stay as they are.
+pub(crate) async fn bad_image(s: &Stage) {
+    let before = s.store.ready(3).await;
+    s.store.kubectl.run(&["set", "image", "statefulset/kv", "kvd=ordinal:missing"]).await;
+    eventually(async || match s.store.pod("kv-2").await {
+        Some(pod) if pod.uid != before[2].uid && !pod.ready => Ok(()),
+        pod => Err(format!("kv-2 has still the old image: {pod:?}")),
+    })
+    .await;
+    s.load.progress(200).await;
+    s.store.kubectl.run(&["rollout", "undo", "statefulset/kv"]).await;
+    // Whether Kubernetes removes the pod that cannot start depends on its version
+    // (kubernetes#67250, #137409): its manual says to delete it.
+    let broken = s.store.pod("kv-2").await.expect("it waits for its image");
+    s.store.delete(&["kv-2"], End::Graceful).await;
+    s.store.replaced(&broken).await;
+    let after = s.store.ready(3).await;
+    assert_eq!(after[..2], before[..2], "only the last pod was to change");
+}
+
+/// The claim first: it goes when its pod does, and the next pod gets another.
+pub(crate) async fn lose_volume(s: &Stage, ordinal: usize) {
+    let name = format!("kv-{ordinal}");
+    let claim = format!("data-{name}");
+    let before = s.store.ids().await;
+    let old = s.store.pod(&name).await.expect("it is ready");
+    s.store.kubectl.run(&["delete", "persistentvolumeclaim", &claim, "--wait=false"]).await;
+    s.store.delete(&[&name], End::Force).await;
+    s.store.replaced(&old).await;
+    s.store.ready(3).await;
+    s.store.membership(3, 0).await;
+    let after = s.store.ids().await;
+    assert_ne!(before[&name], after[&name], "an empty disk came back as the member it was");
+}
+
+/// A member comes back with what its volume held a while ago: it may have promised otherwise since.
+pub(crate) async fn roll_volume_back(s: &Stage) {
+    let pod = s.store.pod("kv-1").await.expect("it is ready");
+    let volume = s.host().volume(&s.store.kubectl, &pod.name).await;
+    let copy = volume.with_extension("older");
+    s.store.hold(&pod).await;
+    s.host().copy(&volume, &copy).await;
+    s.store.release(&pod.name).await;
+    let pod = s.store.replaced(&pod).await;
+    s.load.progress(500).await;
+    s.store.hold(&pod).await;
+    s.host().restore(&copy, &volume).await;
+    s.store.release(&pod.name).await;
+    // It is refused, or it has made itself an empty member by now. If it is refused, an operator
+    // who reads why deletes its volume.
+    let minute = Duration::from_secs(60).min(PATIENCE);
+    let ready = within(minute, async || {
+        let now = s.store.pod(&pod.name).await;
+        let back = now.is_some_and(|now| now.uid != pod.uid && now.ready);
+        if back { Ok(()) } else { Err(String::new()) }
+    });
+    if ready.await.is_err() {
+        lose_volume(s, 1).await;
+    }
+    s.store.ready(3).await;
+}

@@ -1,0 +1,111 @@
+//! What is done to a store while clients use it. Each scenario begins with a new store that is well
+//! and ends when it is well again; `chaos` checks what the clients saw.
+
+use std::{future::Future, pin::Pin};
+
+use tokio::time::Duration;
+
+use crate::{host::Host, membership::*, outages::*, pods::*, store::Store, workload::Workload};
+
+/// Planned: a write waits no longer than this, with three members or more.
+const PLANNED: Option<Duration> = Some(Duration::from_millis(500));
+/// The leader vanishes, with the election timeout that is shipped.
+const ELECTION: Option<Duration> = Some(Duration::from_secs(3));
+/// A majority is gone meanwhile, or it depends on when pods come back.
+const UNBOUNDED: Option<Duration> = None;
+
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub(crate) store: Store,
+    pub(crate) load: Workload,
+    host: Option<Host>,
+}
+
+impl Stage {
+    pub(crate) fn new(store: Store, load: Workload) -> Stage {
+        Stage { store, load, host: Host::of_env() }
+    }
+
+    /// For scenarios that [need it](Scenario::host).
+    pub(crate) fn host(&self) -> &Host {
+        self.host.as_ref().expect("scenarios that need it run only where it is")
+    }
+}
+
+type Steps = for<'a> fn(&'a Stage) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    /// How the store is installed.
+    pub(crate) replicas: u32,
+    pub(crate) policy: &'static str,
+    /// The longest time without an acknowledged write that is right.
+    pub(crate) write_gap: Option<Duration>,
+    /// Whether it takes more than a cluster's API.
+    pub(crate) host: bool,
+    /// Part of the short run.
+    pub(crate) smoke: bool,
+    pub(crate) steps: Steps,
+}
+
+const fn scenario(name: &'static str, write_gap: Option<Duration>, steps: Steps) -> Scenario {
+    let policy = "Parallel";
+    Scenario { name, replicas: 3, policy, write_gap, host: false, smoke: false, steps }
+}
+
+impl Scenario {
+    const fn replicas(mut self, replicas: u32) -> Scenario {
+        self.replicas = replicas;
+        self
+    }
+
+    const fn ordered(mut self) -> Scenario {
+        self.policy = "OrderedReady";
+        self
+    }
+
+    const fn host(mut self) -> Scenario {
+        self.host = true;
+        self
+    }
+
+    const fn smoke(mut self) -> Scenario {
+        self.smoke = true;
+        self
+    }
+}
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    scenario("form", UNBOUNDED, |s| Box::pin(form(s))).smoke(),
+    scenario("form-ordered", UNBOUNDED, |s| Box::pin(form(s))).ordered(),
+    // Pods.
+    scenario("delete-a-pod", PLANNED, |s| Box::pin(delete_follower(s))),
+    scenario("delete-the-leader", PLANNED, |s| Box::pin(delete_leader(s))).smoke(),
+    scenario("force-delete-the-leader", ELECTION, |s| Box::pin(force_delete_leader(s))),
+    scenario("delete-all-pods", UNBOUNDED, |s| Box::pin(delete_all(s))),
+    scenario("force-delete-all-pods", UNBOUNDED, |s| Box::pin(force_delete_all(s))),
+    scenario("delete-two-pods", UNBOUNDED, |s| Box::pin(delete_two(s))),
+    scenario("rolling-update", PLANNED, |s| Box::pin(rolling_update(s))),
+    scenario("bad-image-and-back", PLANNED, |s| Box::pin(bad_image(s))),
+    // Volumes.
+    scenario("lose-volume-0", ELECTION, |s| Box::pin(lose_volume(s, 0))).smoke(),
+    scenario("lose-volume-1", ELECTION, |s| Box::pin(lose_volume(s, 1))),
+    scenario("lose-volume-2", ELECTION, |s| Box::pin(lose_volume(s, 2))),
+    scenario("volume-rolled-back", ELECTION, |s| Box::pin(roll_volume_back(s))).host(),
+    // Membership.
+    scenario("scale-3-5-3", PLANNED, |s| Box::pin(scale_3_5_3(s))).smoke(),
+    scenario("scale-1-3-5-3-1", PLANNED, |s| Box::pin(scale_1_3_5_3_1(s))).replicas(1),
+    scenario("scale-3-0-3", UNBOUNDED, |s| Box::pin(scale_3_0_3(s))),
+    scenario("scale-5-20-5", PLANNED, |s| Box::pin(scale_5_20_5(s))).replicas(5),
+    scenario("old-volumes-return", PLANNED, |s| Box::pin(old_volumes_return(s))).replicas(5),
+    scenario("shrink-past-the-dead", UNBOUNDED, |s| Box::pin(shrink_past_dead(s))).replicas(5),
+    scenario("scale-down-reverted", PLANNED, |s| Box::pin(scale_down_reverted(s))).replicas(5),
+    scenario("statefulset-recreated", UNBOUNDED, |s| Box::pin(recreate(s, "foreground"))),
+    scenario("statefulset-orphaned", PLANNED, |s| Box::pin(recreate(s, "orphan"))),
+    scenario("two-of-one-ordinal", PLANNED, |s| Box::pin(two_of_one_ordinal(s))),
+    // Around it.
+    scenario("api-server-stopped", PLANNED, |s| Box::pin(stop_api_server(s))).host(),
+    scenario("dns-stopped", PLANNED, |s| Box::pin(stop_dns(s))).host(),
+    scenario("leader-cut-off", ELECTION, |s| Box::pin(cut_leader_off(s))).host(),
+];

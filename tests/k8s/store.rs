@@ -1,0 +1,228 @@
+//! A store in a namespace of its own, installed and changed as a user does it.
+
+use std::collections::BTreeMap;
+
+use ordinal::client::{Client, Endpoint, Timeouts};
+use serde_json::Value;
+use tokio::time::Duration;
+
+use crate::kubectl::{Kubectl, eventually, rendered};
+
+/// Short, so that a client that asked a dead member soon asks another.
+pub(crate) const TIMEOUTS: Timeouts =
+    Timeouts { dial: Duration::from_millis(300), command: Duration::from_secs(2) };
+const CLIENT_PORT: u16 = 2379;
+/// Keeps the API object of a pod that is deleted, so that nobody makes another in its place.
+const HOLD: &str = "ordinal.test/hold";
+
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    pub(crate) kubectl: Kubectl,
+    manifests: String,
+}
+
+/// A pod, as the API server knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pod {
+    pub(crate) name: String,
+    pub(crate) uid: String,
+    pub(crate) ip: String,
+    pub(crate) ready: bool,
+    pub(crate) deleting: bool,
+    pub(crate) restarts: i64,
+}
+
+/// How pods are told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Graceful,
+    /// SIGKILL, and another pod at once.
+    Force,
+}
+
+impl Store {
+    /// Makes the namespace, under the rules of restricted Pod Security, and installs the store.
+    pub(crate) async fn install(namespace: &str, replicas: u32, policy: &str) -> Store {
+        let kubectl = Kubectl { namespace: namespace.into() };
+        let make = format!(
+            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, labels: \
+             {{pod-security.kubernetes.io/enforce: restricted}}}}}}"
+        );
+        kubectl.feed(&["apply", "--filename=-"], &make).await;
+        let mut manifests = rendered("tests/k8s/manifests").await;
+        for (shipped, wanted) in [
+            ("  replicas: 3\n", format!("  replicas: {replicas}\n")),
+            ("Policy: Parallel\n", format!("Policy: {policy}\n")),
+        ] {
+            assert!(manifests.contains(shipped), "the base has no {shipped:?}");
+            manifests = manifests.replace(shipped, &wanted);
+        }
+        let store = Store { kubectl, manifests };
+        store.apply().await;
+        store
+    }
+
+    pub(crate) async fn apply(&self) {
+        self.kubectl.feed(&["apply", "--filename=-"], &self.manifests).await;
+    }
+
+    /// Nothing stays, volumes neither.
+    pub(crate) async fn remove(self) {
+        let names: Vec<String> = self.pods().await.into_iter().map(|pod| pod.name).collect();
+        for name in &names {
+            self.release(name).await;
+        }
+        // First those who make pods, then the pods, without the courtesies.
+        let _ = self.kubectl.attempt(&["delete", "statefulset", "--all", "--cascade=orphan"]).await;
+        let force = ["delete", "pod", "--all", "--force", "--grace-period=0"];
+        let _ = self.kubectl.attempt(&force).await;
+        // The rest takes Kubernetes a while, and hinders nobody.
+        let _ = self
+            .kubectl
+            .attempt(&["delete", "namespace", &self.kubectl.namespace, "--wait=false"])
+            .await;
+    }
+
+    /// The members' pods, by ordinal.
+    pub(crate) async fn pods(&self) -> Vec<Pod> {
+        let members = ["pods", "--selector=app.kubernetes.io/component=member"];
+        let list = self.kubectl.get(&members).await;
+        let mut pods: Vec<Pod> = list["items"].as_array().unwrap().iter().map(pod).collect();
+        pods.sort_by_key(|pod| ordinal(&pod.name));
+        pods
+    }
+
+    pub(crate) async fn pod(&self, name: &str) -> Option<Pod> {
+        self.pods().await.into_iter().find(|pod| pod.name == name)
+    }
+
+    /// Waits until exactly these many members run, and all are ready.
+    pub(crate) async fn ready(&self, replicas: u32) -> Vec<Pod> {
+        eventually(async || {
+            let pods = self.pods().await;
+            let names = pods.iter().map(|pod| pod.name.clone());
+            let wanted = (0..replicas).map(|ordinal| format!("kv-{ordinal}"));
+            let all = names.eq(wanted) && pods.iter().all(|pod| pod.ready && !pod.deleting);
+            if all { Ok(pods) } else { Err(format!("not {replicas} ready pods: {pods:#?}")) }
+        })
+        .await
+    }
+
+    /// Waits until another pod than this one is ready in its place.
+    pub(crate) async fn replaced(&self, old: &Pod) -> Pod {
+        eventually(async || {
+            let now = self.pod(&old.name).await;
+            match now {
+                Some(pod) if pod.uid != old.uid && pod.ready && !pod.deleting => Ok(pod),
+                _ => Err(format!("{} is not replaced: {now:?}", old.name)),
+            }
+        })
+        .await
+    }
+
+    pub(crate) async fn scale(&self, replicas: u32) {
+        let replicas = format!("--replicas={replicas}");
+        self.kubectl.run(&["scale", "statefulset/kv", &replicas]).await;
+    }
+
+    /// Tells pods to end, and does not wait for it.
+    pub(crate) async fn delete(&self, pods: &[&str], end: End) {
+        let how: &[&str] = match end {
+            End::Graceful => &["--wait=false"],
+            End::Force => &["--wait=false", "--force", "--grace-period=0"],
+        };
+        self.kubectl.run(&[&["delete", "pod"], pods, how].concat()).await;
+    }
+
+    /// Ends the process of a pod and leaves its place empty until it is [released](Self::release):
+    /// a member that is down, as on a node that was lost.
+    pub(crate) async fn hold(&self, pod: &Pod) {
+        let patch = format!("{{\"metadata\":{{\"finalizers\":[\"{HOLD}\"]}}}}");
+        self.kubectl.run(&["patch", "pod", &pod.name, "--patch", &patch]).await;
+        self.delete(&[&pod.name], End::Force).await;
+        let client = client_of(&[endpoint(&pod.ip)]);
+        eventually(async || match client.status().await {
+            Ok(_) => Err(format!("{} still answers", pod.name)),
+            Err(_) => Ok(()),
+        })
+        .await;
+    }
+
+    pub(crate) async fn release(&self, pod: &str) {
+        let patch = "{\"metadata\":{\"finalizers\":null}}";
+        let _ = self.kubectl.attempt(&["patch", "pod", pod, "--patch", patch]).await;
+    }
+
+    /// Waits until one of these pods says that it leads.
+    pub(crate) async fn leader(&self) -> Pod {
+        eventually(async || {
+            for pod in self.pods().await.into_iter().filter(|pod| pod.ready && !pod.deleting) {
+                let status = client_of(&[endpoint(&pod.ip)]).status().await;
+                if status.is_ok_and(|s| s.leader == s.header.unwrap_or_default().member_id) {
+                    return Ok(pod);
+                }
+            }
+            Err("no pod leads".into())
+        })
+        .await
+    }
+
+    pub(crate) async fn follower(&self) -> Pod {
+        let leader = self.leader().await;
+        let pods = self.pods().await;
+        pods.into_iter().rev().find(|pod| pod.name != leader.name).expect("there are others")
+    }
+
+    /// A client of all members that are ready.
+    pub(crate) async fn client(&self) -> Client {
+        let pods = self.pods().await.into_iter().filter(|pod| pod.ready);
+        client_of(&pods.map(|pod| endpoint(&pod.ip)).collect::<Vec<_>>())
+    }
+
+    /// Waits until the cluster has so many voters and learners, and names no others.
+    pub(crate) async fn membership(&self, voters: usize, learners: usize) {
+        eventually(async || {
+            let answer = self.client().await.member_list().await;
+            let members = answer.map_err(|error| error.to_string())?.members;
+            let (l, v): (Vec<_>, Vec<_>) = members.iter().partition(|member| member.is_learner);
+            let right = (v.len(), l.len()) == (voters, learners);
+            if right { Ok(()) } else { Err(format!("not {voters}+{learners}: {members:#?}")) }
+        })
+        .await;
+    }
+
+    /// Which member id each pod's name has.
+    pub(crate) async fn ids(&self) -> BTreeMap<String, u64> {
+        let members = self.client().await.member_list().await.unwrap().members;
+        members.into_iter().map(|member| (member.name, member.id)).collect()
+    }
+}
+
+pub(crate) fn endpoint(ip: &str) -> Endpoint {
+    format!("{ip}:{CLIENT_PORT}").parse().expect("an address and a port")
+}
+
+pub(crate) fn client_of(endpoints: &[Endpoint]) -> Client {
+    // Nobody is ready: then nobody answers there.
+    let nobody = || vec!["127.0.0.1:9".parse().expect("an address and a port")];
+    let endpoints = if endpoints.is_empty() { nobody() } else { endpoints.to_vec() };
+    Client::new(endpoints, TIMEOUTS)
+}
+
+fn ordinal(pod: &str) -> u32 {
+    pod.rsplit('-').next().and_then(|text| text.parse().ok()).unwrap_or(u32::MAX)
+}
+
+fn pod(item: &Value) -> Pod {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let conditions = item["status"]["conditions"].as_array();
+    let ready = |c: &Value| c["type"] == "Ready" && c["status"] == "True";
+    Pod {
+        name: text(&item["metadata"]["name"]),
+        uid: text(&item["metadata"]["uid"]),
+        ip: text(&item["status"]["podIP"]),
+        ready: conditions.is_some_and(|conditions| conditions.iter().any(ready)),
+        deleting: item["metadata"]["deletionTimestamp"].is_string(),
+        restarts: item["status"]["containerStatuses"][0]["restartCount"].as_i64().unwrap_or(0),
+    }
+}

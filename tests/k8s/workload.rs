@@ -1,0 +1,205 @@
+//! Clients of a store in Kubernetes: they write, read and watch, whatever happens to its pods, and
+//! everything they are told is checked.
+//!
+//! Each client knows the ready pods, as a client that resolves a headless Service does, and begins
+//! with another one; one writer goes through the Service's own address.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
+
+use ordinal::{
+    client::{Client, Endpoint, Get, Put},
+    proto::mvccpb::KeyValue,
+};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Duration, Instant, sleep},
+};
+
+use crate::{
+    endpoints::Endpoints,
+    kubectl::PATIENCE,
+    oracle::{Attempt, Oracle, Outcome},
+    store::{Store, client_of},
+    watcher::Watching,
+};
+
+/// Through the pods; one more through the Service.
+const WRITERS: usize = 4;
+const READERS: usize = 2;
+const KEYS: u64 = 16;
+pub(crate) const PREFIX: &str = "w/";
+/// Between two requests of a client: gaps are as exact, and histories stay small.
+const PACE: Duration = Duration::from_millis(4);
+const PAUSE: Duration = Duration::from_millis(20);
+const VALUE_BYTES: usize = 100;
+
+/// Running clients.
+#[derive(Debug)]
+pub(crate) struct Workload {
+    stop: watch::Sender<bool>,
+    clients: Vec<JoinHandle<()>>,
+    watching: Watching,
+    pub(crate) oracle: Oracle,
+    reads: Arc<Gap>,
+    _endpoints: Endpoints,
+}
+
+/// What a workload saw.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) attempts: Vec<Attempt>,
+    pub(crate) watched: Vec<KeyValue>,
+    pub(crate) write_gap: Duration,
+    pub(crate) read_gap: Duration,
+    pub(crate) acknowledged: usize,
+}
+
+/// The longest time between two successes.
+#[derive(Debug, Default)]
+struct Gap(Mutex<(Option<Instant>, Duration)>);
+
+impl Gap {
+    fn success(&self) {
+        let mut gap = self.0.lock().unwrap();
+        let now = Instant::now();
+        if let Some(last) = gap.0.replace(now) {
+            gap.1 = gap.1.max(now - last);
+        }
+    }
+
+    fn longest(&self) -> Duration {
+        self.0.lock().unwrap().1
+    }
+}
+
+impl Workload {
+    /// Starts once somebody is ready.
+    pub(crate) async fn start(store: &Store) -> Workload {
+        let endpoints = Endpoints::follow(store.kubectl.clone());
+        let mut ready = endpoints.subscribe();
+        ready.wait_for(|ready| !ready.is_empty()).await.expect("its sender lives");
+        let service = store.kubectl.get(&["service", "kv-client"]).await;
+        let service = service["spec"]["clusterIP"].as_str().expect("it has an address").to_owned();
+        let (_, service) = watch::channel(vec![crate::store::endpoint(&service)]);
+
+        let (oracle, reads) = (Oracle::default(), Arc::new(Gap::default()));
+        let (stop, stopped) = watch::channel(false);
+        let mut clients = Vec::new();
+        for number in 0..WRITERS + READERS + 1 {
+            let endpoints = if number == 0 { service.clone() } else { ready.clone() };
+            let peer = Peer { endpoints, number, client: None };
+            let (oracle, reads, stopped) = (oracle.clone(), reads.clone(), stopped.clone());
+            clients.push(if number <= WRITERS {
+                tokio::spawn(write(peer, oracle, stopped))
+            } else {
+                tokio::spawn(read(peer, oracle, reads, stopped))
+            });
+        }
+        let watching = Watching::start(ready).await;
+        let load = Workload { stop, clients, watching, oracle, reads, _endpoints: endpoints };
+        load.progress(100).await;
+        load
+    }
+
+    /// Waits for so many more acknowledged writes.
+    pub(crate) async fn progress(&self, writes: usize) {
+        let (began, deadline) = (self.oracle.tally().acknowledged, Instant::now() + PATIENCE);
+        while self.oracle.tally().acknowledged < began + writes {
+            assert!(Instant::now() < deadline, "no more writes are acknowledged");
+            self.check_alive();
+            sleep(PAUSE).await;
+        }
+    }
+
+    fn check_alive(&self) {
+        let finished = self.clients.iter().any(JoinHandle::is_finished);
+        assert!(!finished && !self.watching.has_ended(), "a client saw what cannot be");
+    }
+
+    /// Lets what is under way end, and the watch come to where the store is.
+    pub(crate) async fn stop(self, store: &Store) -> Seen {
+        self.check_alive();
+        self.stop.send_replace(true);
+        for client in self.clients {
+            client.await.expect("what a client saw cannot be");
+        }
+        let revision = crate::check::agreed_revision(store).await;
+        let watched = self.watching.until(revision).await;
+        let tally = self.oracle.tally();
+        Seen {
+            attempts: self.oracle.attempts(),
+            watched,
+            write_gap: tally.longest_gap,
+            read_gap: self.reads.longest(),
+            acknowledged: tally.acknowledged,
+        }
+    }
+}
+
+/// A client that follows the ready pods.
+struct Peer {
+    endpoints: watch::Receiver<Vec<Endpoint>>,
+    number: usize,
+    client: Option<Client>,
+}
+
+impl Peer {
+    fn client(&mut self) -> Client {
+        let changed = self.endpoints.has_changed().unwrap_or(false);
+        if self.client.is_none() || changed {
+            let mut endpoints = self.endpoints.borrow_and_update().clone();
+            if !endpoints.is_empty() {
+                let first = self.number % endpoints.len();
+                endpoints.rotate_left(first);
+                self.client = Some(client_of(&endpoints));
+            }
+        }
+        self.client.get_or_insert_with(|| client_of(&[])).clone()
+    }
+}
+
+async fn write(mut peer: Peer, oracle: Oracle, stop: watch::Receiver<bool>) {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    while !*stop.borrow() {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let key = format!("{PREFIX}{}", number % KEYS);
+        let value = format!("{number:-<VALUE_BYTES$}");
+        let began = Instant::now();
+        let outcome = match peer.client().put(Put::new(&key, &value)).await {
+            Ok(done) => Outcome::Acknowledged(done.header.unwrap().revision),
+            Err(error) if error.was_not_done() => Outcome::Refused,
+            Err(_) => Outcome::Unknown,
+        };
+        oracle.note(Attempt { key, value, began, ended: Instant::now(), outcome });
+        let refused = !matches!(outcome, Outcome::Acknowledged(_));
+        sleep(if refused { PAUSE } else { PACE }).await;
+    }
+}
+
+/// A linearizable read sees all that was acknowledged before it began.
+async fn read(mut peer: Peer, oracle: Oracle, reads: Arc<Gap>, stop: watch::Receiver<bool>) {
+    for number in 0_u64.. {
+        if *stop.borrow() {
+            break;
+        }
+        let key = format!("{PREFIX}{}", number % KEYS);
+        let floor = oracle.floor(&key);
+        let Ok(answer) = peer.client().range(Get::new(&key)).await else {
+            sleep(PAUSE).await;
+            continue;
+        };
+        reads.success();
+        let revision = answer.header.unwrap().revision;
+        let of_key = answer.kvs.first().map_or(0, |kv| kv.mod_revision);
+        assert!(
+            revision >= floor.revision && of_key >= floor.of_key,
+            "a linearizable read of {key} is answered at revision {revision}, key at {of_key}; \
+             acknowledged before it began: {floor:?}"
+        );
+        sleep(PACE).await;
+    }
+}
