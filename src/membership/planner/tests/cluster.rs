@@ -221,13 +221,13 @@ impl Cluster {
     /// A pod that is wanted and whose volume is no member's joins, as a learner with an id of its own.
     pub(super) fn join(&mut self) -> bool {
         let Some(leader) = self.leader().filter(|_| self.is_committed()) else { return false };
-        let mut config = self.last().clone();
-        let told = &self.told;
+        let (told, last) = (&self.told, &self.log[self.committed]);
         let new = self.pods.iter_mut().find(|(ordinal, pod)| {
-            let member = pod.life.is_some_and(|id| config.members.contains_key(&id));
+            let member = pod.life.is_some_and(|id| last.members.contains_key(&id));
             pod.up && !member && told.as_ref().is_none_or(|d| d.wants(**ordinal))
         });
         let Some((ordinal, pod)) = new else { return false };
+        let mut config = last.clone();
         self.newest += 1;
         let id = MemberId(self.newest);
         pod.life = Some(id);
