@@ -32,11 +32,11 @@ use crate::{
 };
 
 /// So many Events wait for Kubernetes at most.
-const QUEUE_MAX: usize = 64;
+pub(super) const QUEUE_MAX: usize = 64;
 /// So many different ones are remembered; the oldest are forgotten first, and may then repeat.
-const RECENT_MAX: usize = 64;
+pub(super) const RECENT_MAX: usize = 64;
 /// The same is not said again for so long.
-const REPEAT_AFTER: Duration = Duration::from_secs(60);
+pub(super) const REPEAT_AFTER: Duration = Duration::from_secs(60);
 /// Kubernetes takes no longer message.
 const MESSAGE_BYTES_MAX: usize = 1024;
 
@@ -172,7 +172,7 @@ impl Events {
 
 /// What was said lately.
 #[derive(Debug, Default)]
-struct Recent(VecDeque<Said>);
+pub(super) struct Recent(VecDeque<Said>);
 
 #[derive(Debug)]
 struct Said {
@@ -183,15 +183,15 @@ struct Said {
 
 /// How often something was not said again, and since when.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Repeats {
-    count: i32,
+pub(super) struct Repeats {
+    pub(super) count: i32,
     /// Since 1970-01-01 UTC.
-    first: Option<Duration>,
+    pub(super) first: Option<Duration>,
 }
 
 impl Recent {
     /// Whether it is time to say this (again); if so, how often it was held back since it was said.
-    fn admit(&mut self, news: &News, now: Instant, date: Duration) -> Option<Repeats> {
+    pub(super) fn admit(&mut self, news: &News, now: Instant, date: Duration) -> Option<Repeats> {
         match self.0.iter_mut().find(|said| said.news == *news) {
             Some(said) if now.duration_since(said.at) < REPEAT_AFTER => {
                 said.repeats.count = said.repeats.count.saturating_add(1);

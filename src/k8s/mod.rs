@@ -27,6 +27,8 @@ mod mirror;
 mod naming;
 mod objects;
 mod outage;
+#[cfg(test)]
+mod tests;
 
 pub use connection::ConnectError;
 pub use kubernetes::{Kubernetes, KubernetesOptions};

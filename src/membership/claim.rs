@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// A founder that has claimed and does not go on for so long may be replaced.
-const TAKE_OVER: Duration = Duration::from_secs(30);
+pub const TAKE_OVER: Duration = Duration::from_secs(30);
 /// A claim that is so much younger than the set of pods was made anew by somebody.
 const RECREATED: Duration = Duration::from_secs(600);
 /// Between two tries to say that the cluster is formed.
@@ -92,7 +92,7 @@ impl Formation {
             }
             Claim::Claimed { ordinal, .. } => {
                 let since = self.seen_since(&claimed.version);
-                if since.elapsed() < TAKE_OVER {
+                if since.elapsed() < self.take_over() {
                     self.waits(&format!("ordinal {ordinal} is founding the cluster"));
                     return false;
                 }
@@ -208,15 +208,15 @@ impl Formation {
                 Ok(Some(Claimed {
                     claim: Claim::Claimed { cluster: ours, .. }, version, ..
                 })) if ours == cluster => {
-                    if let Err(e) = pods.write_claim(Claim::Formed { cluster }, &version).await {
-                        self.waits(&e.to_string());
+                    if self.swap(&**pods, Claim::Formed { cluster }, &version).await {
+                        continue;
                     }
                 }
                 Ok(Some(Claimed { claim: Claim::Empty, version, .. })) => {
-                    let again =
-                        Claim::Claimed { cluster, member: FOUNDER, ordinal: self.ordinal() };
-                    if let Err(e) = pods.write_claim(again, &version).await {
-                        self.waits(&e.to_string());
+                    let (member, ordinal) = (FOUNDER, self.ordinal());
+                    let again = Claim::Claimed { cluster, member, ordinal };
+                    if self.swap(&**pods, again, &version).await {
+                        continue;
                     }
                 }
                 Ok(None) => self.waits("the ConfigMap of the claim is gone"),
@@ -227,6 +227,16 @@ impl Formation {
                 Err(e) => self.waits(&e.to_string()),
             }
             tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    pub(super) async fn swap(&self, pods: &dyn Orchestrator, claim: Claim, version: &str) -> bool {
+        match pods.write_claim(claim, version).await {
+            Ok(swapped) => swapped,
+            Err(e) => {
+                self.waits(&e.to_string());
+                false
+            }
         }
     }
 

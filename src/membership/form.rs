@@ -27,6 +27,8 @@ use crate::{
 
 /// Between two rounds of asking.
 const ROUND: Duration = Duration::from_millis(200);
+/// The same, once it has taken a while: others are asked each time.
+const LONG_ROUND: Duration = Duration::from_secs(1);
 /// So many rounds pass quietly before a waiting member says in its log for whom it waits.
 const QUIET_ROUNDS: u32 = 25;
 
@@ -96,6 +98,8 @@ pub struct FormationConfig {
     pub known: Vec<Ordinal>,
     /// Who runs the pods; without one, the founders promise themselves to each other.
     pub orchestrator: Option<Arc<dyn Orchestrator>>,
+    /// After so long, a founder that does not go on is replaced: [`TAKE_OVER`](super::TAKE_OVER).
+    pub take_over: Duration,
 }
 
 /// A volume on its way to be a member. Shared with the peer server, which answers for it.
@@ -161,6 +165,10 @@ impl Formation {
         self.config.ordinal
     }
 
+    pub(super) fn take_over(&self) -> Duration {
+        self.config.take_over
+    }
+
     pub fn orchestrator(&self) -> Option<&Arc<dyn Orchestrator>> {
         self.config.orchestrator.as_ref()
     }
@@ -218,7 +226,11 @@ impl Formation {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn deciding(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.changed.notified()
+    }
+
+    pub(super) fn deciding(&self) -> MutexGuard<'_, ()> {
         self.deciding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -250,7 +262,7 @@ impl Formation {
     }
 
     /// The caller is `deciding`.
-    fn store(&self, identity: Identity) -> Result<(), DataDirError> {
+    pub(super) fn store(&self, identity: Identity) -> Result<(), DataDirError> {
         self.dir.store_identity(&identity)?;
         self.state().identity = Some(identity);
         self.changed.notify_waiters();
@@ -332,8 +344,9 @@ impl Formation {
             if rounds % QUIET_ROUNDS == 0 {
                 tracing::info!(ordinal = %self.config.ordinal, "waiting for the other members");
             }
+            let pause = if rounds < QUIET_ROUNDS { ROUND } else { LONG_ROUND };
             // Either way the next round looks at everything anew.
-            let _ = tokio::time::timeout(ROUND, changed).await;
+            let _ = tokio::time::timeout(pause, changed).await;
         }
     }
 
@@ -347,6 +360,9 @@ impl Formation {
             };
             return looked.map(|()| None);
         };
+        if identity.stage == Stage::Recovering {
+            return Ok(self.recovering_pod(pods, identity).await);
+        }
         let founds = identity.stage == Stage::Promised && self.leads_formation(&identity);
         // A log is begun only when formation is over, so a crash came before `became_member`.
         if identity.stage == Stage::Member || self.dir.has_log()? {
@@ -363,7 +379,7 @@ impl Formation {
             },
             _ if contacted => Ok(self.settle(identity, false)),
             Stage::Assigned => self.ask_to_be_added(peers, &identity).await.map(|()| None),
-            Stage::Promised | Stage::Member | Stage::Dead => Ok(None),
+            Stage::Promised | Stage::Member | Stage::Dead | Stage::Recovering => Ok(None),
         }
     }
 

@@ -24,6 +24,8 @@ pub enum Stage {
     Member,
     /// Was removed, or replaced: this volume is to be set aside, whatever is on it.
     Dead,
+    /// Is to go on alone, as a new cluster: see `recover`.
+    Recovering,
 }
 
 /// One life of one volume.
@@ -78,6 +80,7 @@ impl Identity {
             Stage::Assigned => peer::identity::Stage::Assigned,
             Stage::Member => peer::identity::Stage::Member,
             Stage::Dead => peer::identity::Stage::Dead,
+            Stage::Recovering => peer::identity::Stage::Recovering,
         };
         let wire = peer::Identity {
             cluster_id: self.cluster.0,
@@ -123,6 +126,7 @@ fn decode(bytes: &[u8], file: String) -> Result<Identity, IdentityError> {
         Ok(peer::identity::Stage::Assigned) => Stage::Assigned,
         Ok(peer::identity::Stage::Member) => Stage::Member,
         Ok(peer::identity::Stage::Dead) => Stage::Dead,
+        Ok(peer::identity::Stage::Recovering) => Stage::Recovering,
         Err(_) => return Err(damaged(file)),
     };
     Ok(Identity {

@@ -25,11 +25,13 @@ mod join;
 mod orchestrator;
 mod part;
 pub mod planner;
+mod recover;
 mod standing;
 mod steward;
 #[cfg(test)]
 mod tests;
 
+pub use claim::TAKE_OVER;
 pub use datadir::{DataDir, DataDirError};
 pub use form::{Formation, FormationConfig, FormationError, Formed, Peers};
 pub use identity::{Identity, IdentityError, Stage};

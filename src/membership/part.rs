@@ -9,7 +9,7 @@
 //!
 //! Whatever happens, it is over before the grace period is: being killed then is a crash like any other.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -21,6 +21,7 @@ use super::{
     steward::MayStop,
 };
 use crate::{
+    lane::Lanes,
     node::NodePort,
     proto::peer::{NotLeader, may_stop_reply},
     raft::Raft,
@@ -41,7 +42,8 @@ const HAND_OVER: Duration = Duration::from_secs(2);
 /// What a member that parts needs.
 #[derive(Debug)]
 pub struct Parting<'a, N, P> {
-    pub formation: &'a Formation,
+    pub formation: &'a Arc<Formation>,
+    pub lanes: Lanes,
     pub steward: &'a Steward<N>,
     pub raft: &'a Raft,
     pub peers: &'a P,
@@ -130,10 +132,13 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
 
     /// If it is known to be removed already, its data is set aside at the next start, without a detour.
     async fn note_removed(&self) {
-        if self.standing().await == Standing::Removed
-            && let Err(e) = self.formation.bury()
-        {
-            tracing::warn!(error = %e, "the volume is not marked as a dead member's");
+        if self.standing().await != Standing::Removed {
+            return;
+        }
+        let formation = self.formation.clone();
+        let buried = self.lanes.run("identity", move || formation.bury()).await;
+        if !matches!(buried, Ok(Some(Ok(())))) {
+            tracing::warn!(?buried, "the volume is not marked as a dead member's");
         }
     }
 

@@ -24,6 +24,7 @@ mod machine;
 mod metrics;
 mod network;
 mod peer_side;
+mod recover;
 mod retention;
 mod store;
 mod timing;
@@ -39,6 +40,7 @@ pub use handle::{
 };
 pub use metrics::{ConsensusMetrics, Operations, PeerCounts, SnapshotCounts};
 pub use peer_side::PeerError;
+pub use recover::{RecoverError, go_on_alone};
 pub use retention::Retention;
 pub use store::{Incoming, Recovered, Snapshot, SnapshotStore};
 pub use timing::{Timing, TimingError};

@@ -25,12 +25,12 @@ use crate::{
     lane::Lanes,
     membership::{
         DataDir, Formation, FormationConfig, Formed, Identity, Kept, LeaderNews, Orchestrator,
-        Parting, Stage, Standing, Steward, ask_standing, dead,
+        Parting, Stage, Standing, Steward, TAKE_OVER, ask_standing, dead,
     },
     node::{Lessor, Node, NodeOptions, NodePort, NodeTasks},
     peer::{Me, PeerAddresses, PeerClient, PeerService, Running},
     proto,
-    raft::{Raft, RaftOptions, RaftTasks, Retention, Timing},
+    raft::{self, Raft, RaftOptions, RaftTasks, Retention, Timing},
     rng::{Rng, SystemRng},
     stop::{Stop, Stopping},
     types::{Command, MemberAttributes, Ordinal, PeerPlace},
@@ -271,6 +271,7 @@ pub(super) async fn run(
                 if let Some(pod) = &config.pod {
                     let parting = Parting {
                         formation: &formation,
+                        lanes,
                         steward: &steward,
                         raft: &raft,
                         peers: &asks,
@@ -283,6 +284,9 @@ pub(super) async fn run(
                 }
             }
             standing = death => bury(&formation, standing, lanes).await?,
+            () = formation.recovery_ordered() => {
+                tracing::warn!("stopping, to go on alone at the next start");
+            }
         }
         health.stop();
         outer.drain().await;
@@ -342,6 +346,7 @@ async fn open_formation(config: &MemberConfig, lanes: Lanes) -> anyhow::Result<A
         founders: config.founders,
         known: known_ordinals(config),
         orchestrator: config.pod.as_ref().map(|pod| pod.orchestrator.clone()),
+        take_over: TAKE_OVER,
     };
     let root = config.data_dir.clone();
     let opened = lanes.run("open", move || -> anyhow::Result<Formation> {
@@ -443,8 +448,15 @@ impl Member {
         let opened =
             OpenStorage::open(&dir, member, config.cache_bytes, &log, lanes, fault.clone());
         let (storage, recovered) = opened.await?;
+        if identity.stage == Stage::Recovering {
+            let me = PeerPlace { member: identity.member, ordinal: identity.ordinal };
+            raft::go_on_alone(&log, me).await?;
+            tracing::warn!(cluster = %identity.cluster, "going on alone, as a new cluster");
+        }
         if identity.stage == Stage::Member {
-            check_volume(config, &client, identity, formation, &log, lanes).await?;
+            // A snapshot that was installed may be ahead of the log.
+            let held = log.last().max(recovered.position).map_or(0, |last| last.index);
+            check_volume(config, &client, identity, formation, held, lanes).await?;
         }
         let options = RaftOptions {
             me: identity.member,
@@ -522,10 +534,9 @@ async fn check_volume(
     peers: &PeerClient,
     me: &Identity,
     formation: &Arc<Formation>,
-    log: &Log,
+    last_index: u64,
     lanes: Lanes,
 ) -> anyhow::Result<()> {
-    let last_index = log.last().map_or(0, |last| last.index);
     let kept = Kept { last_index, membership_index: 0 };
     let others = known_ordinals(config).into_iter().collect();
     let standing = ask_standing(peers, me, kept, others).await;

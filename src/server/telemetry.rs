@@ -10,9 +10,10 @@ use tracing_subscriber::{
 
 use crate::config::{LogFormat, Telemetry as Config};
 
-/// openraft tells every step at `info`: its warnings are enough.
+/// openraft tells every step at `info`: its warnings are enough. kube tells every failed call as an
+/// error: `k8s` says once that Kubernetes is away.
 pub(super) const DEFAULT_FILTER: &str =
-    "info,openraft=error,sled=warn,tonic=warn,h2=warn,hyper=warn";
+    "info,openraft=error,sled=warn,tonic=warn,h2=warn,hyper=warn,kube_client=off";
 
 /// What [`init`] began.
 #[derive(Debug, Default)]

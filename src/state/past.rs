@@ -13,19 +13,23 @@
 //! let past = machine.view().past(Revision(3), Revision(3), 1 << 20)?;
 //! assert_eq!(past.records[0].value, "new");
 //! assert_eq!(past.next, Revision(4));
-//! let before = machine.view().previous(b"a", Revision(3))?.unwrap();
-//! assert_eq!(before.value, "old");
+//! let before = past.previous(&past.records)?;
+//! assert_eq!(before[0].as_ref().unwrap().value, "old");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     generation::{Moment, Pin},
+    records::{InMemory, Records},
     storage::{Record, StorageError},
     view::{ReadError, View},
 };
-use crate::types::{CommandError, Revision};
+use crate::types::{CommandError, RecordId, Revision};
 
 /// A piece of the past: whole revisions. While it lives, what was there before them stays readable.
 #[derive(Debug)]
@@ -62,8 +66,11 @@ impl View {
     }
 
     /// What `key` was before `revision` changed it; `None` if it did not exist, or if that is
-    /// compacted. May block on the disk.
-    pub fn previous(
+    /// compacted. Never blocks.
+    ///
+    /// # Errors
+    /// [`StorageError::Missing`] if it is on disk.
+    pub fn previous_in_memory(
         &self,
         key: &[u8],
         revision: Revision,
@@ -72,33 +79,35 @@ impl View {
         let seen = |now: Moment| {
             if before < now.compacted { Err(CommandError::Compacted) } else { Ok(before) }
         };
-        match self.pin(seen) {
-            Ok(pin) => pin.previous(key, before),
-            Err(_) => Ok(None),
-        }
+        let Ok(pin) = self.pin(seen) else { return Ok(None) };
+        let Some(id) = pin.previous(key, before) else { return Ok(None) };
+        Ok(Some(InMemory(&*pin.generation.storage).read(&[id])?.remove(0)))
     }
 }
 
 impl Past {
-    /// What `key` was before `revision` changed it: one of those in here. As [`View::previous`], and
-    /// as of when the piece was read.
-    pub fn previous(
+    /// What the keys of some records in here were before them: as [`View::previous_in_memory`] for
+    /// each, as of when the piece was read. Those on disk are read together; may block.
+    pub fn previous<R: AsRef<Record>>(
         &self,
-        key: &[u8],
-        revision: Revision,
-    ) -> Result<Option<Arc<Record>>, StorageError> {
-        let before = Revision(revision.0 - 1);
-        if before < self.pin.revision { Ok(None) } else { self.pin.previous(key, before) }
+        records: &[R],
+    ) -> Result<Vec<Option<Arc<Record>>>, StorageError> {
+        let ids = records.iter().map(|record| {
+            let meta = &record.as_ref().meta;
+            let before = Revision(meta.id.main.0 - 1);
+            if before < self.pin.revision { None } else { self.pin.previous(&meta.key, before) }
+        });
+        let ids: Vec<Option<RecordId>> = ids.collect();
+        let known: BTreeSet<RecordId> = ids.iter().copied().flatten().collect();
+        let known: Vec<RecordId> = known.into_iter().collect();
+        let read = self.pin.generation.storage.read(&known)?;
+        let read: BTreeMap<RecordId, Arc<Record>> = known.into_iter().zip(read).collect();
+        Ok(ids.into_iter().map(|id| read.get(&id?).cloned()).collect())
     }
 }
 
 impl Pin {
-    fn previous(&self, key: &[u8], at: Revision) -> Result<Option<Arc<Record>>, StorageError> {
-        let Some(version) = self.generation.index.get(key, at) else { return Ok(None) };
-        let (id, storage) = (version.id(), &self.generation.storage);
-        match storage.cached(id) {
-            Some(record) => Ok(Some(record)),
-            None => Ok(storage.read(&[id])?.pop()),
-        }
+    fn previous(&self, key: &[u8], at: Revision) -> Option<RecordId> {
+        self.generation.index.get(key, at).map(|version| version.id())
     }
 }

@@ -28,6 +28,13 @@ pub struct RecordMeta {
     pub tombstone: bool,
 }
 
+impl RecordMeta {
+    /// There was no such key before.
+    pub fn is_creation(&self) -> bool {
+        !self.tombstone && self.create_revision == self.id.main
+    }
+}
+
 impl Record {
     /// Bytes of key and value.
     pub fn bytes(&self) -> usize {

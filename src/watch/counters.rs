@@ -15,7 +15,7 @@ pub struct Counters {
     pub events_total: Counter,
     /// Watchers that fell behind until what they missed was compacted.
     pub cut_off_total: Counter,
-    /// Bytes in queues, of all streams.
+    /// Bytes of all streams, in queues and at the transport.
     pub queued_bytes: Counter,
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     proto::convert::encode_event,
-    state::{Record, StorageError},
+    state::{Record, RecordMeta},
     types::Revision,
 };
 
@@ -25,55 +25,67 @@ pub struct Wants {
     pub fragments: bool,
 }
 
+impl Wants {
+    pub(super) fn hears(&self, record: &RecordMeta) -> bool {
+        !(if record.tombstone { self.no_deletions } else { self.no_puts })
+    }
+}
+
 /// Encoded events, for everybody who hears of just these.
 #[derive(Debug, Clone)]
 pub(super) struct Events {
-    pub(super) encoded: Bytes,
+    /// Of the first message, which mostly is the only one.
+    first: Bytes,
+    /// Of the others. Each has memory of its own, so that one that is being sent does not keep all.
+    others: Option<Arc<[Bytes]>>,
     pub(super) count: u32,
-    /// Where each message ends, if there are several.
-    pub(super) ends: Option<Arc<[usize]>>,
 }
 
 impl Events {
     /// The bytes of one message, and whether another follows.
     pub(super) fn part(&self, number: usize) -> (Bytes, bool) {
-        let Some(ends) = &self.ends else { return (self.encoded.clone(), false) };
-        let start = number.checked_sub(1).map_or(0, |before| ends[before]);
-        (self.encoded.slice(start..ends[number]), number + 1 < ends.len())
+        let others = self.others.as_deref().unwrap_or_default();
+        let part = number.checked_sub(1).map_or(&self.first, |other| &others[other]);
+        (part.clone(), number < others.len())
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let others = self.others.iter().flat_map(|others| others.iter());
+        self.first.len() + others.map(Bytes::len).sum::<usize>()
     }
 
     pub(super) fn is_same(&self, other: &Events) -> bool {
-        self.encoded.as_ptr() == other.encoded.as_ptr()
-            && self.encoded.len() == other.encoded.len()
-            && self.ends.is_some() == other.ends.is_some()
+        self.first.as_ptr() == other.first.as_ptr()
+            && self.first.len() == other.first.len()
+            && self.others.is_some() == other.others.is_some()
     }
 }
 
-/// Answers what a key was before a revision changed it.
-pub(super) type Previous<'a> =
-    &'a dyn Fn(&[u8], Revision) -> Result<Option<Arc<Record>>, StorageError>;
+/// Answers what there was before one of the records.
+pub(super) type Previous<'a, E> = &'a dyn Fn(usize) -> Result<Option<Arc<Record>>, E>;
 
-/// Encodes the events of some records.
-pub(super) struct Encoder<'a> {
+/// Encodes the events of some records. Fails with `E` where what there was before is needed and not
+/// to be had.
+pub(super) struct Encoder<'a, E> {
     records: &'a [Arc<Record>],
-    previous: Previous<'a>,
+    previous: Previous<'a, E>,
     message_bytes_max: usize,
     /// Of each record, without and with what was there before.
     single: Vec<[Option<Bytes>; 2]>,
     sets: HashMap<(Vec<u32>, Wants), Events>,
 }
 
-impl<'a> Encoder<'a> {
+impl<'a, E> Encoder<'a, E> {
     pub(super) fn new(
         records: &'a [Arc<Record>],
-        previous: Previous<'a>,
+        previous: Previous<'a, E>,
         message_bytes_max: usize,
-    ) -> Encoder<'a> {
+    ) -> Encoder<'a, E> {
         let single = vec![[None, None]; records.len()];
         Encoder { records, previous, message_bytes_max, single, sets: HashMap::new() }
     }
 
-    pub(super) fn revision(&self, record: u32) -> Revision {
+    fn revision(&self, record: u32) -> Revision {
         self.records[record as usize].meta.id.main
     }
 
@@ -83,24 +95,22 @@ impl<'a> Encoder<'a> {
         records: &[u32],
         from: Revision,
         wants: Wants,
-    ) -> Result<Option<Events>, StorageError> {
+    ) -> Result<Option<Events>, E> {
         let known = records.partition_point(|at| self.revision(*at) < from);
-        let wanted = records[known..].iter().copied().filter(|at| {
-            let deletion = self.records[*at as usize].meta.tombstone;
-            !(if deletion { wants.no_deletions } else { wants.no_puts })
-        });
+        let wanted = records[known..].iter().copied();
+        let wanted = wanted.filter(|at| wants.hears(&self.records[*at as usize].meta));
         let wanted: Vec<u32> = wanted.collect();
         match wanted[..] {
             [] => Ok(None),
             [one] => {
                 let encoded = self.single(one, wants.previous)?;
-                Ok(Some(Events { encoded, count: 1, ends: None }))
+                Ok(Some(Events { first: encoded, others: None, count: 1 }))
             }
             _ => self.set(wanted, wants).map(Some),
         }
     }
 
-    fn set(&mut self, records: Vec<u32>, wants: Wants) -> Result<Events, StorageError> {
+    fn set(&mut self, records: Vec<u32>, wants: Wants) -> Result<Events, E> {
         // Which ones were left out is in `records`.
         let wants = Wants { no_puts: false, no_deletions: false, ..wants };
         let set = (records, wants);
@@ -108,41 +118,42 @@ impl<'a> Encoder<'a> {
             return Ok(events.clone());
         }
         let single = set.0.iter().map(|at| self.single(*at, wants.previous));
-        let single = single.collect::<Result<Vec<Bytes>, StorageError>>()?;
-        let ends = if wants.fragments { self.ends(&single) } else { None };
-        let count = single.len() as u32;
-        let events = Events { encoded: Bytes::from(single.concat()), count, ends };
+        let single = single.collect::<Result<Vec<Bytes>, E>>()?;
+        let mut messages = match wants.fragments {
+            true => self.messages(&single),
+            false => vec![single.concat().into()],
+        };
+        let others = (messages.len() > 1).then(|| messages.split_off(1).into());
+        let first = messages.pop().unwrap_or_default();
+        let events = Events { first, others, count: single.len() as u32 };
         self.sets.insert(set, events.clone());
         Ok(events)
     }
 
-    fn single(&mut self, at: u32, with_previous: bool) -> Result<Bytes, StorageError> {
+    fn single(&mut self, at: u32, with_previous: bool) -> Result<Bytes, E> {
         let record = &self.records[at as usize];
-        let revision = record.meta.id.main;
-        let created = !record.meta.tombstone && record.meta.create_revision == revision;
-        let with_previous = with_previous && !created;
+        let with_previous = with_previous && !record.meta.is_creation();
         let known = &mut self.single[at as usize][usize::from(with_previous)];
         if let Some(encoded) = known {
             return Ok(encoded.clone());
         }
-        let previous =
-            if with_previous { (self.previous)(&record.meta.key, revision)? } else { None };
+        let previous = if with_previous { (self.previous)(at as usize)? } else { None };
         let previous = previous.map(|record| record.key_value());
         let encoded = encode_event(record.meta.tombstone, record.key_value(), previous);
         Ok(known.insert(encoded.into()).clone())
     }
 
     /// As many events in each message as fit, and one at least.
-    fn ends(&self, events: &[Bytes]) -> Option<Arc<[usize]>> {
-        let (mut ends, mut start, mut end) = (Vec::new(), 0, 0);
-        for event in events {
-            if end > start && end + event.len() - start >= self.message_bytes_max {
-                ends.push(end);
-                start = end;
+    fn messages(&self, events: &[Bytes]) -> Vec<Bytes> {
+        let (mut messages, mut start, mut bytes) = (Vec::new(), 0, 0);
+        for (end, event) in events.iter().enumerate() {
+            if end > start && bytes + event.len() >= self.message_bytes_max {
+                messages.push(events[start..end].concat().into());
+                (start, bytes) = (end, 0);
             }
-            end += event.len();
+            bytes += event.len();
         }
-        ends.push(end);
-        (ends.len() > 1).then(|| ends.into())
+        messages.push(events[start..].concat().into());
+        messages
     }
 }

@@ -1,17 +1,17 @@
 //! Reads what slow watches missed, on a lane of its own: it may block on the disk.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
 use tokio::sync::mpsc;
 
 use super::{
-    Options,
+    Options, before,
     events::{Encoder, Events, Wants},
     hub::Command,
     topics::{Keys, Topics, by_topic},
 };
 use crate::{
-    state::{ReadError, Record, StorageError, View},
+    state::{ReadError, Record, View},
     types::Revision,
 };
 
@@ -70,34 +70,56 @@ impl Reader {
     }
 
     fn read(&self, job: &Job) -> Result<Found, ReadError> {
-        let past = self.view.past(job.from, job.to, self.options.limits.read_bytes)?;
-        let previous = |key: &[u8], revision| past.previous(key, revision);
+        let bytes_max = self.options.limits.read_bytes;
+        let mut past = self.view.past(job.from, job.to, bytes_max)?;
+        let before = before::read(&mut past, &job.interests, bytes_max)?;
+        let previous = |at: usize| Ok::<_, Infallible>(before[at].clone());
         let encoder = Encoder::new(&past.records, &previous, self.options.fragment_bytes);
-        let events = find(&past.records, &job.interests, encoder)?;
+        let Ok(events) = find(&past.records, &job.interests, encoder);
         Ok(Found { next: past.next, events })
     }
 }
 
-/// What of `records` is for whom.
-pub(super) fn find(
-    records: &[Arc<Record>],
-    interests: &[Interest],
-    mut encoder: Encoder<'_>,
-) -> Result<Vec<(usize, Events)>, StorageError> {
-    let mut topics = Topics::default();
-    let mut who: Vec<Vec<usize>> = Vec::new();
-    for (at, interest) in interests.iter().enumerate() {
-        match topics.get(&interest.keys) {
-            Some(topic) => who[topic as usize].push(at),
-            None => {
-                topics.insert(interest.keys.clone(), who.len() as u32);
-                who.push(vec![at]);
+/// Who of some interests hears of which keys.
+pub(super) struct Audience {
+    topics: Topics,
+    /// Places of interests, by topic.
+    who: Vec<Vec<usize>>,
+}
+
+impl Audience {
+    pub(super) fn of(interests: &[Interest]) -> Audience {
+        let mut audience = Audience { topics: Topics::default(), who: Vec::new() };
+        for (at, interest) in interests.iter().enumerate() {
+            match audience.topics.get(&interest.keys) {
+                Some(topic) => audience.who[topic as usize].push(at),
+                None => {
+                    audience.topics.insert(interest.keys.clone(), audience.who.len() as u32);
+                    audience.who.push(vec![at]);
+                }
             }
         }
+        audience
     }
+
+    /// Interests that watch the same keys, and the places of the records that are of these.
+    pub(super) fn hearing(&self, records: &[Arc<Record>]) -> Vec<(&[usize], Vec<u32>)> {
+        // Bounded: a job has few interests in ranges.
+        let (matching, _) = self.topics.matching(records, usize::MAX);
+        let who = |(topic, which)| (&*self.who[topic as usize], which);
+        by_topic(&matching).map(who).collect()
+    }
+}
+
+/// What of `records` is for whom.
+pub(super) fn find<E>(
+    records: &[Arc<Record>],
+    interests: &[Interest],
+    mut encoder: Encoder<'_, E>,
+) -> Result<Vec<(usize, Events)>, E> {
     let mut found = BTreeMap::new();
-    for (topic, which) in by_topic(&topics.matching(records)) {
-        for at in &who[topic as usize] {
+    for (who, which) in Audience::of(interests).hearing(records) {
+        for at in who {
             let Interest { next, wants, .. } = interests[*at];
             if let Some(events) = encoder.encode(&which, next, wants)? {
                 found.insert(*at, events);

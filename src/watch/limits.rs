@@ -12,13 +12,14 @@ pub struct Limits {
     /// Keys and values of the newest changes, kept for watches that are a little behind. Beyond, they
     /// read history.
     pub recent_bytes: usize,
-    /// Keys and values that are read of the history at once. One revision may be larger.
+    /// Keys and values that are read of the history at once, with what was there before if that is
+    /// wanted. One revision may be larger. The watch lane itself looks up so much of the latter.
     pub read_bytes: usize,
     /// Events that wait on one stream. Beyond: its watches go on from the history once it has room.
     /// A stream on which nothing waits takes one delivery of any size.
     pub stream_bytes: usize,
-    /// Events that wait on all streams together (what they share is counted for each of them). A
-    /// stream may take an eighth of what the others leave: so those that do not read have less the
+    /// Events that wait on all streams together (what they share is counted for each of them), and
+    /// what the transport has of them and did not send. A stream may take an eighth of what the others leave: so those that do not read have less the
     /// more of them there are, and some is left for those that do.
     pub all_streams_bytes: usize,
     /// All watches, with their keys. Beyond: further ones are refused.

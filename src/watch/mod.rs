@@ -20,9 +20,11 @@
 //!
 //! Everything is bounded: see [`Limits`].
 
+mod before;
 mod counters;
 mod events;
 mod feed;
+mod handed_out;
 mod history;
 mod hub;
 mod limits;

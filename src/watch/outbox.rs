@@ -13,6 +13,7 @@ use std::{
 use super::{
     counters::Counters,
     events::Events,
+    handed_out::HandedOut,
     limits::Limits,
     response::{Kind, Response},
 };
@@ -23,6 +24,8 @@ const UNSENT_ANSWERS_MAX: usize = 128;
 /// What a delivery costs beside its events, and with each watcher.
 const DELIVERY_BYTES: usize = 128;
 const WATCHER_BYTES: usize = 16;
+/// What a message has beside its events, about.
+const MESSAGE_BYTES: usize = 48;
 
 /// The same events for some watchers of a stream.
 #[derive(Debug)]
@@ -53,7 +56,7 @@ impl Delivery {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        DELIVERY_BYTES + self.events.encoded.len() + self.others.len() * WATCHER_BYTES
+        DELIVERY_BYTES + self.events.bytes() + self.others.len() * WATCHER_BYTES
     }
 
     /// Counted once for each watcher.
@@ -95,6 +98,7 @@ enum Item {
 #[derive(Debug)]
 pub(super) struct Outbox {
     queue: Mutex<Queue>,
+    handed_out: HandedOut,
     limits: Limits,
     counters: Arc<Counters>,
 }
@@ -114,23 +118,35 @@ struct Queue {
 }
 
 /// What a stream takes out.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Taken {
-    pub(super) response: Response,
+    pub(super) responses: Vec<Response>,
     /// The lane waited for this: there is room.
     pub(super) makes_room: bool,
 }
 
 impl Outbox {
     pub(super) fn new(limits: Limits, counters: Arc<Counters>) -> Outbox {
-        Outbox { queue: Mutex::default(), limits, counters }
+        Outbox { queue: Mutex::default(), handed_out: HandedOut::default(), limits, counters }
+    }
+
+    pub(super) fn handed_out(&self) -> &HandedOut {
+        &self.handed_out
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How much the stream may have of what all share, now.
+    pub(super) fn share(&self) -> usize {
+        self.limits.stream_share(self.counters.queued_bytes.get() as usize)
     }
 
     /// Bytes of events that wait, and how many may. Whatever they are, an empty queue has room for
     /// one delivery: else a large one would never be sent.
     pub(super) fn room(&self) -> (usize, usize) {
-        let all = self.counters.queued_bytes.get() as usize;
-        (self.queue().bytes, self.limits.stream_share(all))
+        (self.queue().bytes, self.share())
     }
 
     pub(super) fn deliver(&self, deliveries: impl Iterator<Item = Delivery>) {
@@ -202,27 +218,43 @@ impl Outbox {
         self.queue().unsent_answers += 1;
     }
 
-    /// The next message. `None`: there will be no more.
-    pub(super) fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<Taken>> {
+    /// The next messages: about `bytes_max`, and one at least. `None`: there will be no more.
+    pub(super) fn poll_take(&self, bytes_max: usize, cx: &mut Context<'_>) -> Poll<Option<Taken>> {
         let mut queue = self.queue();
-        let Queue { items, next, closed, .. } = &mut *queue;
-        match items.front() {
-            None if *closed => Poll::Ready(None),
-            None => {
-                queue.wait(cx);
-                Poll::Pending
+        if queue.items.is_empty() {
+            if queue.closed {
+                return Poll::Ready(None);
             }
-            Some(Item::Response { response, is_answer }) => {
+            queue.wait(cx);
+            return Poll::Pending;
+        }
+        let (mut taken, mut bytes) = (Taken::default(), 0);
+        while let Some(response) = self.take(&mut queue, &mut taken.makes_room) {
+            bytes += MESSAGE_BYTES + response.events_bytes();
+            taken.responses.push(response);
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        Poll::Ready(Some(taken))
+    }
+
+    /// The next message.
+    fn take(&self, queue: &mut Queue, makes_room: &mut bool) -> Option<Response> {
+        let Queue { items, next, .. } = queue;
+        match items.front()? {
+            Item::Response { response, is_answer } => {
                 let (response, answers) = (response.clone(), usize::from(*is_answer));
                 items.pop_front();
                 queue.unsent_answers = queue.unsent_answers.saturating_sub(answers);
-                Poll::Ready(Some(Taken { response, makes_room: false }))
+                Some(response)
             }
-            Some(Item::Delivery(delivery)) => {
+            Item::Delivery(delivery) => {
                 let response = delivery.message(next);
-                let sent = next.watcher > delivery.others.len();
-                let makes_room = sent && self.sent(&mut queue);
-                Poll::Ready(Some(Taken { response, makes_room }))
+                if next.watcher > delivery.others.len() {
+                    *makes_room |= self.sent(queue);
+                }
+                Some(response)
             }
         }
     }

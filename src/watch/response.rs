@@ -34,6 +34,15 @@ pub enum Kind {
     },
 }
 
+impl Response {
+    pub(super) fn events_bytes(&self) -> usize {
+        match &self.kind {
+            Kind::Events { encoded, .. } => encoded.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// Why a watch was not created. The texts are etcd's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {

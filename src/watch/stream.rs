@@ -6,9 +6,12 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{events::Wants, hub::Command, outbox::Outbox, response::Response};
+use super::{
+    events::Wants, handed_out::hand_out, hub::Command, outbox::Outbox, response::Response,
+};
 use crate::types::{KeyRange, Revision};
 
 /// Names a stream; never used twice.
@@ -72,14 +75,31 @@ impl WatchStream {
         most.mul_f64(part as f64 / (1u64 << 24) as f64)
     }
 
-    /// The next message. `None`: this member has stopped watching.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Response>> {
-        self.outbox.poll_take(cx).map(|taken| {
+    /// Ready with how many bytes may be put together and [handed out](WatchStream::hand_out) now: not
+    /// while too many that were handed out are in memory.
+    pub fn poll_hand_out(&self, cx: &mut Context<'_>) -> Poll<usize> {
+        self.outbox.handed_out().poll_room(self.outbox.share(), cx)
+    }
+
+    /// Bytes for the transport, which count as this stream's until it has dropped the last of them.
+    /// They keep `counts` bytes in memory.
+    pub fn hand_out(&self, bytes: impl AsRef<[u8]> + Send + 'static, counts: usize) -> Bytes {
+        hand_out(&self.outbox, bytes, counts)
+    }
+
+    /// The next messages: one at least, and no more once they come to `bytes_max`. `None`: this member
+    /// has stopped watching.
+    pub fn poll_next(
+        &mut self,
+        bytes_max: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Vec<Response>>> {
+        self.outbox.poll_take(bytes_max, cx).map(|taken| {
             let taken = taken?;
             if taken.makes_room {
                 self.send(Command::Room(self.id));
             }
-            Some(taken.response)
+            Some(taken.responses)
         })
     }
 

@@ -23,6 +23,8 @@ pub(super) struct Stream {
     pub(super) next_id: i64,
     /// Its client asked how far all have come, and not all had come as far as the store.
     pub(super) progress_asked: bool,
+    /// One of those that had not.
+    pub(super) awaited: Option<i64>,
     pass: Vec<Delivery>,
     /// Bytes that wait, with those of this pass, and that may.
     room: Option<(usize, usize)>,
@@ -45,6 +47,7 @@ impl Streams {
             watches: BTreeMap::new(),
             next_id: 0,
             progress_asked: false,
+            awaited: None,
             pass: Vec::new(),
             room: None,
         };

@@ -80,18 +80,29 @@ impl Topics {
     }
 
     /// Who watches what: pairs of a number and the place of a record that belongs to it, in order of
-    /// the numbers, then of the records.
-    pub(super) fn matching(&self, records: &[Arc<Record>]) -> Vec<(u32, u32)> {
+    /// the numbers, then of the records. And how many of the records that is about: whole revisions,
+    /// one at least, and no more once there are `pairs_max`.
+    pub(super) fn matching(
+        &self,
+        records: &[Arc<Record>],
+        pairs_max: usize,
+    ) -> (Vec<(u32, u32)>, usize) {
         let mut found = Vec::new();
-        for (at, record) in (0u32..).zip(records) {
-            let key = &*record.meta.key;
+        let mut revision = None;
+        for (at, record) in records.iter().enumerate() {
+            let begins = revision.replace(record.meta.id.main) != Some(record.meta.id.main);
+            if begins && at > 0 && found.len() >= pairs_max {
+                found.sort_unstable();
+                return (found, at);
+            }
+            let (key, at) = (&*record.meta.key, at as u32);
             if let Some(number) = self.single.get(key) {
                 found.push((*number, at));
             }
             self.ranges.holding(key, &mut |number| found.push((number, at)));
         }
         found.sort_unstable();
-        found
+        (found, records.len())
     }
 }
 

@@ -108,16 +108,14 @@ async fn a_volume_that_was_rolled_back_is_set_aside() {
     cluster.members[rolled].kill();
     fs::remove_dir_all(&data).unwrap();
     fs::rename(&copy, &data).unwrap();
-    let before = id_of(&cluster, (rolled + 1) % 3).await;
     cluster.members[rolled].start();
-    assert!(!cluster.members[rolled].wait_exit().await.success());
+    assert!(!cluster.members[rolled].exited().await.success());
     let log = cluster.members[rolled].log();
     assert!(log.contains("older copy"), "{log}");
     cluster.members[rolled].start();
     cluster.members[rolled].wait_ready().await;
     assert!(data.join("archive/identity").exists());
     wait_until_listed(&cluster, &format!("kv-{rolled}"), |m| !m.is_learner).await;
-    assert_ne!(before, 0);
     let oracle = load.stop().await;
     check::holds_what_it_promised(&cluster, &oracle).await;
 }

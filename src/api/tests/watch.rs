@@ -25,7 +25,7 @@ use crate::{
     state::{Machine, MemoryStorage},
     stop::Stop,
     types::*,
-    watch::{self, Feed, Limits, WatchLanes, Watches},
+    watch::{self, Counters, Feed, Limits, WatchLanes, Watches},
 };
 
 /// Long enough for anything that comes at all.
@@ -44,7 +44,11 @@ struct World {
 
 impl World {
     async fn start(options: Options) -> World {
-        let (limits, node, stop) = (Limits::default(), FakeNode::new(), Stop::default());
+        World::limited(options, Limits::default()).await
+    }
+
+    async fn limited(options: Options, limits: Limits) -> World {
+        let (node, stop) = (FakeNode::new(), Stop::default());
         let feed = Feed::new(&limits);
         let machine = Machine::recover(Arc::new(MemoryStorage::default()), None, [], []).unwrap();
         let machine = machine.followed_by(vec![feed.clone()]);
@@ -73,6 +77,16 @@ impl World {
         self.entries += 1;
         self.machine.apply(position, [command]).unwrap()[0].as_ref().unwrap();
         self.machine.publish();
+    }
+
+    /// Waits until the watches' counters are so.
+    async fn until(&self, so: impl Fn(&Counters) -> bool) {
+        let wait = async {
+            while !so(self.watches.counters()) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, wait).await.expect("the counters do not become so");
     }
 
     /// A stream on a connection of its own.
@@ -235,9 +249,7 @@ fn a_thousand_watches_live_on_one_stream() {
         assert_eq!(heard, [3, 499, 503, 999]);
         assert_eq!(world.watches.counters().watchers.get(), 1000);
         drop(client);
-        while world.watches.counters().streams.get() > 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        world.until(|counters| counters.streams.get() == 0).await;
         assert_eq!(world.watches.counters().watchers.get(), 0);
     });
 }
@@ -264,6 +276,121 @@ fn a_client_that_does_not_read_holds_up_nobody_and_misses_nothing() {
         assert!(heard.into_iter().eq(2..102));
         world.put(&["k"], 1);
         assert_eq!(stalled.next().await.header.unwrap().revision, 102);
+    });
+}
+
+#[test]
+fn what_the_transport_holds_of_a_large_event_counts_until_it_is_sent() {
+    run(async {
+        let mut world = World::start(Options::default()).await;
+        let mut client = world.open().await;
+        client.watch("k").await;
+        world.until(|counters| counters.queued_bytes.get() == 0).await;
+        world.put(&["k"], 300_000);
+        // Nothing is in our queue any more, and the client has not read it.
+        world.until(|counters| counters.events_total.get() == 1).await;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+            assert!(world.watches.counters().queued_bytes.get() >= 300_000);
+        }
+        assert_eq!(client.next().await.events[0].kv.as_ref().unwrap().value.len(), 300_000);
+        // An idle stream keeps no buffer.
+        world.until(|counters| counters.queued_bytes.get() == 0).await;
+    });
+}
+
+#[test]
+fn clients_that_do_not_read_share_a_bound_and_miss_nothing() {
+    run(async {
+        let limits = Limits { all_streams_bytes: 1 << 20, ..Limits::default() };
+        let mut world = World::limited(Options::default(), limits).await;
+        let mut reader = world.open().await;
+        reader.watch("k").await;
+        let mut stalled = Vec::new();
+        for _ in 0..20 {
+            stalled.push(world.open().await);
+            stalled.last_mut().unwrap().watch("k").await;
+        }
+        for revision in 2..202 {
+            world.put(&["k"], 10_000);
+            assert_eq!(reader.next().await.events[0].kv.as_ref().unwrap().mod_revision, revision);
+            // Beyond the bound, each may have one delivery in the queue and one at the transport.
+            let queued = world.watches.counters().queued_bytes.get();
+            assert!(queued < (1 << 20) + 21 * 2 * 11_000, "{queued} bytes");
+        }
+        for client in &mut stalled {
+            let mut heard = Vec::new();
+            while heard.len() < 200 {
+                let events = client.next().await.events;
+                heard.extend(events.into_iter().map(|event| event.kv.unwrap().mod_revision));
+            }
+            assert!(heard.into_iter().eq(2..202));
+        }
+        world.until(|counters| counters.queued_bytes.get() == 0).await;
+    });
+}
+
+#[test]
+fn messages_of_any_size_are_whole_wherever_frames_end() {
+    run(async {
+        let mut world = World::start(Options::default()).await;
+        let mut client = world.open().await;
+        client.watch("k").await;
+        client.watch("k").await;
+        let sizes = [0, 1, 1000, 16_000, 16_250, 16_384, 7, 65_536, 70_000, 5000, 5000, 200_000, 3];
+        for size in sizes {
+            world.put(&["k"], size);
+        }
+        let mut heard = [Vec::new(), Vec::new()];
+        while heard.iter().any(|heard| heard.len() < sizes.len()) {
+            let message = client.next().await;
+            let values = message.events.into_iter().map(|event| event.kv.unwrap().value.len());
+            heard[message.watch_id as usize].extend(values);
+        }
+        assert_eq!(heard, [sizes, sizes]);
+    });
+}
+
+#[test]
+fn a_large_revision_comes_in_fragments_to_who_allows_it() {
+    run(async {
+        let mut world = World::start(Options::default()).await;
+        let mut client = world.open().await;
+        let (key, range_end) = ("k".into(), "l".into());
+        client.create(WatchCreateRequest {
+            key,
+            range_end,
+            fragment: true,
+            ..WatchCreateRequest::default()
+        });
+        client.next().await;
+        let keys: Vec<String> = (0..40).map(|at| format!("k{at:02}")).collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        world.put(&keys, 100_000);
+        let (mut heard, mut fragments) = (Vec::new(), Vec::new());
+        while fragments.last() != Some(&false) {
+            let message = client.next().await;
+            fragments.push(message.fragment);
+            heard.extend(message.events.into_iter().map(|event| event.kv.unwrap().key));
+        }
+        assert_eq!(heard, keys);
+        assert_eq!(fragments, [true, true, true, false]);
+    });
+}
+
+#[test]
+fn a_message_that_was_begun_ends_before_the_stream_says_why_it_ends() {
+    run(async {
+        let mut world = World::start(Options::default()).await;
+        let mut client = world.open().await;
+        client.watch("k").await;
+        world.put(&["k"], 1_000_000);
+        world.until(|counters| counters.events_total.get() == 1).await;
+        world.stop.stop();
+        assert_eq!(client.next().await.events[0].kv.as_ref().unwrap().value.len(), 1_000_000);
+        let status = client.end().await;
+        assert_eq!(status.code(), Code::Unavailable);
+        assert_eq!(status.message(), "etcdserver: server stopped");
     });
 }
 

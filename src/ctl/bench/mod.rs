@@ -168,9 +168,14 @@ async fn before(settings: &Settings, client: &Client) -> Result<(), CtlError> {
     let keys = Keys::prefix(&settings.prefix);
     let there = client.range(Get::new(keys).count_only()).await?.count;
     if there > 0 && !settings.keep && !settings.is_own_prefix() {
+        let (keys, they) = if there == 1 {
+            ("is 1 key".to_string(), "it")
+        } else {
+            (format!("are {there} keys"), "they")
+        };
         return Err(CtlError::BadArguments(format!(
-            "there are {there} keys below {} already, and they would be deleted at the end: choose \
-             another --prefix, or say --keep",
+            "there {keys} below {} already, and {they} would be deleted at the end: choose another \
+             --prefix, or say --keep",
             settings.prefix
         )));
     }

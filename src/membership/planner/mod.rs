@@ -159,7 +159,8 @@ fn leave_joint(situation: &Situation) -> Plan {
     if !leads_on && is_majority(situation.old_voters(), |m| m.in_contact) {
         let places = Places::of(situation);
         let ready = situation.new_voters().filter(|m| m.is_ready());
-        if let Some(to) = ready.min_by_key(|m| (!places.stays(m), m.place.ordinal)) {
+        if let Some(to) = ready.min_by_key(|m| (!places.stays(m), m.place.ordinal, m.place.member))
+        {
             return Plan::Do(Step::HandOver { to: to.place.member });
         }
     }

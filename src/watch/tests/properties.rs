@@ -29,6 +29,8 @@ enum Step {
     },
     Prune,
     Install(Vec<&'static str>),
+    /// From now on values are on disk.
+    Chill,
     Watch {
         stream: usize,
         watch: NewWatch,
@@ -89,6 +91,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0i64..20).prop_map(|back| Step::Compact { back }),
         1 => Just(Step::Prune),
         1 => vec(select(&KEYS[..]), 0..4).prop_map(Step::Install),
+        1 => Just(Step::Chill),
         5 => (stream(), new_watch(), prop_oneof![Just(0), -3i64..30])
             .prop_map(|(stream, watch, back)| Step::Watch { stream, watch, back }),
         1 => (stream(), 0i64..8).prop_map(|(stream, id)| Step::Cancel { stream, id }),
@@ -334,6 +337,7 @@ impl World {
                 let more = more.collect();
                 self.rig.install_snapshot(more);
             }
+            Step::Chill => self.rig.chill(),
             Step::Watch { stream, mut watch, back } => {
                 if back != 0 {
                     watch.start = Revision((self.model.revision - back).max(1));
@@ -356,8 +360,9 @@ impl World {
         }
         assert!(!self.rig.fault.is_stopped());
         let queued = self.rig.watches.counters().queued_bytes.get() as usize;
-        // Beyond the bound, each stream may have one delivery: at most a pass and one revision.
-        let largest = 2 * self.limits.read_bytes + 3 * 2600;
+        // Beyond the bound, each stream may have one delivery: at most a pass and one revision, with what
+        // was there before.
+        let largest = 2 * self.limits.read_bytes + 6 * 2600;
         assert!(queued <= self.limits.all_streams_bytes + STREAMS.len() * largest, "{queued}");
     }
 

@@ -182,8 +182,8 @@ impl Rig {
     /// The next message that the stream has. `Some(None)`: it has ended.
     pub(super) fn next(&mut self, stream: &str) -> Option<Option<Response>> {
         let stream = self.streams.get_mut(stream).expect("the stream is open");
-        match stream.poll_next(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(next) => Some(next),
+        match stream.poll_next(1, &mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(next) => Some(next.map(|mut next| next.remove(0))),
             Poll::Pending => None,
         }
     }

@@ -1,29 +1,30 @@
 //! The watch lane: it owns all watches, and brings each what it is to hear of.
 //!
 //! `position` is how far the hub has passed on what the state published. Every synced watch has
-//! heard of all up to there, or starts later. A slow one becomes synced when it has come as far; the
-//! last step is always taken from what the hub itself passed on last ([`Recent`]), in one go with
-//! becoming synced, so that nothing can come in between.
+//! heard of all up to there, or starts later. A slow one becomes synced when it has come as far, in one
+//! go with the last step, so that nothing can come in between; mostly that is taken from what the hub
+//! itself passed on last ([`Recent`]).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+mod behind;
+
+use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::sync::mpsc;
 
+use self::behind::Reading;
 use super::{
     Options,
+    before::{ForHistory, remembered},
     counters::Counters,
     events::{Encoder, Events},
     feed::{Feed, News},
-    history::{Found, Interest, Job, find},
+    history::{Found, Job},
     outbox::Outbox,
     recent::Recent,
     registry::{Registry, State},
     response::{Kind, Refusal, Response},
     stream::{NewWatch, StreamId},
-    streams::Streams,
+    streams::{Stream, Streams},
     topics::{Keys, by_topic},
 };
 use crate::{
@@ -32,12 +33,8 @@ use crate::{
     types::{KeyRange, Revision},
 };
 
-/// So many slow watches are brought forward together, at most.
-const READ_TOGETHER_MAX: usize = 4096;
-/// Of these, so many groups that get nearly the same again, each a copy of its own: those who watch the
-/// same from different revisions on, and those whose ranges may overlap. The others' turn comes later.
-const STARTS_MAX: usize = 16;
-const RANGES_MAX: usize = 128;
+/// So many pairs of a change and some keys that are watched are looked at together, and a revision's.
+const PAIRS_MAX: usize = 1 << 16;
 
 /// What the lane is told. Never more than a stream has requests outstanding, and a few of each other
 /// kind for each stream.
@@ -57,11 +54,15 @@ pub(super) enum Command {
     Read(Result<Found, ReadError>),
 }
 
-/// A job of the history lane's, and who asked for each of its interests.
-#[derive(Debug)]
-struct Reading {
-    interests: Arc<[Interest]>,
-    watchers: Vec<Vec<u32>>,
+/// What became of those who were told something, or were to be.
+#[derive(Debug, Default)]
+struct Passed {
+    /// They tell of progress, and were told.
+    told: Vec<u32>,
+    /// Their stream is full; and where they go on.
+    full: Vec<(u32, Revision)>,
+    /// The history is to tell them; from where on.
+    behind: Vec<(u32, Revision)>,
 }
 
 /// The lane's state.
@@ -119,7 +120,8 @@ impl Hub {
             if self.fault.is_stopped() {
                 return;
             }
-            if let Err(error) = self.catch_up().and_then(|()| self.command(command)) {
+            self.catch_up();
+            if let Err(error) = self.command(command) {
                 self.fault.stop(&error);
             }
         }
@@ -141,59 +143,79 @@ impl Hub {
             Command::Close(id) => self.close(id),
             Command::Read(read) => self.read(read)?,
         }
-        self.bring_forward()?;
+        self.bring_forward();
         self.answer_asked();
         Ok(())
     }
 
     /// Passes on what was published.
-    fn catch_up(&mut self) -> Result<(), StorageError> {
+    fn catch_up(&mut self) {
         while let Some(news) = self.feed.take(self.options.limits.pass_bytes) {
             match news {
                 News::Records(records, revision) => {
                     // The first ones may be older than the first watch.
                     let new = records.partition_point(|r| r.meta.id.main <= self.position);
-                    self.pass_on(&records[new..], revision)?;
+                    let mut rest = &records[new..];
+                    while !rest.is_empty() {
+                        rest = &rest[self.pass_on(rest)..];
+                    }
+                    self.position = self.position.max(revision);
                 }
                 News::Lost(revision) => self.lose(revision),
             }
         }
-        Ok(())
     }
 
-    /// What was there before an event is mostly in memory; else this waits for the disk, for one read.
-    fn pass_on(&mut self, records: &[Arc<Record>], revision: Revision) -> Result<(), StorageError> {
-        let Hub { registry, streams, view, .. } = self;
-        let previous = |key: &[u8], revision| view.previous(key, revision);
-        let mut encoder = Encoder::new(records, &previous, self.options.fragment_bytes);
-        let (mut told, mut full) = (Vec::new(), Vec::new());
-        for (topic, which) in by_topic(&registry.index().matching(records)) {
+    /// Passes on some of the records, and says how many: whole revisions.
+    fn pass_on(&mut self, records: &[Arc<Record>]) -> usize {
+        let (matching, count) = self.registry.index().matching(records, PAIRS_MAX);
+        let records = &records[..count];
+        let Some(last) = records.last() else { return 0 };
+        let Passed { told, full, behind } = self.tell(records, &matching);
+        self.streams.send();
+        told.into_iter().for_each(|at| self.registry.set_told(at, true));
+        full.into_iter().for_each(|(at, next)| self.park(at, next));
+        behind.into_iter().for_each(|(at, next)| self.registry.place(at, State::Slow, next));
+        self.recent.push(records);
+        self.position = self.position.max(last.meta.id.main);
+        count
+    }
+
+    /// Tells the synced watches. Never waits for the disk: who wants to know what was there before, and
+    /// it is not in memory, reads the history.
+    fn tell(&mut self, records: &[Arc<Record>], matching: &[(u32, u32)]) -> Passed {
+        let Hub { registry, streams, view, options, .. } = self;
+        let revision = records.last().map_or(self.position, |record| record.meta.id.main);
+        let previous = remembered(view, records, options.limits.read_bytes);
+        let mut encoder = Encoder::new(records, &previous, options.fragment_bytes);
+        let mut passed = Passed::default();
+        for (topic, which) in by_topic(matching) {
             // Most watches of a topic want the same.
-            let mut last: Option<(_, Option<Events>)> = None;
+            let mut last: Option<(_, Result<Option<Events>, ForHistory>)> = None;
             for at in registry.synced_of(topic) {
                 let Some(watcher) = registry.get(*at) else { continue };
                 let from = watcher.next.max(self.position.next());
                 let events = match &last {
                     Some((same, events)) if *same == (from, watcher.wants) => events,
                     _ => {
-                        let events = encoder.encode(&which, from, watcher.wants)?;
+                        let events = encoder.encode(&which, from, watcher.wants);
                         &last.insert(((from, watcher.wants), events)).1
                     }
                 };
-                let Some(events) = events else { continue };
-                if !streams.deliver(watcher.stream, events, revision, watcher.id) {
-                    full.push((*at, from));
-                } else if watcher.progress {
-                    told.push(*at);
+                match events {
+                    Ok(None) => {}
+                    Ok(Some(events)) => {
+                        if !streams.deliver(watcher.stream, events, revision, watcher.id) {
+                            passed.full.push((*at, from));
+                        } else if watcher.progress {
+                            passed.told.push(*at);
+                        }
+                    }
+                    Err(ForHistory) => passed.behind.push((*at, from)),
                 }
             }
         }
-        streams.send();
-        told.into_iter().for_each(|at| self.registry.set_told(at, true));
-        full.into_iter().for_each(|(at, next)| self.park(at, next));
-        self.recent.push(records);
-        self.position = self.position.max(revision);
-        Ok(())
+        passed
     }
 
     /// What was published up to `revision` must be read from the history.
@@ -312,17 +334,22 @@ impl Hub {
 
     /// Tells those their progress who asked and whose watches have all come as far as the store.
     fn answer_asked(&mut self) {
-        for id in self.asked.clone() {
+        for id in std::mem::take(&mut self.asked) {
             let Some(at) = self.streams.find(id) else { continue };
-            let watches = &self.streams[at].watches;
-            if watches.values().all(|watcher| self.is_level(*watcher)) {
-                match watches.is_empty() {
-                    true => self.streams[at].outbox.no_answer(),
-                    false => self.respond(at, -1, self.position, Kind::Progress, true),
-                }
-                self.streams[at].progress_asked = false;
-                self.asked.remove(&id);
+            let Stream { watches, awaited, .. } = &self.streams[at];
+            // Mostly it is the same one as last time: so the others are not looked at.
+            let last = awaited.and_then(|id| watches.get_key_value(&id)).into_iter();
+            let behind = last.chain(watches).find(|(_, watcher)| !self.is_level(**watcher));
+            let behind = behind.map(|(id, _)| *id);
+            if behind.is_some() {
+                self.asked.insert(id);
+            } else if watches.is_empty() {
+                self.streams[at].outbox.no_answer();
+            } else {
+                self.respond(at, -1, self.position, Kind::Progress, true);
             }
+            let stream = &mut self.streams[at];
+            (stream.awaited, stream.progress_asked) = (behind, behind.is_some());
         }
     }
 
@@ -355,157 +382,6 @@ impl Hub {
 
     fn respond(&self, stream: u32, watch_id: i64, revision: Revision, kind: Kind, answer: bool) {
         self.streams[stream].outbox.respond(Response { watch_id, revision, kind }, answer);
-    }
-
-    /// A watch goes on from `next` once its stream, which is full, has room.
-    fn park(&mut self, at: u32, next: Revision) {
-        let Some(watcher) = self.registry.get(at) else { return };
-        let waits = self.streams[watcher.stream].outbox.await_room();
-        self.registry.place(at, if waits { State::Parked } else { State::Slow }, next);
-    }
-
-    fn unpark(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.find(id) else { return };
-        for at in self.registry.parked_of(stream) {
-            let next = self.registry.get(at).map_or(self.position, |watcher| watcher.next);
-            self.registry.place(at, State::Slow, next);
-        }
-    }
-
-    /// Brings slow watches forward: from memory as far as that goes, then by a job for the history
-    /// lane.
-    fn bring_forward(&mut self) -> Result<(), StorageError> {
-        while self.reading.is_none() {
-            self.cut_off();
-            let slow = self.registry.slow();
-            let next = if self.furthest_is_next { slow.first() } else { slow.last() };
-            let Some((from, _)) = next.copied() else { return Ok(()) };
-            assert!(from <= self.position, "a watch at {from} is not slow at {}", self.position);
-            self.furthest_is_next = !self.furthest_is_next;
-            let (interests, watchers) = self.interests_from(from);
-            let reading = Reading { interests: interests.into(), watchers };
-            match self.recent.since(from) {
-                Some(records) => {
-                    let previous = |key: &[u8], revision| self.view.previous(key, revision);
-                    let encoder = Encoder::new(&records, &previous, self.options.fragment_bytes);
-                    let events = find(&records, &reading.interests, encoder)?;
-                    self.found(&reading, Found { next: self.position.next(), events });
-                }
-                None => {
-                    let interests = reading.interests.clone();
-                    self.reading = Some(reading);
-                    // The history lane ends after this one.
-                    let _ = self.history.send(Job { from, to: self.position, interests });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What those need who go on at `from` or later, and who they are.
-    fn interests_from(&self, from: Revision) -> (Vec<Interest>, Vec<Vec<u32>>) {
-        let mut interests: Vec<Interest> = Vec::new();
-        let mut watchers: Vec<Vec<u32>> = Vec::new();
-        let mut known = BTreeMap::new();
-        let mut starts: BTreeMap<_, usize> = BTreeMap::new();
-        let mut ranges = 0;
-        for (next, at) in self.registry.slow().range((from, 0)..).take(READ_TOGETHER_MAX) {
-            let Some(watcher) = self.registry.get(*at) else { continue };
-            let group = (watcher.topic(), watcher.wants);
-            if let Some(place) = known.get(&(group, *next)) {
-                let together: &mut Vec<u32> = &mut watchers[*place];
-                together.push(*at);
-                continue;
-            }
-            let keys = self.registry.keys(watcher).clone();
-            let of_group = starts.entry(group).or_default();
-            let is_range = usize::from(matches!(keys, Keys::Range(_)));
-            if *of_group == STARTS_MAX || ranges + is_range > RANGES_MAX {
-                continue;
-            }
-            *of_group += 1;
-            ranges += is_range;
-            known.insert((group, *next), interests.len());
-            interests.push(Interest { keys, wants: watcher.wants, next: *next });
-            watchers.push(vec![*at]);
-        }
-        (interests, watchers)
-    }
-
-    fn read(&mut self, read: Result<Found, ReadError>) -> Result<(), StorageError> {
-        let Some(reading) = self.reading.take() else { return Ok(()) };
-        match read {
-            Ok(found) => {
-                self.found(&reading, found);
-                Ok(())
-            }
-            // Those who are too late are cut off before the next job.
-            Err(ReadError::Refused(_)) => Ok(()),
-            Err(ReadError::Storage(error)) => Err(error),
-        }
-    }
-
-    /// Delivers what was found, and brings those forward who were looked for. Some may be gone, and
-    /// others have come under their numbers: but who needs just this gets the right thing.
-    fn found(&mut self, reading: &Reading, found: Found) {
-        let mut events = found.events.iter().peekable();
-        let mut full = Vec::new();
-        for (place, interest) in reading.interests.iter().enumerate() {
-            let events = events.next_if(|(at, _)| *at == place).map(|(_, events)| events);
-            if interest.next >= found.next {
-                continue;
-            }
-            for at in &reading.watchers[place] {
-                let Some(watcher) = self.registry.get(*at).filter(|watcher| {
-                    (watcher.state, watcher.next) == (State::Slow, interest.next)
-                        && watcher.wants == interest.wants
-                        && *self.registry.keys(watcher) == interest.keys
-                }) else {
-                    continue;
-                };
-                let (stream, id) = (watcher.stream, watcher.id);
-                let through = Revision(found.next.0 - 1);
-                match events {
-                    Some(events) if !self.streams.deliver(stream, events, through, id) => {
-                        full.push((*at, interest.next));
-                        continue;
-                    }
-                    Some(_) => self.registry.set_told(*at, true),
-                    None => {}
-                }
-                // Readers, and so the history, may be ahead of what the hub was told.
-                let synced = found.next > self.position;
-                let state = if synced { State::Synced } else { State::Slow };
-                self.registry.place(*at, state, found.next);
-                self.registry.set_begun(*at);
-            }
-        }
-        self.streams.send();
-        full.into_iter().for_each(|(at, next)| self.park(at, next));
-    }
-
-    /// Ends those slow watches whose past was compacted.
-    fn cut_off(&mut self) {
-        let compacted = self.view.compacted();
-        while let Some((next, at)) = self.registry.slow().first().copied()
-            && next < compacted
-        {
-            let Some(watcher) = self.registry.get(at) else { return };
-            let (stream, watch_id) = (watcher.stream, watcher.id);
-            tracing::info!(
-                peer = %self.streams[stream].peer,
-                watch = watch_id,
-                keys = %self.registry.keys(watcher),
-                at = %next,
-                %compacted,
-                "a watch fell too far behind and is cut off"
-            );
-            self.counters.cut_off_total.add(1);
-            self.streams[stream].watches.remove(&watch_id);
-            self.registry.remove(at);
-            self.respond(stream, watch_id, Revision::ZERO, Kind::Compacted(compacted), false);
-        }
-        self.rest_if_unwatched();
     }
 }
 

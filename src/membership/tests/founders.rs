@@ -12,7 +12,9 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::{DataDir, Formation, FormationConfig, Formed, Peers, Stage, identity::place_to_wire};
+use super::super::{
+    DataDir, Formation, FormationConfig, Formed, Peers, Stage, identity::place_to_wire,
+};
 use crate::{
     disk::{
         Disk, Open,
@@ -76,6 +78,7 @@ impl World {
             founders: FOUNDERS,
             known: (0..FOUNDERS).map(Ordinal).collect(),
             orchestrator: None,
+            take_over: crate::membership::TAKE_OVER,
         }
     }
 
@@ -114,7 +117,7 @@ impl World {
         for pod in &self.pods {
             let pod = pod.lock().unwrap();
             let has_log = pod.disk.list(Path::new("/data/wal")).is_ok_and(|l| !l.is_empty());
-            let identity = super::Identity::load(&pod.disk, Path::new("/data/identity"));
+            let identity = super::super::Identity::load(&pod.disk, Path::new("/data/identity"));
             if let (true, Ok(Some(identity))) = (has_log, identity) {
                 clusters.insert(identity.cluster);
             }

@@ -1,0 +1,287 @@
+//! An API server as small as the calls that we make: GET, POST and merge PATCH of single objects, with
+//! `resourceVersion`s that grow, and `Status` objects for errors.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::State,
+    http::{Method, StatusCode, Uri},
+    response::{IntoResponse, Response},
+};
+use futures_util::stream;
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
+
+/// How it treats requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Serves,
+    /// Answers with this status and reason.
+    Refuses(u16, &'static str),
+    /// Answers with this status and a page that is no `Status`, as a proxy would.
+    Proxies(u16),
+    /// Answers nonsense.
+    Raves,
+    /// Takes requests and never answers.
+    Hangs,
+    /// Breaks connections off in the middle of an answer.
+    Breaks,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Api {
+    world: Arc<Mutex<World>>,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct World {
+    objects: BTreeMap<String, Value>,
+    /// All versions that each object ever had.
+    history: BTreeMap<String, Vec<Value>>,
+    version: u64,
+    mode: Mode,
+    /// As `GET /path`.
+    requests: Vec<String>,
+    hold: Option<(String, Held)>,
+    port: u16,
+    serving: Option<JoinHandle<()>>,
+}
+
+/// A request that is kept waiting before it is looked at.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Held {
+    arrived: Arc<Notify>,
+    released: Arc<Notify>,
+}
+
+impl Held {
+    pub(super) async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    pub(super) fn release(&self) {
+        self.released.notify_one();
+    }
+}
+
+impl Api {
+    pub(super) async fn start() -> Api {
+        let world = World {
+            objects: BTreeMap::new(),
+            history: BTreeMap::new(),
+            version: 100,
+            mode: Mode::Serves,
+            requests: Vec::new(),
+            hold: None,
+            port: 0,
+            serving: None,
+        };
+        let world = Arc::new(Mutex::new(world));
+        let api = Api { world, changes: watch::Sender::new(0) };
+        api.listen().await;
+        api
+    }
+
+    pub(super) fn url(&self) -> Uri {
+        format!("http://127.0.0.1:{}", self.world().port).parse().unwrap()
+    }
+
+    /// Closes the port, and whatever is open.
+    pub(super) async fn go_away(&self) {
+        self.set_mode(Mode::Breaks);
+        let serving = self.world().serving.take().unwrap();
+        serving.abort();
+        assert!(serving.await.unwrap_err().is_cancelled());
+    }
+
+    pub(super) async fn come_back(&self) {
+        self.listen().await;
+        self.set_mode(Mode::Serves);
+    }
+
+    async fn listen(&self) {
+        let port = self.world().port;
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let routes = Router::new().fallback(answer).with_state(self.clone());
+        let serving = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+        let mut world = self.world();
+        (world.port, world.serving) = (port, Some(serving));
+    }
+
+    pub(super) fn set_mode(&self, mode: Mode) {
+        self.world().mode = mode;
+    }
+
+    /// Keeps the next request waiting whose body contains `text`.
+    pub(super) fn hold(&self, text: &str) -> Held {
+        let held = Held::default();
+        self.world().hold = Some((text.into(), held.clone()));
+        held
+    }
+
+    /// Makes or replaces an object, as somebody else would.
+    pub(super) fn put(&self, path: &str, object: Value) {
+        self.world().store(path, object);
+        self.changes.send_modify(|n| *n += 1);
+    }
+
+    pub(super) fn edit(&self, path: &str, patch: &Value) {
+        let mut object = self.object(path);
+        merge(&mut object, patch);
+        self.put(path, object);
+    }
+
+    pub(super) fn delete(&self, path: &str) {
+        self.world().objects.remove(path);
+    }
+
+    pub(super) fn object(&self, path: &str) -> Value {
+        self.world().objects[path].clone()
+    }
+
+    pub(super) fn history(&self, path: &str) -> Vec<Value> {
+        self.world().history.get(path).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn requests(&self) -> Vec<String> {
+        self.world().requests.clone()
+    }
+
+    /// All objects of a collection.
+    pub(super) fn list(&self, collection: &str) -> Vec<Value> {
+        let world = self.world();
+        let inside = |path: &String| path.starts_with(&format!("{collection}/"));
+        world.objects.iter().filter(|(path, _)| inside(path)).map(|(_, o)| o.clone()).collect()
+    }
+
+    /// Waits until `holds` of the server.
+    #[track_caller]
+    pub(super) fn until(
+        &self,
+        what: &str,
+        holds: impl Fn(&Api) -> bool,
+    ) -> impl Future<Output = ()> {
+        let (api, mut changes) = (self.clone(), self.changes.subscribe());
+        let message = format!("{what}, at {}", std::panic::Location::caller());
+        async move {
+            let held = changes.wait_for(|_| holds(&api));
+            let in_time = tokio::time::timeout(Duration::from_secs(10), held).await.is_ok();
+            assert!(in_time, "waited in vain: {message}\n{:#?}", api.world().objects);
+        }
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+}
+
+impl World {
+    fn store(&mut self, path: &str, mut object: Value) -> Value {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        if object["metadata"]["creationTimestamp"].is_null() {
+            object["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
+        }
+        self.objects.insert(path.into(), object.clone());
+        self.history.entry(path.into()).or_default().push(object.clone());
+        object
+    }
+
+    fn serve(&mut self, method: &Method, path: &str, body: &Bytes) -> Response {
+        let present = self.objects.get(path).cloned();
+        match (method.as_str(), present) {
+            ("GET", Some(object)) => answer_json(200, &object),
+            ("POST", None) => {
+                let object: Value = serde_json::from_slice(body).unwrap();
+                let path = format!("{path}/{}", object["metadata"]["name"].as_str().unwrap());
+                if self.objects.contains_key(&path) {
+                    return status(409, "AlreadyExists", &path);
+                }
+                answer_json(201, &self.store(&path, object))
+            }
+            ("PATCH", Some(mut object)) => {
+                let patch: Value = serde_json::from_slice(body).unwrap();
+                let version = &patch["metadata"]["resourceVersion"];
+                if *version != object["metadata"]["resourceVersion"] {
+                    return status(409, "Conflict", path);
+                }
+                merge(&mut object, &patch);
+                answer_json(200, &self.store(path, object))
+            }
+            (_, None) => status(404, "NotFound", path),
+            _ => status(405, "MethodNotAllowed", path),
+        }
+    }
+}
+
+async fn answer(State(api): State<Api>, method: Method, uri: Uri, body: Bytes) -> Response {
+    let path = uri.path();
+    let (mode, hold) = {
+        let mut world = api.world();
+        world.requests.push(format!("{method} {path}"));
+        let text = String::from_utf8_lossy(&body);
+        (world.mode, world.hold.take_if(|(held, _)| text.contains(held.as_str())))
+    };
+    api.changes.send_modify(|n| *n += 1);
+    if let Some((_, held)) = hold {
+        held.arrived.notify_one();
+        held.released.notified().await;
+    }
+    let response = match mode {
+        Mode::Serves => api.world().serve(&method, path, &body),
+        Mode::Refuses(code, reason) => status(code, reason, path),
+        Mode::Proxies(code) => (StatusCode::from_u16(code).unwrap(), "<html>").into_response(),
+        Mode::Raves => answer_json(200, &json!({ "metadata": 7 })),
+        Mode::Hangs => std::future::pending().await,
+        Mode::Breaks => {
+            let broken = stream::once(async { Err::<Bytes, _>(io::Error::other("gone")) });
+            Body::from_stream(broken).into_response()
+        }
+    };
+    api.changes.send_modify(|n| *n += 1);
+    response
+}
+
+fn answer_json(code: u16, value: &Value) -> Response {
+    (StatusCode::from_u16(code).unwrap(), value.to_string()).into_response()
+}
+
+fn status(code: u16, reason: &str, path: &str) -> Response {
+    let name = path.rsplit('/').next().unwrap();
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason,
+        "message": format!("{name} {reason}"), "details": { "name": name },
+    });
+    answer_json(code, &status)
+}
+
+/// RFC 7386.
+pub(super) fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (key, value) in patch {
+        if value.is_null() {
+            target.as_object_mut().unwrap().remove(key);
+        } else {
+            merge(&mut target[key], value);
+        }
+    }
+}

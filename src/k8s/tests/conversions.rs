@@ -1,0 +1,135 @@
+//! StatefulSet to intent, ConfigMap to claim and back.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{super::objects, api::merge, set};
+use crate::{
+    membership::{Claim, Intent, OrchestratorError},
+    types::{ClusterId, Desired, MemberId, Ordinal},
+};
+
+fn intent(set: Value) -> Result<Intent, OrchestratorError> {
+    objects::intent(Some(&serde_json::from_value(set).unwrap()))
+}
+
+fn with(patch: Value) -> Value {
+    let mut set = set(3);
+    merge(&mut set, &patch);
+    set
+}
+
+#[test]
+fn the_spec_says_how_many_pods_and_from_which_ordinal() {
+    let wanted = |start, replicas| {
+        Ok(Intent::Scale(Desired { set: "5e7".into(), generation: 4, start, replicas }))
+    };
+    assert_eq!(intent(set(3)), wanted(0, 3));
+    assert_eq!(intent(with(json!({ "spec": { "ordinals": { "start": 5 } } }))), wanted(5, 3));
+    assert_eq!(intent(with(json!({ "spec": { "replicas": null } }))), wanted(0, 1));
+    // The status trails, and says nothing of what is wanted.
+    assert_eq!(intent(with(json!({ "status": { "replicas": 9 } }))), wanted(0, 3));
+}
+
+#[test]
+fn all_hibernate_if_the_set_is_gone_going_or_scaled_to_nothing() {
+    assert_eq!(objects::intent(None), Ok(Intent::Hibernate));
+    assert_eq!(intent(set(0)), Ok(Intent::Hibernate));
+    let going = json!({ "metadata": { "deletionTimestamp": "2026-01-02T00:00:00Z" } });
+    assert_eq!(intent(with(going)), Ok(Intent::Hibernate));
+}
+
+#[test]
+fn a_set_that_makes_no_sense_is_an_error_and_stops_nobody() {
+    for patch in [
+        json!({ "spec": { "replicas": -1 } }),
+        json!({ "spec": { "ordinals": { "start": -1 } } }),
+        json!({ "metadata": { "generation": null } }),
+        json!({ "metadata": { "generation": -1 } }),
+        json!({ "metadata": { "uid": null } }),
+        json!({ "spec": null }),
+    ] {
+        let error = intent(with(patch.clone())).unwrap_err();
+        assert!(
+            matches!(&error, OrchestratorError::Unreadable { what, .. } if what == "StatefulSet kv"),
+            "{patch}: {error}"
+        );
+    }
+}
+
+fn config_map(data: Value) -> Value {
+    json!({
+        "metadata": { "name": "kv-cluster", "resourceVersion": "7",
+                      "creationTimestamp": "2026-01-01T00:10:00Z" },
+        "data": data,
+    })
+}
+
+fn claim(data: Value) -> Result<Claim, OrchestratorError> {
+    let config_map = serde_json::from_value(config_map(data)).unwrap();
+    let set = serde_json::from_value(set(3)).unwrap();
+    objects::claimed(&config_map, &set).map(|claimed| claimed.claim)
+}
+
+#[test]
+fn a_claim_reads_as_it_was_written_over_any_other() {
+    let claims = [
+        Claim::Empty,
+        Claim::Claimed {
+            cluster: ClusterId(u64::MAX),
+            member: MemberId(0xabc),
+            ordinal: Ordinal(0),
+        },
+        Claim::Formed { cluster: ClusterId(0xdead_beef) },
+    ];
+    for before in claims {
+        for after in claims {
+            let mut object = config_map(json!({ "note": "of somebody else" }));
+            merge(&mut object, &objects::claim_patch(before));
+            merge(&mut object, &objects::claim_patch(after));
+            assert_eq!(object["data"]["note"], "of somebody else");
+            assert_eq!(claim(object["data"].clone()), Ok(after));
+        }
+    }
+}
+
+#[test]
+fn a_claim_without_data_is_empty_and_a_damaged_one_is_an_error_that_says_what_to_do() {
+    assert_eq!(claim(Value::Null), Ok(Claim::Empty));
+    assert_eq!(claim(json!({})), Ok(Claim::Empty));
+    assert_eq!(claim(json!({ "note": "x" })), Ok(Claim::Empty));
+    for data in [
+        json!({ "state": "formed" }),
+        json!({ "state": "formed", "cluster": "0" }),
+        json!({ "state": "formed", "cluster": "no number" }),
+        json!({ "state": "formed", "cluster": "11112222333344445" }),
+        json!({ "state": "" }),
+        json!({ "state": "founded", "cluster": "1" }),
+        json!({ "cluster": "1" }),
+        json!({ "state": "claimed", "cluster": "1", "member": "2" }),
+        json!({ "state": "claimed", "cluster": "1", "ordinal": "0" }),
+        json!({ "state": "claimed", "cluster": "1", "member": "2", "ordinal": "99999999999" }),
+        json!({ "state": "claimed", "cluster": "1", "member": "2", "ordinal": "-1" }),
+    ] {
+        let error = claim(data.clone()).unwrap_err().to_string();
+        assert!(error.starts_with("ConfigMap kv-cluster cannot be understood: data."), "{error}");
+        assert!(error.contains("give it back `state: formed`"), "{data}: {error}");
+    }
+}
+
+#[test]
+fn a_claim_made_again_later_is_known_by_its_age() {
+    let set = serde_json::from_value(set(3)).unwrap();
+    for (created, younger_by) in [
+        ("2026-01-01T00:10:01Z", Some(Duration::from_secs(601))),
+        ("2025-12-31T23:00:00Z", Some(Duration::ZERO)),
+        ("", None),
+    ] {
+        let mut object = config_map(json!({}));
+        object["metadata"]["creationTimestamp"] =
+            if created.is_empty() { Value::Null } else { json!(created) };
+        let claimed = objects::claimed(&serde_json::from_value(object).unwrap(), &set);
+        assert_eq!(claimed.ok().map(|claimed| claimed.younger_by), younger_by);
+    }
+}

@@ -1,0 +1,99 @@
+//! Members against a small API server of our own ([`api`]), which keeps objects and their versions, and
+//! can refuse, hang, break off or be away. No Kubernetes is needed.
+
+mod api;
+mod conversions;
+mod events;
+mod mirror;
+mod names;
+mod orchestrator;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    kubernetes::{Kubernetes, KubernetesOptions, Pace},
+    mirror::MirrorPace,
+    outage::Pauses,
+};
+use crate::clock::Clock;
+use api::Api;
+
+const SET: &str = "/apis/apps/v1/namespaces/db/statefulsets/kv";
+const CLAIM: &str = "/api/v1/namespaces/db/configmaps/kv-cluster";
+const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/db/leases/kv-leader";
+const SERVICE: &str = "/api/v1/namespaces/db/services/kv-leader";
+const EVENTS: &str = "/api/v1/namespaces/db/events";
+
+/// Fast enough for tests, slow enough for a busy machine.
+const PACE: Pace = Pace {
+    call_limit: Duration::from_millis(500),
+    close_limit: Duration::from_millis(1000),
+    event_pauses: PAUSES,
+    mirror: MirrorPace {
+        renewal: Duration::from_millis(50),
+        pauses: PAUSES,
+        stop_limit: Duration::from_millis(1500),
+    },
+};
+const PAUSES: Pauses = Pauses {
+    first: Duration::from_millis(10),
+    longest: Duration::from_millis(50),
+    refused: Duration::from_millis(50),
+};
+
+/// A clock that goes on by a second each time that somebody looks.
+#[derive(Debug)]
+struct Ticking(AtomicU64);
+
+impl Clock for Ticking {
+    fn now(&self) -> Duration {
+        Duration::from_secs(self.0.fetch_add(1, Relaxed))
+    }
+}
+
+/// The member of one pod.
+fn member(api: &Api, pod: &str) -> Kubernetes {
+    member_at_pace(api, pod, PACE)
+}
+
+fn member_at_pace(api: &Api, pod: &str, pace: Pace) -> Kubernetes {
+    let options = KubernetesOptions {
+        namespace: "db".into(),
+        statefulset: "kv".into(),
+        claim: "kv-cluster".into(),
+        pod: pod.into(),
+        pod_uid: Some(format!("uid-of-{pod}")),
+    };
+    let clock = Arc::new(Ticking(AtomicU64::new(1_700_000_000)));
+    Kubernetes::new(kube::Config::new(api.url()), options, clock, pace).unwrap()
+}
+
+/// What the manifests bring.
+async fn manifests() -> Api {
+    let api = Api::start().await;
+    api.put(SET, set(3));
+    api.put(CLAIM, json!({ "metadata": { "name": "kv-cluster", "labels": { "app": "kv" } } }));
+    api.put(LEASE, json!({ "metadata": { "name": "kv-leader" } }));
+    api.put(
+        SERVICE,
+        json!({ "metadata": { "name": "kv-leader" }, "spec": { "ports": [{ "port": 2379 }] } }),
+    );
+    api
+}
+
+fn set(replicas: u32) -> Value {
+    json!({
+        "metadata": { "name": "kv", "uid": "5e7", "generation": 4,
+                      "creationTimestamp": "2026-01-01T00:00:00Z" },
+        "spec": { "replicas": replicas, "serviceName": "kv-peers",
+                  "selector": {}, "template": {} },
+    })
+}

@@ -1,0 +1,74 @@
+//! Situations as no history would make them: whatever is asked, the answer is safe, and following
+//! the answers comes to an end.
+
+use proptest::{collection::vec, prelude::*, sample::Index};
+
+use super::{
+    super::{Member, Plan, Situation, plan},
+    after, judge, voters_of,
+};
+use crate::types::{Desired, MemberId, Ordinal, PeerPlace};
+
+/// More steps than any change of a cluster this small takes.
+const STEPS_MAX: usize = 8;
+
+fn member() -> impl Strategy<Value = Member> {
+    let well = || prop::bool::weighted(0.7);
+    (0u32..7, 0u8..10, well(), well()).prop_map(|(ordinal, votes, in_contact, caught_up)| Member {
+        place: PeerPlace { member: MemberId(0), ordinal: Ordinal(ordinal) },
+        old_voter: votes < 5 || votes == 9,
+        new_voter: votes < 5,
+        in_contact,
+        caught_up,
+    })
+}
+
+fn situation() -> impl Strategy<Value = Situation> {
+    let desired = prop::option::weighted(0.8, (0u32..3, 0u32..7));
+    (vec(member(), 1..10), any::<Index>(), desired, 0u32..8, 0u8..10, any::<bool>()).prop_map(
+        |(mut members, me, desired, max_voters, committed, joint)| {
+            for (n, member) in members.iter_mut().enumerate() {
+                // Higher ids at lower ordinals too.
+                member.place.member = MemberId((n as u64 * 7) % 11 + 1);
+                if !joint {
+                    member.old_voter = member.new_voter;
+                }
+            }
+            let me = me.index(members.len());
+            let leader = &mut members[me];
+            (leader.in_contact, leader.caught_up) = (true, true);
+            leader.old_voter = true;
+            leader.new_voter |= !joint;
+            let set = String::from("kv");
+            let desired =
+                desired.map(|(start, replicas)| Desired { set, generation: 1, start, replicas });
+            let me = leader.place.member;
+            Situation { me, members, committed: committed > 0, desired, max_voters }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn no_step_is_unsafe_and_steps_come_to_an_end(mut now in situation()) {
+        let mut seen = vec![voters_of(&now)];
+        for _ in 0..STEPS_MAX {
+            let next = plan(&now);
+            let mut turned = now.clone();
+            turned.members.reverse();
+            prop_assert_eq!(&plan(&turned), &next, "the order of the members matters");
+            let Plan::Do(step) = next else { return Ok(()) };
+            judge(&now, &step);
+            now = after(&now, &step);
+            let voters = voters_of(&now);
+            prop_assert!(!voters.is_empty(), "nobody votes");
+            if Some(&voters) != seen.last() {
+                prop_assert!(!seen.contains(&voters), "back to {voters:?} from {seen:?}");
+                seen.push(voters);
+            }
+        }
+        prop_assert!(false, "it goes on: {seen:?}");
+    }
+}

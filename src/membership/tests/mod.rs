@@ -1,0 +1,4 @@
+//! Formation on simulated disks: with and without Kubernetes.
+
+mod claim;
+mod founders;
