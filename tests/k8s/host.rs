@@ -10,6 +10,9 @@ use crate::{
     store::{Pod, Store},
 };
 
+/// The chain of packets' rules that is ours.
+const CUT: &str = "ORDINAL-CUT";
+
 #[derive(Debug)]
 pub(crate) struct Host {
     cluster: PathBuf,
@@ -32,17 +35,28 @@ impl Host {
     /// No pod reaches this one, nor it them. Clients on the node do, so that what they are told
     /// by a member that is cut off is checked, too.
     pub(crate) async fn cut_off(&self, pod: &Pod) {
-        self.cut("--insert", pod).await;
-    }
-
-    pub(crate) async fn reconnect(&self, pod: &Pod) {
-        self.cut("--delete", pod).await;
-    }
-
-    async fn cut(&self, how: &str, pod: &Pod) {
+        for rule in [["--new-chain", CUT].as_slice(), &["--insert", "FORWARD", "--jump", CUT]] {
+            run(Command::new("iptables").arg("--wait").args(rule)).await;
+        }
         for direction in ["--source", "--destination"] {
-            let rule = ["--wait", how, "FORWARD", direction, &pod.ip, "--jump", "DROP"];
-            run(Command::new("iptables").args(rule)).await;
+            let rule = ["--append", CUT, direction, &pod.ip, "--jump", "DROP"];
+            run(Command::new("iptables").arg("--wait").args(rule)).await;
+        }
+    }
+
+    /// Starts what was stopped, and reconnects what was cut off.
+    pub(crate) async fn heal(&self) {
+        for program in ["apiserver", "dns"] {
+            self.start(program).await;
+        }
+        for rule in [
+            ["--delete", "FORWARD", "--jump", CUT].as_slice(),
+            &["--flush", CUT],
+            &["--delete-chain", CUT],
+        ] {
+            // Mostly there is nothing to undo.
+            let mut iptables = Command::new("iptables");
+            let _ = iptables.arg("--wait").args(rule).output().await;
         }
     }
 

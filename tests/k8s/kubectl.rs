@@ -60,8 +60,10 @@ impl Kubectl {
         (String::from_utf8_lossy(&done.stdout).into_owned(), complaint)
     }
 
+    /// Asks again while the API server is not well.
     pub(crate) async fn get(&self, what: &[&str]) -> Value {
-        let printed = self.run(&[&["get", "--output=json"], what].concat()).await;
+        let ask = [&["get", "--output=json"], what].concat();
+        let printed = eventually(async || self.attempt(&ask).await).await;
         serde_json::from_str(&printed).expect("kubectl prints JSON")
     }
 }

@@ -126,6 +126,9 @@ async fn play(scenario: &Scenario, run: usize) -> Result<(Duration, Seen), Strin
         (formed, seen)
     };
     let ran = AssertUnwindSafe(acts).catch_unwind().await;
+    if let Some(host) = Host::of_env() {
+        host.heal().await;
+    }
     let ran = match ran {
         Ok(ran) => Ok(ran),
         Err(panic) => {

@@ -22,7 +22,7 @@ pub(crate) async fn check() {
         }
     }});
     kubectl.feed(&["apply", "--filename=-"], &namespace.to_string()).await;
-    let kinds = rendered_file("tests/k8s/manifests/monitoring-kinds.yaml");
+    let kinds = file("tests/k8s/manifests/monitoring-kinds.yaml");
     let (said, _) = kubectl.feed(&["apply", "--output=name", "--filename=-"], &kinds).await;
     for kind in said.lines() {
         kubectl.run(&["wait", "--for=condition=Established", kind]).await;
@@ -34,8 +34,7 @@ pub(crate) async fn check() {
     kubectl.run(&["delete", "namespace", &kubectl.namespace, "--wait=false"]).await;
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test reads its own files")]
-fn rendered_file(path: &str) -> String {
+fn file(path: &str) -> String {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     std::fs::read_to_string(path).unwrap()
 }

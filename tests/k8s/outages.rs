@@ -36,7 +36,7 @@ pub(crate) async fn cut_leader_off(s: &Stage) {
     s.host().cut_off(&leader).await;
     sleep(Duration::from_secs(15)).await;
     s.load.progress(200).await;
-    s.host().reconnect(&leader).await;
+    s.host().heal().await;
     s.store.ready(3).await;
     s.load.progress(200).await;
 }

@@ -1,7 +1,7 @@
 //! Pods and volumes come to harm; nobody changes how many there are.
 
 use crate::{
-    kubectl::{PATIENCE, eventually, within},
+    kubectl::{eventually, within},
     scenarios::Stage,
     store::{End, Pod},
 };
@@ -97,29 +97,33 @@ pub(crate) async fn lose_volume(s: &Stage, ordinal: usize) {
     assert_ne!(before[&name], after[&name], "an empty disk came back as the member it was");
 }
 
-/// A member comes back with what its volume held a while ago: it may have promised otherwise since.
-pub(crate) async fn roll_volume_back(s: &Stage) {
-    let pod = s.store.pod("kv-1").await.expect("it is ready");
-    let volume = s.host().volume(&s.store.kubectl, &pod.name).await;
+/// A member comes back with what its volume held so many starts ago: it has promised more since, so
+/// it must not come back as the member it was.
+pub(crate) async fn roll_volume_back(s: &Stage, starts: usize) {
+    let (name, before) = ("kv-1", s.store.ids().await);
+    let mut pod = s.store.pod(name).await.expect("it is ready");
+    let volume = s.host().volume(&s.store.kubectl, name).await;
     let copy = volume.with_extension("older");
     s.store.hold(&pod).await;
     s.host().copy(&volume, &copy).await;
-    s.store.release(&pod.name).await;
-    let pod = s.store.replaced(&pod).await;
-    s.load.progress(500).await;
-    s.store.hold(&pod).await;
+    for _ in 0..starts {
+        s.store.release(name).await;
+        pod = s.store.replaced(&pod).await;
+        s.load.progress(200).await;
+        s.store.hold(&pod).await;
+    }
     s.host().restore(&copy, &volume).await;
-    s.store.release(&pod.name).await;
-    // It is refused, or it has made itself an empty member by now. If it is refused, an operator
-    // who reads why deletes its volume.
-    let minute = Duration::from_secs(60).min(PATIENCE);
-    let ready = within(minute, async || {
-        let now = s.store.pod(&pod.name).await;
-        let back = now.is_some_and(|now| now.uid != pod.uid && now.ready);
-        if back { Ok(()) } else { Err(String::new()) }
+    s.store.release(name).await;
+    let back = within(Duration::from_secs(60), async || match s.store.pod(name).await {
+        Some(now) if now.uid != pod.uid && now.ready => Ok(()),
+        now => Err(format!("{now:?}")),
     });
-    if ready.await.is_err() {
+    // It has made itself an empty member. If it is refused instead, an operator who reads why
+    // deletes its volume.
+    if back.await.is_err() {
         lose_volume(s, 1).await;
     }
     s.store.ready(3).await;
+    let after = s.store.ids().await;
+    assert_ne!(before[name], after[name], "a volume that was rolled back was taken for the newest");
 }

@@ -92,7 +92,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario("lose-volume-0", ELECTION, |s| Box::pin(lose_volume(s, 0))).smoke(),
     scenario("lose-volume-1", ELECTION, |s| Box::pin(lose_volume(s, 1))),
     scenario("lose-volume-2", ELECTION, |s| Box::pin(lose_volume(s, 2))),
-    scenario("volume-rolled-back", ELECTION, |s| Box::pin(roll_volume_back(s))).host(),
+    scenario("volume-rolled-back", ELECTION, |s| Box::pin(roll_volume_back(s, 2))).host(),
+    scenario("volume-rolled-back-once", ELECTION, |s| Box::pin(roll_volume_back(s, 1))).host(),
     // Membership.
     scenario("scale-3-5-3", PLANNED, |s| Box::pin(scale_3_5_3(s))).smoke(),
     scenario("scale-1-3-5-3-1", PLANNED, |s| Box::pin(scale_1_3_5_3_1(s))).replicas(1),

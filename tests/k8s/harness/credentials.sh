@@ -5,7 +5,7 @@ make_credentials() {
   (
     umask 077
     mkdir -p "$state/pki"
-    cd "$state/pki"
+    cd "$state/pki" || exit
     {
       new_key ca
       openssl req -x509 -new -key ca.key -subj /CN=ordinal-k8s -days 30 -out ca.crt

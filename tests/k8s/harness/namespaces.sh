@@ -1,7 +1,8 @@
 # The namespaces that everything runs in, and their end.
 # shellcheck shell=bash disable=SC2154
 
-cgroup=ordinal-k8s
+# One for each place of state, so that several clusters do not meet.
+cgroup="ordinal-k8s-$(cksum <<<"$state" | cut -d ' ' -f 1)"
 
 # The first process of the namespaces, as this host numbers it, if it is still ours.
 namespaces_live() {
