@@ -22,7 +22,7 @@ enum Command {
     /// Runs a whole cluster on this machine, to try it: no configuration needed
     Dev(Dev),
     /// Runs one member
-    Serve(Serve),
+    Serve(Box<Serve>),
 }
 
 fn main() -> std::process::ExitCode {
@@ -60,7 +60,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
     let telemetry = server::init_telemetry(telemetry, quiet)?;
     let result = match command {
         Command::Dev(args) => server::dev(args).await,
-        Command::Serve(args) => server::serve(args).await,
+        Command::Serve(args) => server::serve(*args).await,
     };
     // Everything has ended: there is nothing left to be held up by its blocking.
     telemetry.end();
