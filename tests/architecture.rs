@@ -47,7 +47,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["membership", "node", "raft", "proto", "config", "lane", "metrics", "stop", "types"],
     ),
     ("k8s", &["membership", "clock", "metrics", "stop", "types"]),
-    ("membership", &["node", "raft", "proto", "disk", "rng", "stop", "types"]),
+    ("membership", &["node", "raft", "proto", "disk", "clock", "rng", "stop", "types"]),
     ("node", &["raft", "state", "proto", "fault", "lane", "metrics", "rng", "stop", "types"]),
     ("raft", &["state", "wal", "proto", "fault", "lane", "metrics", "stop", "types"]),
     ("watch", &["state", "proto", "fault", "lane", "types"]),

@@ -6,7 +6,6 @@
 
 use std::{
     convert::Infallible,
-    future::{Ready, ready},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -23,7 +22,7 @@ use tonic::{
     server::{Grpc, StreamingService},
 };
 
-use super::{errors, header};
+use super::{errors, header, session};
 use crate::{
     node::{Header, NodeError, NodePort},
     proto::etcdserverpb::{
@@ -89,10 +88,16 @@ impl<N: NodePort> WatchService<N> {
 impl<N: NodePort> StreamingService<WatchRequest> for WatchService<N> {
     type Response = Outgoing;
     type ResponseStream = Messages<N>;
-    type Future = Ready<Result<Response<Messages<N>>, Status>>;
+    type Future = BoxFuture<'static, Result<Response<Messages<N>>, Status>>;
 
     fn call(&mut self, request: Request<Streaming<WatchRequest>>) -> Self::Future {
-        ready(self.open(request).map(Response::new))
+        let service = self.clone();
+        Box::pin(async move {
+            // What the client has seen is no news to it.
+            let session = session::of(&service.node, &request)?;
+            session.caught_up(&service.node).await?;
+            service.open(request).map(Response::new)
+        })
     }
 }
 

@@ -44,14 +44,16 @@ const SAY_AFTER: Duration = Duration::from_secs(5);
 
 /// How one member tends to the membership.
 pub struct Steward<N> {
-    raft: Raft,
-    node: N,
-    cluster: ClusterId,
-    max_voters: u32,
+    pub(super) raft: Raft,
+    pub(super) node: N,
+    pub(super) cluster: ClusterId,
+    pub(super) max_voters: u32,
     orchestrator: Option<Arc<dyn Orchestrator>>,
     looks: Mutex<BTreeMap<MemberId, u32>>,
     /// Voters that were told that they may stop, how often they had started then, and when.
     let_go: Mutex<BTreeMap<MemberId, (u64, Instant)>>,
+    /// Who is being removed by hand, for as long as somebody waits for it.
+    pub(super) told_to_leave: Mutex<BTreeSet<MemberId>>,
     plan: watch::Sender<Plan>,
 }
 
@@ -79,7 +81,17 @@ impl<N: NodePort> Steward<N> {
     ) -> Steward<N> {
         let (looks, let_go, plan) =
             (Mutex::default(), Mutex::default(), watch::Sender::new(Plan::Settled));
-        Steward { raft, node, cluster, max_voters, orchestrator, looks, let_go, plan }
+        Steward {
+            raft,
+            node,
+            cluster,
+            max_voters,
+            orchestrator,
+            looks,
+            let_go,
+            told_to_leave: Mutex::default(),
+            plan,
+        }
     }
 
     /// What the planner decided last, on the leader.
@@ -103,6 +115,7 @@ impl<N: NodePort> Steward<N> {
         let last = self.raft.last_index().unwrap_or(0);
         let progress = self.raft.progress();
         let looks = lock(&self.looks);
+        let told_to_leave = lock(&self.told_to_leave);
         let members = membership.members.iter().map(|member| {
             let id = member.place.member;
             let progress = progress.iter().find(|p| p.member == id);
@@ -117,6 +130,7 @@ impl<N: NodePort> Steward<N> {
                 new_voter: membership.voters.last().is_some_and(|set| set.contains(&id)),
                 in_contact: id == me || silent.is_some_and(|silent| silent < timeout),
                 caught_up: id == me || (near && stable),
+                told_to_leave: told_to_leave.contains(&id),
             }
         });
         let members = members.collect();
@@ -397,6 +411,6 @@ impl Patience {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
