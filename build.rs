@@ -5,8 +5,15 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 6] =
-    ["kv.proto", "auth.proto", "rpc.proto", "v3lock.proto", "v3election.proto", "peer.proto"];
+const FILES: [&str; 7] = [
+    "kv.proto",
+    "auth.proto",
+    "rpc.proto",
+    "v3lock.proto",
+    "v3election.proto",
+    "ordinal.proto",
+    "peer.proto",
+];
 
 // A build script is no part of the store: it may use the file system as it is.
 #[expect(clippy::disallowed_methods)]
@@ -18,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Reflection tells clients what is for them. It has no use for comments and source positions,
     // which are most of the bytes.
     let mut reflected = descriptors.clone();
-    reflected.file.retain(|file| !file.package().starts_with("ordinal."));
+    reflected.file.retain(|file| file.package() != "ordinal.peer.v1");
     for file in &mut reflected.file {
         file.source_code_info = None;
     }

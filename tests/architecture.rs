@@ -48,7 +48,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["membership", "node", "raft", "proto", "config", "lane", "metrics", "stop", "types"],
     ),
     ("k8s", &["membership", "clock", "metrics", "stop", "types"]),
-    ("membership", &["node", "raft", "proto", "disk", "lane", "rng", "stop", "types"]),
+    ("membership", &["node", "raft", "proto", "disk", "clock", "lane", "rng", "stop", "types"]),
     ("node", &["raft", "state", "proto", "fault", "lane", "metrics", "rng", "stop", "types"]),
     ("raft", &["state", "wal", "proto", "fault", "lane", "metrics", "stop", "types"]),
     ("watch", &["state", "proto", "fault", "lane", "types"]),

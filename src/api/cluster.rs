@@ -1,68 +1,100 @@
-//! Members. They come and go with the replicas of the StatefulSet, not by requests.
+//! Members. In a StatefulSet they come and go with its replicas; elsewhere also by these requests.
 
 use tonic::{Request, Response, Status};
 
-use super::{errors::not_implemented, header};
+use super::header;
 use crate::{
-    node::{self, NodePort},
+    node::{self, MemberChange, MembershipPort, NodePort},
     proto::etcdserverpb::{
         Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
         MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
-        MemberUpdateRequest, MemberUpdateResponse, cluster_server::Cluster,
+        MemberUpdateRequest, MemberUpdateResponse, ResponseHeader, cluster_server::Cluster,
     },
+    types::MemberId,
 };
 
 #[derive(Debug)]
-pub(super) struct ClusterService<N> {
+pub(super) struct ClusterService<N, M> {
     node: N,
+    members: M,
 }
 
-impl<N: NodePort> ClusterService<N> {
-    pub(super) fn new(node: N) -> ClusterService<N> {
-        ClusterService { node }
+impl<N: NodePort, M: MembershipPort> ClusterService<N, M> {
+    pub(super) fn new(node: N, members: M) -> ClusterService<N, M> {
+        ClusterService { node, members }
+    }
+
+    fn header(&self) -> Option<ResponseHeader> {
+        Some(header::without_revision(self.node.header()))
+    }
+
+    /// Carries it out; answers which member it was about, and who is a member then.
+    async fn change(&self, change: MemberChange) -> Result<(MemberId, Vec<Member>), Status> {
+        let removed = match change {
+            MemberChange::Remove(member) => Some(member),
+            _ => None,
+        };
+        let member = self.members.change(change).await?;
+        // Whoever has just been removed, and may be this very member, cannot ask the leader.
+        let list = self.node.members(removed.is_none()).await?;
+        let list = list.into_iter().filter(|m| Some(m.id) != removed);
+        Ok((member, list.map(Member::from).collect()))
     }
 }
 
 #[tonic::async_trait]
-impl<N: NodePort> Cluster for ClusterService<N> {
+impl<N: NodePort, M: MembershipPort> Cluster for ClusterService<N, M> {
     async fn member_list(
         &self,
         request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
         header::require_leader(&self.node, &request)?;
         let members = self.node.members(request.into_inner().linearizable).await?;
-        Ok(Response::new(MemberListResponse {
-            header: Some(header::without_revision(self.node.header())),
-            members: members.into_iter().map(Member::from).collect(),
-        }))
+        let members = members.into_iter().map(Member::from).collect();
+        Ok(Response::new(MemberListResponse { header: self.header(), members }))
     }
 
+    /// Always as a learner, whatever was asked: who has caught up votes by itself.
     async fn member_add(
         &self,
-        _: Request<MemberAddRequest>,
+        request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
-        Err(not_implemented("MemberAdd", "a member joins when it starts; add a replica"))
+        header::require_leader(&self.node, &request)?;
+        let peer_urls = request.into_inner().peer_ur_ls;
+        let (added, members) = self.change(MemberChange::Add { peer_urls }).await?;
+        let member = members.iter().find(|m| m.id == added.0).cloned();
+        Ok(Response::new(MemberAddResponse { header: self.header(), member, members }))
     }
 
     async fn member_remove(
         &self,
-        _: Request<MemberRemoveRequest>,
+        request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        Err(not_implemented("MemberRemove", "no member can leave yet"))
+        header::require_leader(&self.node, &request)?;
+        let member = MemberId(request.into_inner().id);
+        let (_, members) = self.change(MemberChange::Remove(member)).await?;
+        Ok(Response::new(MemberRemoveResponse { header: self.header(), members }))
     }
 
     async fn member_update(
         &self,
-        _: Request<MemberUpdateRequest>,
+        request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
-        Err(not_implemented("MemberUpdate", "a member says its addresses when it starts"))
+        header::require_leader(&self.node, &request)?;
+        let MemberUpdateRequest { id, peer_ur_ls: peer_urls } = request.into_inner();
+        let change = MemberChange::Update { member: MemberId(id), peer_urls };
+        let (_, members) = self.change(change).await?;
+        Ok(Response::new(MemberUpdateResponse { header: self.header(), members }))
     }
 
     async fn member_promote(
         &self,
-        _: Request<MemberPromoteRequest>,
+        request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        Err(not_implemented("MemberPromote", "a learner gets its vote once it has caught up"))
+        header::require_leader(&self.node, &request)?;
+        let member = MemberId(request.into_inner().id);
+        let (_, members) = self.change(MemberChange::Promote(member)).await?;
+        Ok(Response::new(MemberPromoteResponse { header: self.header(), members }))
     }
 }
 

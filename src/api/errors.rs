@@ -2,7 +2,11 @@
 
 use tonic::{Code, Status};
 
-use crate::{node::NodeError, proto::convert::WireError, types::CommandError};
+use crate::{
+    node::{MembershipError, NodeError},
+    proto::convert::WireError,
+    types::CommandError,
+};
 
 /// Why a request is refused before the node sees it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +63,25 @@ impl From<NodeError> for Status {
             NodeError::TooManyRequests => Code::ResourceExhausted,
             NodeError::RequestTooLarge => Code::InvalidArgument,
             NodeError::Corrupt => Code::DataLoss,
+        };
+        Status::new(code, error.to_string())
+    }
+}
+
+impl From<MembershipError> for Status {
+    fn from(error: MembershipError) -> Status {
+        let code = match error {
+            MembershipError::Node(error) => return error.into(),
+            MembershipError::NotFound => Code::NotFound,
+            MembershipError::BadUrls => Code::InvalidArgument,
+            MembershipError::TransferTimedOut => Code::Unavailable,
+            MembershipError::NotLeader
+            | MembershipError::PlaceTaken
+            | MembershipError::NotLearner
+            | MembershipError::NotInSync
+            | MembershipError::NotEnoughStarted
+            | MembershipError::BadTransferee
+            | MembershipError::Refused(_) => Code::FailedPrecondition,
         };
         Status::new(code, error.to_string())
     }

@@ -7,7 +7,7 @@ use super::{
     errors::mismatched,
     header, overlap,
     range_stream::{self, Chunks},
-    validate,
+    session, validate,
 };
 use crate::{
     node::{Applied, NodePort, RangeAt},
@@ -51,10 +51,14 @@ impl<N: NodePort> Kv for KvService<N> {
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
         header::require_leader(&self.node, &request)?;
+        let session = session::of(&self.node, &request)?;
         let request = request.into_inner();
         validate::range(&request)?;
 
         let serializable = request.serializable;
+        if serializable {
+            session.caught_up(&self.node).await?;
+        }
         let RangeAt { revision, reply } =
             self.node.range(Range::try_from(request)?, serializable).await?;
         let header = header::at(self.node.header(), revision);
@@ -68,10 +72,14 @@ impl<N: NodePort> Kv for KvService<N> {
         request: Request<RangeRequest>,
     ) -> Result<Response<Chunks>, Status> {
         header::require_leader(&self.node, &request)?;
+        let session = session::of(&self.node, &request)?;
         let request = request.into_inner();
         validate::range_stream(&request)?;
 
         let serializable = request.serializable;
+        if serializable {
+            session.caught_up(&self.node).await?;
+        }
         let range = Range::try_from(request)?;
         let chunk_bytes = self.options.max_request_bytes;
         Ok(Response::new(range_stream::open(self.node.clone(), range, serializable, chunk_bytes)))
@@ -79,6 +87,7 @@ impl<N: NodePort> Kv for KvService<N> {
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         header::require_leader(&self.node, &request)?;
+        session::of(&self.node, &request)?;
         let request = request.into_inner();
         validate::put(&request)?;
         validate::size(&request, self.options.max_request_bytes)?;
@@ -96,6 +105,7 @@ impl<N: NodePort> Kv for KvService<N> {
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
         header::require_leader(&self.node, &request)?;
+        session::of(&self.node, &request)?;
         let request = request.into_inner();
         validate::delete_range(&request)?;
         validate::size(&request, self.options.max_request_bytes)?;
@@ -111,11 +121,15 @@ impl<N: NodePort> Kv for KvService<N> {
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         header::require_leader(&self.node, &request)?;
+        let session = session::of(&self.node, &request)?;
         let request = request.into_inner();
         validate::txn(&request, self.options.max_txn_ops)?;
         overlap::check(&request)?;
         if is_read_only(&request) {
             let serializable = is_serializable(&request);
+            if serializable {
+                session.caught_up(&self.node).await?;
+            }
             return self.read_txn(Txn::try_from(request)?, serializable).await;
         }
         validate::size(&request, self.options.max_request_bytes)?;

@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status};
 
 use super::{ETCD_STORAGE_VERSION, ETCD_VERSION, errors::not_implemented, header};
 use crate::{
-    node::{self, NodeError, NodePort},
+    node::{self, MemberChange, MembershipPort, NodeError, NodePort},
     proto::etcdserverpb::{
         AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
         DowngradeInfo, DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse,
@@ -13,17 +13,18 @@ use crate::{
         SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
         alarm_request::AlarmAction, maintenance_server::Maintenance,
     },
-    types::Revision,
+    types::{MemberId, Revision},
 };
 
 #[derive(Debug)]
-pub(super) struct MaintenanceService<N> {
+pub(super) struct MaintenanceService<N, M> {
     node: N,
+    members: M,
 }
 
-impl<N: NodePort> MaintenanceService<N> {
-    pub(super) fn new(node: N) -> MaintenanceService<N> {
-        MaintenanceService { node }
+impl<N: NodePort, M: MembershipPort> MaintenanceService<N, M> {
+    pub(super) fn new(node: N, members: M) -> MaintenanceService<N, M> {
+        MaintenanceService { node, members }
     }
 
     fn header(&self) -> ResponseHeader {
@@ -33,7 +34,7 @@ impl<N: NodePort> MaintenanceService<N> {
 }
 
 #[tonic::async_trait]
-impl<N: NodePort> Maintenance for MaintenanceService<N> {
+impl<N: NodePort, M: MembershipPort> Maintenance for MaintenanceService<N, M> {
     async fn status(
         &self,
         request: Request<StatusRequest>,
@@ -100,11 +101,15 @@ impl<N: NodePort> Maintenance for MaintenanceService<N> {
         ))
     }
 
+    /// Any member may be asked; etcd's only if it leads.
     async fn move_leader(
         &self,
-        _: Request<MoveLeaderRequest>,
+        request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
-        Err(not_implemented("MoveLeader", "a leader hands over when it is told to stop"))
+        header::require_leader(&self.node, &request)?;
+        let to = MemberId(request.into_inner().target_id);
+        self.members.change(MemberChange::MoveLeader(to)).await?;
+        Ok(Response::new(MoveLeaderResponse::default()))
     }
 
     async fn downgrade(

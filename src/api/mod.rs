@@ -11,6 +11,8 @@
 //! cluster             members
 //! maintenance         how a member is doing
 //! watch               changes of keys
+//! own                 what etcd has no words for: the cluster at a glance
+//! session             what a client has seen, wherever it asks
 //! header, errors      what every answer, and every refusal, looks like
 //! ```
 
@@ -21,7 +23,9 @@ mod kv;
 mod lease;
 mod maintenance;
 mod overlap;
+mod own;
 mod range_stream;
+mod session;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -38,10 +42,13 @@ use axum::{
 use tonic::{Status, service::Routes};
 
 use crate::{
-    node::NodePort,
-    proto::etcdserverpb::{
-        cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
-        maintenance_server::MaintenanceServer,
+    node::{MembershipPort, NodePort},
+    proto::{
+        etcdserverpb::{
+            cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
+            maintenance_server::MaintenanceServer,
+        },
+        own::ordinal_server::OrdinalServer,
     },
     stop::Stopping,
     watch::Watches,
@@ -85,12 +92,13 @@ impl Default for Options {
     }
 }
 
-/// All of etcd's services on this node. The size of an answer has no bound.
+/// All of etcd's services on this node, and our own. The size of an answer has no bound.
 ///
 /// A service that is not here yet answers `Unimplemented`, with its name. Streams that would go on for
 /// ever end when `stopping` says so.
-pub fn routes<N: NodePort>(
+pub fn routes<N: NodePort, M: MembershipPort>(
     node: N,
+    members: M,
     watches: Watches,
     options: Options,
     stopping: Stopping,
@@ -105,13 +113,15 @@ pub fn routes<N: NodePort>(
     };
     let kv = kv::KvService::new(node.clone(), options);
     let lease = lease::LeaseService::new(node.clone(), stopping);
-    let cluster = cluster::ClusterService::new(node.clone());
-    let maintenance = maintenance::MaintenanceService::new(node);
+    let cluster = cluster::ClusterService::new(node.clone(), members.clone());
+    let maintenance = maintenance::MaintenanceService::new(node, members.clone());
+    let own = own::OwnService { members };
 
     let routes = Routes::new(KvServer::new(kv).max_decoding_message_size(message_bytes))
         .add_service(LeaseServer::new(lease).max_decoding_message_size(message_bytes))
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(message_bytes))
-        .add_service(MaintenanceServer::new(maintenance).max_decoding_message_size(message_bytes));
+        .add_service(MaintenanceServer::new(maintenance).max_decoding_message_size(message_bytes))
+        .add_service(OrdinalServer::new(own).max_decoding_message_size(message_bytes));
     let router = routes.into_axum_router().fallback(unknown_method);
     let router = router.route(watch::PATH, post(move |request| watch.clone().call(request)));
     router.layer(map_response(in_etcds_words)).into()

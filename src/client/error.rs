@@ -92,7 +92,11 @@ impl ClientError {
     pub(super) fn another_may_answer(&self, kind: Kind) -> bool {
         match self {
             ClientError::Unreachable(_) => true,
-            ClientError::Refused { code, .. } => kind == Kind::Read && *code == Code::Unavailable,
+            ClientError::Refused { code, .. } => {
+                // The latter: it is behind what the session has seen.
+                let of_member = matches!(code, Code::Unavailable | Code::DeadlineExceeded);
+                kind == Kind::Read && of_member
+            }
             ClientError::Lost { .. } => kind == Kind::Read,
             // The time for the whole command is spent.
             ClientError::TimedOut { .. } => false,

@@ -40,9 +40,11 @@ mod error;
 pub(crate) mod fake;
 mod keys;
 mod lease;
+mod members;
 mod requests;
 #[cfg(test)]
 pub(crate) mod scripted;
+mod session;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -68,16 +70,16 @@ pub use keys::Keys;
 pub(crate) use lease::RenewalStream;
 pub use lease::{LeaseEnd, LeaseKeeper};
 pub use requests::{Compare, Compared, Delete, Get, Operation, Put, Txn};
+pub use session::Session;
 pub(crate) use watch::WatchStream;
 pub use watch::{EventBatch, Notice, Watch, WatchError, Watcher};
 
 use crate::proto::{
     etcdserverpb::{
         AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DeleteRangeRequest,
-        DeleteRangeResponse, HashKvRequest, HashKvResponse, MemberListRequest, MemberListResponse,
-        PutRequest, PutResponse, RangeRequest, RangeResponse, StatusRequest, StatusResponse,
-        TxnRequest, TxnResponse, cluster_client::ClusterClient, kv_client::KvClient,
-        lease_client::LeaseClient, maintenance_client::MaintenanceClient,
+        DeleteRangeResponse, HashKvRequest, HashKvResponse, PutRequest, PutResponse, RangeRequest,
+        RangeResponse, ResponseHeader, StatusRequest, StatusResponse, TxnRequest, TxnResponse,
+        kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
         request_op::Request as Op,
     },
     mvccpb::KeyValue,
@@ -102,7 +104,10 @@ impl Default for Timeouts {
 /// Asks a cluster through any of its members. Cheap to make: connects when first used. A clone is
 /// the same client.
 #[derive(Debug, Clone)]
-pub struct Client(Arc<Inner>);
+pub struct Client {
+    inner: Arc<Inner>,
+    session: Option<Session>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -136,7 +141,14 @@ impl Client {
         assert!(!endpoints.is_empty(), "a client needs an endpoint");
         let link = |endpoint| Link { endpoint, channel: OnceCell::new() };
         let links = endpoints.into_iter().map(link).collect();
-        Client(Arc::new(Inner { links, timeouts, preferred: AtomicUsize::new(0) }))
+        let inner = Inner { links, timeouts, preferred: AtomicUsize::new(0) };
+        Client { inner: Arc::new(inner), session: None }
+    }
+
+    /// The same client; what it is told of keys belongs to this session, and whom it asks of them waits
+    /// for what the session has seen.
+    pub fn in_session(&self, session: Session) -> Client {
+        Client { inner: self.inner.clone(), session: Some(session) }
     }
 
     /// One key, if it is there.
@@ -149,18 +161,18 @@ impl Client {
         &self,
         request: impl Into<RangeRequest>,
     ) -> Result<RangeResponse, ClientError> {
-        self.call(Kind::Read, request.into(), async |channel, request| {
-            kv(channel).range(request).await
-        })
-        .await
+        let call = async |channel, request| kv(channel).range(request).await;
+        let answer = self.call(Kind::Read, request.into(), call).await?;
+        self.saw(answer.header.as_ref());
+        Ok(answer)
     }
 
     /// Writes a key: a [`Put`].
     pub async fn put(&self, request: impl Into<PutRequest>) -> Result<PutResponse, ClientError> {
-        self.call(Kind::Write, request.into(), async |channel, request| {
-            kv(channel).put(request).await
-        })
-        .await
+        let call = async |channel, request| kv(channel).put(request).await;
+        let answer = self.call(Kind::Write, request.into(), call).await?;
+        self.saw(answer.header.as_ref());
+        Ok(answer)
     }
 
     /// Deletes keys: a [`Delete`], or just [`Keys`].
@@ -168,17 +180,20 @@ impl Client {
         &self,
         request: impl Into<DeleteRangeRequest>,
     ) -> Result<DeleteRangeResponse, ClientError> {
-        self.call(Kind::Write, request.into(), async |channel, request| {
-            kv(channel).delete_range(request).await
-        })
-        .await
+        let call = async |channel, request| kv(channel).delete_range(request).await;
+        let answer = self.call(Kind::Write, request.into(), call).await?;
+        self.saw(answer.header.as_ref());
+        Ok(answer)
     }
 
     /// Does several requests as one: a [`Txn`]. One that only reads counts as a read.
     pub async fn txn(&self, request: impl Into<TxnRequest>) -> Result<TxnResponse, ClientError> {
         let request = request.into();
         let kind = if only_reads(&request) { Kind::Read } else { Kind::Write };
-        self.call(kind, request, async |channel, request| kv(channel).txn(request).await).await
+        let call = async |channel, request| kv(channel).txn(request).await;
+        let answer = self.call(kind, request, call).await?;
+        self.saw(answer.header.as_ref());
+        Ok(answer)
     }
 
     pub async fn compact(
@@ -187,15 +202,6 @@ impl Client {
     ) -> Result<CompactionResponse, ClientError> {
         self.call(Kind::Write, request, async |channel, request| kv(channel).compact(request).await)
             .await
-    }
-
-    /// Who is a member, as the majority knows it.
-    pub async fn member_list(&self) -> Result<MemberListResponse, ClientError> {
-        let request = MemberListRequest { linearizable: true };
-        self.call(Kind::Read, request, async |channel, request| {
-            ClusterClient::new(channel).member_list(request).await
-        })
-        .await
     }
 
     /// How the member that answers is doing: ask a client of one endpoint.
@@ -228,7 +234,7 @@ impl Client {
         &self,
         kind: Kind,
         request: Q,
-        rpc: impl AsyncFn(Channel, Q) -> Result<Response<A>, Status>,
+        rpc: impl AsyncFn(Channel, Request<Q>) -> Result<Response<A>, Status>,
     ) -> Result<A, ClientError> {
         let mut unreachable = Vec::new();
         let mut answered = None;
@@ -239,7 +245,8 @@ impl Client {
                 Err(error) => ClientError::Unreachable(vec![error]),
                 Ok(channel) => {
                     let started = Instant::now();
-                    match timeout_at(started + budget, rpc(channel, request.clone())).await {
+                    let message = self.marked(Request::new(request.clone()));
+                    match timeout_at(started + budget, rpc(channel, message)).await {
                         Ok(Ok(answer)) => {
                             self.prefer(first + after);
                             return Ok(answer.into_inner());
@@ -271,12 +278,26 @@ impl Client {
         Err(answered.unwrap_or(ClientError::Unreachable(unreachable)))
     }
 
+    /// With what the session has seen.
+    fn marked<M>(&self, mut request: Request<M>) -> Request<M> {
+        if let Some(session) = &self.session {
+            session.mark(&mut request);
+        }
+        request
+    }
+
+    fn saw(&self, header: Option<&ResponseHeader>) {
+        if let Some(session) = &self.session {
+            session.saw(header);
+        }
+    }
+
     fn timeouts(&self) -> Timeouts {
-        self.0.timeouts
+        self.inner.timeouts
     }
 
     fn links(&self) -> &[Link] {
-        &self.0.links
+        &self.inner.links
     }
 
     /// All endpoints once, this one first.
@@ -286,11 +307,11 @@ impl Client {
     }
 
     fn preferred(&self) -> usize {
-        self.0.preferred.load(Ordering::Relaxed)
+        self.inner.preferred.load(Ordering::Relaxed)
     }
 
     fn prefer(&self, at: usize) {
-        self.0.preferred.store(at % self.links().len(), Ordering::Relaxed);
+        self.inner.preferred.store(at % self.links().len(), Ordering::Relaxed);
     }
 }
 

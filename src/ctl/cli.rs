@@ -5,9 +5,22 @@ use std::{ffi::OsString, time::Duration};
 use clap::{ArgAction, Args, Command, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
 use super::{
-    bench::BenchArgs, compaction::CompactionArgs, completion::CompletionArgs, del::DelArgs,
-    endpoint::EndpointArgs, get::GetArgs, gotext, lease::LeaseArgs, man::ManArgs,
-    member::MemberArgs, put::PutArgs, top::TopArgs, txn::TxnArgs, watch::WatchArgs,
+    bench::BenchArgs,
+    cluster::ClusterArgs,
+    compaction::CompactionArgs,
+    completion::CompletionArgs,
+    del::DelArgs,
+    doctor::DoctorArgs,
+    endpoint::EndpointArgs,
+    get::GetArgs,
+    gotext,
+    lease::LeaseArgs,
+    man::ManArgs,
+    member::{MemberArgs, MoveLeaderArgs},
+    put::PutArgs,
+    top::TopArgs,
+    txn::TxnArgs,
+    watch::WatchArgs,
 };
 
 /// Reads and writes a store that speaks the etcd v3 API.
@@ -71,7 +84,10 @@ pub(crate) enum Verb {
     Lease(LeaseArgs),
     Bench(BenchArgs),
     Top(TopArgs),
+    Cluster(ClusterArgs),
+    Doctor(DoctorArgs),
     Member(MemberArgs),
+    MoveLeader(MoveLeaderArgs),
     Endpoint(EndpointArgs),
     /// Prints the version of kvctl, and of the API it speaks.
     #[command(after_help = "Example:\n  kvctl version")]

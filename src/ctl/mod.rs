@@ -9,9 +9,11 @@
 
 mod bench;
 mod cli;
+mod cluster;
 mod compaction;
 mod completion;
 mod del;
+mod doctor;
 mod endpoint;
 mod error;
 mod get;
@@ -201,9 +203,25 @@ fn prepare(
         }
         Verb::Watch(args) => return Ok(Prepared::Watch(args.feed(around.env)?)),
         Verb::Compaction(args) => Request::Compaction(args.request()),
-        Verb::Member(args) => match args.verb {
-            MemberVerb::List => Request::MemberList,
-        },
+        Verb::Member(args) => {
+            if !matches!(args.verb, MemberVerb::List) {
+                print::refuse_table(format)?;
+            }
+            Request::Member(args.verb)
+        }
+        Verb::MoveLeader(args) => {
+            print::refuse_table(format)?;
+            Request::MoveLeader(args)
+        }
+        Verb::Cluster(args) => {
+            print::refuse_fields(format)?;
+            Request::Cluster(args)
+        }
+        Verb::Doctor(args) => {
+            print::refuse_table(format)?;
+            print::refuse_fields(format)?;
+            Request::Doctor(args)
+        }
         Verb::Endpoint(args) => Request::Endpoint(args),
         Verb::Version => return Ok(Prepared::Say(version().into_bytes())),
         Verb::Completion(args) => return Ok(Prepared::Say(args.script())),

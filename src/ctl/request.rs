@@ -1,6 +1,14 @@
 //! What a verb asks of the cluster, and the asking.
 
-use super::{CtlError, del, endpoint::EndpointArgs, print::Answer};
+use super::{
+    CtlError,
+    cluster::ClusterArgs,
+    del,
+    doctor::DoctorArgs,
+    endpoint::EndpointArgs,
+    member::{MemberVerb, MoveLeaderArgs},
+    print::Answer,
+};
 use crate::{
     client::{Client, Endpoint, Timeouts},
     proto::etcdserverpb::{
@@ -23,7 +31,10 @@ pub(crate) enum Request {
     Del { request: DeleteRangeRequest, pause: bool },
     Txn(TxnRequest),
     Compaction(CompactionRequest),
-    MemberList,
+    Member(MemberVerb),
+    MoveLeader(MoveLeaderArgs),
+    Cluster(ClusterArgs),
+    Doctor(DoctorArgs),
     Endpoint(EndpointArgs),
 }
 
@@ -57,7 +68,10 @@ impl Request {
                 client.compact(request).await?;
                 Answer::Compacted(request.revision)
             }
-            Request::MemberList => Answer::Members(client.member_list().await?),
+            Request::Member(verb) => return verb.call(connection).await,
+            Request::MoveLeader(args) => return args.call(connection).await,
+            Request::Cluster(args) => return args.call(connection).await,
+            Request::Doctor(args) => return args.call(connection).await,
             Request::Endpoint(args) => return args.call(connection).await,
         };
         Ok(Outcome { answer, complaints: vec![] })

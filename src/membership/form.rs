@@ -57,6 +57,17 @@ pub trait Peers: Send + Sync {
         &self,
         to: PeerPlace,
     ) -> impl Future<Output = Result<peer::MayStopReply, String>> + Send;
+
+    /// Waits `limit` for the answer. Once this volume is a member.
+    fn change_members(
+        &self,
+        to: PeerPlace,
+        change: peer::change_members_request::Change,
+        limit: Duration,
+    ) -> impl Future<Output = Result<peer::ChangeMembersReply, String>> + Send;
+
+    /// Which ordinal is dialled at this `host:port`; else what is known, in words.
+    fn ordinal_at(&self, address: &str) -> Result<Ordinal, String>;
 }
 
 /// What a volume found out about itself.

@@ -185,7 +185,7 @@ fn refuse(request: &peer::JoinRequest, house: House<'_>) -> Option<join_reply::R
     None
 }
 
-async fn assign<N: NodePort>(
+pub(super) async fn assign<N: NodePort>(
     ordinal: Ordinal,
     nonce: u64,
     node: &N,
@@ -197,7 +197,7 @@ async fn assign<N: NodePort>(
 }
 
 /// Adds a learner, after whatever other change is under way. False: this member leads no more.
-async fn add(place: PeerPlace, raft: &Raft) -> bool {
+pub(super) async fn add(place: PeerPlace, raft: &Raft) -> bool {
     loop {
         let membership: RaftMembership = raft.membership();
         if membership.has(place.member) {

@@ -17,12 +17,14 @@
 //!   disk cannot form a second one while any of the others is a member.
 //! - A member joins as a learner, always; it votes once it has caught up.
 
+mod by_hand;
 mod claim;
 mod datadir;
 mod form;
 mod identity;
 mod join;
 mod orchestrator;
+mod overview;
 mod part;
 pub mod planner;
 mod recover;
@@ -31,6 +33,7 @@ mod steward;
 #[cfg(test)]
 mod tests;
 
+pub use by_hand::ByHand;
 pub use claim::TAKE_OVER;
 pub use datadir::{DataDir, DataDirError};
 pub use form::{Formation, FormationConfig, FormationError, Formed, Peers};

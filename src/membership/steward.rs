@@ -49,15 +49,17 @@ type LetGo = BTreeMap<MemberId, (u64, Instant)>;
 
 /// How one member tends to the membership.
 pub struct Steward<N> {
-    raft: Raft,
-    node: N,
-    cluster: ClusterId,
-    max_voters: u32,
+    pub(super) raft: Raft,
+    pub(super) node: N,
+    pub(super) cluster: ClusterId,
+    pub(super) max_voters: u32,
     orchestrator: Option<Arc<dyn Orchestrator>>,
     looks: Mutex<BTreeMap<MemberId, u32>>,
     let_go: Mutex<LetGo>,
     /// Since when this member leads.
     leads_since: Mutex<Option<(Term, Instant)>>,
+    /// Who is being removed by hand, for as long as somebody waits for it.
+    pub(super) told_to_leave: Mutex<BTreeSet<MemberId>>,
     plan: watch::Sender<Plan>,
 }
 
@@ -93,6 +95,7 @@ impl<N: NodePort> Steward<N> {
             let_go: Mutex::default(),
             leads_since: Mutex::default(),
             plan: watch::Sender::new(Plan::Settled),
+            told_to_leave: Mutex::default(),
         }
     }
 
@@ -117,6 +120,7 @@ impl<N: NodePort> Steward<N> {
         let last = self.raft.last_index().unwrap_or(0);
         let progress = self.raft.progress();
         let looks = lock(&self.looks);
+        let told_to_leave = lock(&self.told_to_leave);
         let members = membership.members.iter().map(|member| {
             let id = member.place.member;
             let progress = progress.iter().find(|p| p.member == id);
@@ -131,6 +135,7 @@ impl<N: NodePort> Steward<N> {
                 new_voter: membership.voters.last().is_some_and(|set| set.contains(&id)),
                 in_contact: id == me || silent.is_some_and(|silent| silent < timeout),
                 caught_up: id == me || (near && stable),
+                told_to_leave: told_to_leave.contains(&id),
             }
         });
         let members = members.collect();
@@ -445,6 +450,6 @@ impl Patience {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

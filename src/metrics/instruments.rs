@@ -112,6 +112,20 @@ impl Histogram {
     pub fn count(&self) -> u64 {
         self.counts.iter().map(|count| count.load(Relaxed)).sum()
     }
+
+    /// A bound that so many percent of what was observed are not above. What is longer than all
+    /// bounds counts as the last of them. `None`: nothing was observed.
+    pub fn percentile(&self, percent: u64) -> Option<Duration> {
+        let counts: Vec<u64> = self.counts.iter().map(|count| count.load(Relaxed)).collect();
+        let all: u64 = counts.iter().sum();
+        let wanted = (all * percent).div_ceil(100).max(1);
+        let mut seen = 0;
+        let bucket = counts.iter().position(|count| {
+            seen += count;
+            seen >= wanted
+        })?;
+        self.bounds.get(bucket).or(self.bounds.last()).copied()
+    }
 }
 
 /// Bounds that double: the shape of all of etcd's histograms.
@@ -141,6 +155,18 @@ mod tests {
         assert_eq!(counts, [2, 1, 1, 1]);
         assert_eq!(histogram.count(), 5);
         assert_eq!(histogram.sum_nanos(), 10_003_000.0);
+    }
+
+    #[test]
+    fn a_percentile_is_the_bound_of_its_bucket() {
+        let histogram = Histogram::new(&BOUNDS);
+        assert_eq!(histogram.percentile(99), None);
+        (0..98).for_each(|_| histogram.observe(Duration::from_micros(1500)));
+        let two = Duration::from_millis(2);
+        assert_eq!([50, 99].map(|p| histogram.percentile(p)), [Some(two); 2]);
+        (0..2).for_each(|_| histogram.observe(Duration::from_secs(1)));
+        assert_eq!(histogram.percentile(98), Some(two));
+        assert_eq!(histogram.percentile(99), Some(Duration::from_millis(4)));
     }
 
     #[test]

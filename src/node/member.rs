@@ -550,6 +550,21 @@ impl NodePort for Node {
         leader::is_there(&self.inner.raft)
     }
 
+    fn caught_up(
+        &self,
+        revision: Revision,
+    ) -> impl Future<Output = Result<(), NodeError>> + Send + 'static {
+        let raft = self.inner.raft.clone();
+        async move {
+            let limit = raft.timing().request_timeout();
+            match tokio::time::timeout(limit, raft.revision_at_least(revision)).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) => Err(NodeError::Stopped),
+                Err(_) => Err(NodeError::Timeout),
+            }
+        }
+    }
+
     fn leader_lost(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut lost = self.inner.leader_lost.clone();
         async move {

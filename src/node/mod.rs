@@ -16,6 +16,7 @@ mod forward;
 mod leader;
 mod leases;
 mod member;
+mod membership;
 mod metrics;
 mod port;
 mod proposals;
@@ -25,5 +26,8 @@ mod served;
 pub use forward::{Answers, LeaderLink, LinkError};
 pub use leases::{LeaseCounters, Lessor};
 pub use member::{Node, NodeOptions, NodeTasks};
+pub use membership::{
+    Leading, MemberChange, MemberOverview, MembershipError, MembershipPort, Overview, OwnOverview,
+};
 pub use metrics::NodeMetrics;
 pub use port::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status, TimeToLive};

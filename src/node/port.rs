@@ -172,6 +172,13 @@ pub trait NodePort: Clone + Send + Sync + 'static {
     /// Whether somebody leads, and a majority follows, as far as this member can know.
     fn has_leader(&self) -> bool;
 
+    /// Waits until this member has applied `revision`: what another member has answered, it answers
+    /// then, too. [`NodeError::Timeout`] if it does not in time.
+    fn caught_up(
+        &self,
+        revision: Revision,
+    ) -> impl Future<Output = Result<(), NodeError>> + Send + 'static;
+
     /// Resolves when this member has known no leader for so long that a client should look for
     /// another member.
     fn leader_lost(&self) -> impl Future<Output = ()> + Send + 'static;

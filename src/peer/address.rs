@@ -1,5 +1,7 @@
 //! Where an ordinal lives: the one thing that configuration knows of membership.
 
+use std::fmt;
+
 use crate::types::Ordinal;
 
 /// A pattern names every ordinal: so many are asked whether there is a cluster already.
@@ -44,6 +46,27 @@ impl PeerAddresses {
         }
     }
 
+    /// Whose address this is.
+    pub fn find(&self, address: &str) -> Option<Ordinal> {
+        match self {
+            PeerAddresses::List(list) => {
+                let at = list.iter().position(|known| known == address)?;
+                u32::try_from(at).ok().map(Ordinal)
+            }
+            PeerAddresses::Template(template) => {
+                let (before, _) = template.split_once("{ordinal}")?;
+                let number = address.strip_prefix(before)?;
+                // What follows may begin with digits, too.
+                let digits = number.bytes().take_while(u8::is_ascii_digit).count();
+                let mut candidates = (1..=digits).filter_map(|n| number[..n].parse().ok());
+                candidates.find_map(|n| {
+                    let ordinal = Ordinal(n);
+                    (self.of(ordinal).as_deref() == Some(address)).then_some(ordinal)
+                })
+            }
+        }
+    }
+
     /// Ordinals below this may be asked for a cluster to join.
     pub fn known(&self) -> u32 {
         match self {
@@ -57,6 +80,16 @@ impl PeerAddresses {
         match self {
             PeerAddresses::List(list) => u32::try_from(list.len()).unwrap_or(u32::MAX),
             PeerAddresses::Template(_) => 0,
+        }
+    }
+}
+
+/// All that is known, for people.
+impl fmt::Display for PeerAddresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PeerAddresses::List(list) => f.write_str(&list.join(", ")),
+            PeerAddresses::Template(template) => f.write_str(template),
         }
     }
 }
@@ -77,6 +110,22 @@ mod tests {
     fn a_template_names_every_ordinal() {
         let t = PeerAddresses::template("kv-{ordinal}.kv-peers:2380".into()).unwrap();
         assert_eq!(t.of(Ordinal(17)).unwrap(), "kv-17.kv-peers:2380");
+    }
+
+    #[test]
+    fn an_address_is_found_where_it_was_given_out() {
+        let list = PeerAddresses::list(vec!["a:1".into(), "b:1".into()]).unwrap();
+        assert_eq!(list.find("b:1"), Some(Ordinal(1)));
+        assert_eq!(list.find("c:1"), None);
+        let ports = PeerAddresses::template("localhost:1{ordinal}80".into()).unwrap();
+        let hosts = PeerAddresses::template("kv-{ordinal}.n{ordinal}:2380".into()).unwrap();
+        for ordinal in [0, 8, 80, 180].map(Ordinal) {
+            for addresses in [&ports, &hosts] {
+                assert_eq!(addresses.find(&addresses.of(ordinal).unwrap()), Some(ordinal));
+            }
+        }
+        assert_eq!(hosts.find("kv-1.n2:2380"), None);
+        assert_eq!(hosts.find("kv-.n:2380"), None);
     }
 
     #[test]

@@ -326,6 +326,25 @@ impl Peers for PeerClient {
         reply.map(tonic::Response::into_inner).map_err(|status| status.message().to_string())
     }
 
+    async fn change_members(
+        &self,
+        to: PeerPlace,
+        change: peer::change_members_request::Change,
+        limit: Duration,
+    ) -> Result<peer::ChangeMembersReply, String> {
+        let mut client = self.client(to.ordinal, Traffic::Control)?;
+        let hello = self.hello(to.member);
+        let request = peer::ChangeMembersRequest { hello, change: Some(change) };
+        let reply = tokio::time::timeout(limit, client.change_members(request)).await;
+        let reply = reply.map_err(|_| "no answer in time".to_string())?;
+        reply.map(tonic::Response::into_inner).map_err(|status| status.message().to_string())
+    }
+
+    fn ordinal_at(&self, address: &str) -> Result<Ordinal, String> {
+        let addresses = &self.inner.addresses;
+        addresses.find(address).ok_or_else(|| addresses.to_string())
+    }
+
     async fn join(
         &self,
         to: Ordinal,

@@ -290,4 +290,16 @@ impl Peer for PeerService {
         };
         Ok(Response::new(peer::MayStopReply { result: Some(result) }))
     }
+
+    async fn change_members(
+        &self,
+        request: Request<peer::ChangeMembersRequest>,
+    ) -> Result<Response<peer::ChangeMembersReply>, Status> {
+        let peer::ChangeMembersRequest { hello, change } = request.into_inner();
+        let from = sender(hello.as_ref());
+        let running = self.admit(hello)?;
+        check_alive(running, from)?;
+        let change = change.ok_or_else(|| Status::invalid_argument("no change is named"))?;
+        Ok(Response::new(running.steward.handle_change(change).await))
+    }
 }

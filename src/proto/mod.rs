@@ -42,8 +42,12 @@ mod ordinal {
             /// What members say to each other, and what they keep on disk.
             v1, "ordinal.peer.v1");
     }
+
+    package!(
+        /// What our own members tell clients beside etcd's API.
+        v1, "ordinal.v1");
 }
-pub use ordinal::peer::v1 as peer;
+pub use ordinal::{peer::v1 as peer, v1 as own};
 
 /// What clients may call and send, as an encoded `FileDescriptorSet` for gRPC reflection: all of the
 /// above but [`peer`].

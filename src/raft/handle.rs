@@ -328,6 +328,19 @@ impl Raft {
         applied.wait_for(reached).await.map(|_| ()).map_err(|_| ReadError::Stopped)
     }
 
+    /// Waits until the store has come to `revision` here.
+    pub async fn revision_at_least(&self, revision: Revision) -> Result<(), ReadError> {
+        let mut applied = self.applied.clone();
+        loop {
+            // Seen first: what is applied from here on wakes it up.
+            applied.borrow_and_update();
+            if self.view.revision() >= revision {
+                return Ok(());
+            }
+            applied.changed().await.map_err(|_| ReadError::Stopped)?;
+        }
+    }
+
     /// Waits until nothing is indexed any more that a compaction up to `revision` made superfluous.
     pub async fn pruned_at_least(&self, revision: Revision) -> Result<(), ReadError> {
         let mut pruned = self.pruned.clone();

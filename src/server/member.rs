@@ -20,14 +20,15 @@ use super::{
 };
 use crate::{
     api,
+    clock::SystemClock,
     disk::{Disk, RealDisk},
     fault::Fault,
     lane::Lanes,
     membership::{
-        DataDir, Formation, FormationConfig, Formed, Identity, Kept, LeaderNews, Orchestrator,
-        Parting, Stage, Standing, Steward, TAKE_OVER, ask_standing, dead,
+        ByHand, DataDir, Formation, FormationConfig, Formed, Identity, Kept, LeaderNews,
+        Orchestrator, Parting, Stage, Standing, Steward, TAKE_OVER, ask_standing, dead,
     },
-    node::{Lessor, Node, NodeOptions, NodePort, NodeTasks},
+    node::{Lessor, MembershipPort, Node, NodeOptions, NodePort, NodeTasks},
     peer::{Me, PeerAddresses, PeerClient, PeerService, Running},
     proto,
     raft::{self, Raft, RaftOptions, RaftTasks, Retention, Timing},
@@ -235,7 +236,14 @@ pub(super) async fn run(
     if formed.unconfirmed {
         service.run(running);
     }
-    serve_clients(&mut outer, listeners.client, &member, health.calls(), &config)?;
+    let by_hand = ByHand::new(
+        member.raft.clone(),
+        steward.clone(),
+        asks.clone(),
+        Arc::new(SystemClock),
+        Arc::new(SystemRng),
+    );
+    serve_clients(&mut outer, listeners.client, &member, by_hand, health.calls(), &config)?;
     let storage = member.storage.metrics();
     let (node, watches) = (member.node.clone(), member.watches.clone());
     health.run(Sources { node, storage, peers, watches });
@@ -384,6 +392,7 @@ fn serve_clients(
     servers: &mut Servers,
     listener: TcpListener,
     member: &Member,
+    members: impl MembershipPort,
     calls: &Calls,
     config: &MemberConfig,
 ) -> anyhow::Result<()> {
@@ -398,7 +407,7 @@ fn serve_clients(
         .build_v1()
         .context("the built-in descriptors are unreadable")?;
     let (node, watches) = (member.node.clone(), member.watches.clone());
-    let routes = api::routes(node, watches, options, servers.stop.stopping())
+    let routes = api::routes(node, members, watches, options, servers.stop.stopping())
         .add_service(health)
         .add_service(reflection);
     let observed = axum::middleware::from_fn_with_state(calls.clone(), calls::observe);

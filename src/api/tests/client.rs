@@ -12,15 +12,18 @@ use tonic::{
     transport::{Channel, Endpoint, Server},
 };
 
-use super::{fake::FakeNode, ops};
+use super::{fake::FakeNode, members::FakeMembers, ops};
 use crate::{
     api::{Options, routes},
     fault::Fault,
     lane::Lanes,
-    node::{NodeError, TimeToLive},
-    proto::etcdserverpb::{
-        self as pb, RangeRequest, auth_client::AuthClient, cluster_client::ClusterClient,
-        kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
+    node::{MembershipError, NodeError, TimeToLive},
+    proto::{
+        etcdserverpb::{
+            self as pb, RangeRequest, auth_client::AuthClient, cluster_client::ClusterClient,
+            kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
+        },
+        own::{ClusterRequest, ordinal_client::OrdinalClient},
     },
     state::{Machine, MemoryStorage},
     stop::Stop,
@@ -79,7 +82,8 @@ impl Client {
         let options = Options { max_request_bytes: 4096, ..Options::default() };
         let stop = Stop::default();
         let (watches, watch_lanes) = runtime.block_on(async { nothing_to_watch() });
-        let routes = routes(node.clone(), watches, options, stop.stopping());
+        let members = FakeMembers(node.clone());
+        let routes = routes(node.clone(), members, watches, options, stop.stopping());
         let channel = runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}", listener.local_addr().unwrap());
@@ -106,7 +110,7 @@ impl Client {
         let mut args = command.consume_args();
         let name = command.name.as_str();
         let output = match name {
-            "fail" | "keys" | "lease" | "leader" | "alarm" | "others-write" => {
+            "fail" | "refuse" | "keys" | "lease" | "leader" | "alarm" | "others-write" => {
                 self.set(name, &mut args)?
             }
             "range" | "stream" => self.range(name, &mut args)?,
@@ -129,6 +133,11 @@ impl Client {
                     pb::MemberListRequest { linearizable: flag(&mut args, "linearizable")? };
                 let mut cluster = ClusterClient::new(self.channel.clone());
                 self.shown(self.runtime.block_on(cluster.member_list(request)))
+            }
+            "member" | "move-leader" => self.member(name, &mut args)?,
+            "cluster" => {
+                let mut own = OrdinalClient::new(self.channel.clone());
+                self.shown(self.runtime.block_on(own.cluster(ClusterRequest {})))
             }
             "status" => {
                 self.shown(self.runtime.block_on(self.maintenance().status(pb::StatusRequest {})))
@@ -182,6 +191,9 @@ impl Client {
                 let error = node_error(args.next_pos().ok_or("no error")?)?;
                 table.failure = Some((number(args, "after")? as u32, error));
             }
+            "refuse" => {
+                table.refusal = Some(refusal(args.next_pos().ok_or("no refusal")?)?);
+            }
             "leader" => {
                 table.status.leader = args.next_pos().map(str::parse).transpose()?.map(MemberId);
             }
@@ -219,10 +231,47 @@ impl Client {
         Ok(String::new())
     }
 
+    /// `member add URL…`, `member remove ID`, `move-leader ID`.
+    fn member(&self, name: &str, args: &mut ArgumentConsumer) -> Outcome<String> {
+        if name == "move-leader" {
+            let target_id = args.next_pos().ok_or("no target")?.parse()?;
+            let request = pb::MoveLeaderRequest { target_id };
+            return Ok(self.shown(self.runtime.block_on(self.maintenance().move_leader(request))));
+        }
+        let verb = args.next_pos().ok_or("no verb")?.to_owned();
+        let id = number(args, "id")? as u64;
+        let peer_ur_ls: Vec<String> =
+            std::iter::from_fn(|| args.next_pos().map(String::from)).collect();
+        let mut cluster = ClusterClient::new(self.channel.clone());
+        Ok(match verb.as_str() {
+            "add" => {
+                let request = pb::MemberAddRequest { peer_ur_ls, is_learner: false };
+                self.shown(self.runtime.block_on(cluster.member_add(request)))
+            }
+            "remove" => {
+                let request = pb::MemberRemoveRequest { id };
+                self.shown(self.runtime.block_on(cluster.member_remove(request)))
+            }
+            "update" => {
+                let request = pb::MemberUpdateRequest { id, peer_ur_ls };
+                self.shown(self.runtime.block_on(cluster.member_update(request)))
+            }
+            "promote" => {
+                let request = pb::MemberPromoteRequest { id };
+                self.shown(self.runtime.block_on(cluster.member_promote(request)))
+            }
+            other => return Err(format!("no verb {other}").into()),
+        })
+    }
+
     fn range(&self, name: &str, args: &mut ArgumentConsumer) -> Outcome<String> {
         let summary = args.take_key("show") == Some("keys");
         let has_leader = flag(args, "hasleader")?;
+        let session = args.take_key("session").map(str::parse).transpose()?;
         let mut request = Request::new(range_request(args)?);
+        if let Some(session) = session {
+            request.metadata_mut().insert("ordinal-session", session);
+        }
         if has_leader {
             request.metadata_mut().insert("hasleader", "true".parse()?);
         }
@@ -315,18 +364,12 @@ impl Client {
 
     /// Calls what is not here, in services that are and services that are not.
     async fn unimplemented(&self) -> String {
-        let mut cluster = ClusterClient::new(self.channel.clone());
         let mut maintenance = self.maintenance();
         let mut auth = AuthClient::new(self.channel.clone());
         let outcomes = [
-            cluster.member_add(pb::MemberAddRequest::default()).await.err(),
-            cluster.member_remove(pb::MemberRemoveRequest::default()).await.err(),
-            cluster.member_update(pb::MemberUpdateRequest::default()).await.err(),
-            cluster.member_promote(pb::MemberPromoteRequest::default()).await.err(),
             maintenance.defragment(pb::DefragmentRequest {}).await.err(),
             maintenance.hash(pb::HashRequest {}).await.err(),
             maintenance.snapshot(pb::SnapshotRequest {}).await.err(),
-            maintenance.move_leader(pb::MoveLeaderRequest::default()).await.err(),
             maintenance.downgrade(pb::DowngradeRequest::default()).await.err(),
             auth.auth_enable(pb::AuthEnableRequest {}).await.err(),
         ];
@@ -450,5 +493,21 @@ fn node_error(name: &str) -> Outcome<NodeError> {
         "stopped" => NodeError::Stopped,
         "corrupt" => NodeError::Corrupt,
         other => return Err(format!("unknown error {other}").into()),
+    })
+}
+
+fn refusal(name: &str) -> Outcome<MembershipError> {
+    Ok(match name {
+        "not-leader" => MembershipError::NotLeader,
+        "not-found" => MembershipError::NotFound,
+        "place-taken" => MembershipError::PlaceTaken,
+        "bad-urls" => MembershipError::BadUrls,
+        "not-learner" => MembershipError::NotLearner,
+        "not-in-sync" => MembershipError::NotInSync,
+        "not-enough" => MembershipError::NotEnoughStarted,
+        "bad-transferee" => MembershipError::BadTransferee,
+        "transfer-timed-out" => MembershipError::TransferTimedOut,
+        "refused" => MembershipError::Refused("do that instead".into()),
+        other => MembershipError::Node(node_error(other)?),
     })
 }

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::{
-    node::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status, TimeToLive},
+    node::{
+        Applied, Header, Member, MembershipError, NodeError, NodePort, RangeAt, Status, TimeToLive,
+    },
     types::*,
 };
 
@@ -29,6 +31,8 @@ pub(super) struct Table {
     pub leader_lost: watch::Sender<bool>,
     /// The call after so many others fails with it.
     pub failure: Option<(u32, NodeError)>,
+    /// The next change of members fails with it.
+    pub refusal: Option<MembershipError>,
     /// In key order; no write changes it.
     pub keys: Vec<KeyValue>,
     pub leases: BTreeMap<LeaseId, TimeToLive>,
@@ -51,6 +55,7 @@ impl FakeNode {
             status,
             leader_lost: watch::Sender::new(false),
             failure: None,
+            refusal: None,
             keys: Vec::new(),
             leases: BTreeMap::new(),
             revisions_between_calls: 0,
@@ -235,6 +240,14 @@ impl NodePort for FakeNode {
         self.table().status.leader.is_some()
     }
 
+    fn caught_up(
+        &self,
+        revision: Revision,
+    ) -> impl Future<Output = Result<(), NodeError>> + Send + 'static {
+        let reached = self.ask(CaughtUp(revision)).map(drop);
+        async move { reached }
+    }
+
     fn leader_lost(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut lost = self.table().leader_lost.subscribe();
         async move { drop(lost.wait_for(|lost| *lost).await) }
@@ -255,6 +268,9 @@ struct HashKv(#[expect(dead_code, reason = "for Debug")] Revision);
 
 #[derive(Debug)]
 struct CompactionDone(#[expect(dead_code, reason = "for Debug")] Revision);
+
+#[derive(Debug)]
+struct CaughtUp(#[expect(dead_code, reason = "for Debug")] Revision);
 
 #[derive(Debug)]
 struct LeaseRenew(#[expect(dead_code, reason = "for Debug")] LeaseId);

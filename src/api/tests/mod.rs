@@ -4,6 +4,7 @@
 
 mod client;
 mod fake;
+mod members;
 mod ops;
 mod watch;
 
@@ -36,6 +37,8 @@ scripts!(
     lease_time_to_live_of_what_is_gone,
     leases_are_listed,
     member_list_has_no_revision,
+    members_are_changed_in_etcds_words,
+    cluster_tells_all_that_is_known,
     node_errors_have_etcds_codes_and_texts,
     put_is_validated,
     range_is_validated,
@@ -44,6 +47,7 @@ scripts!(
     range_stream_refuses_what_needs_all_keys,
     range_stream_stays_at_its_revision,
     request_size_is_bounded,
+    session_is_waited_for,
     status_fills_every_field,
     txn_counts_operations,
     txn_is_validated,

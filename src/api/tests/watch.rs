@@ -10,7 +10,7 @@ use tonic::{
     transport::{Channel, Endpoint, Server},
 };
 
-use super::fake::FakeNode;
+use super::{fake::FakeNode, members::FakeMembers};
 use crate::{
     api::{Options, routes},
     fault::Fault,
@@ -55,7 +55,8 @@ impl World {
         let watching = watch::Options { fragment_bytes: 1 << 20, limits, lanes: Lanes::Tasks };
         let (watches, lanes) =
             Watches::start(watching, &feed, machine.view(), Fault::default()).unwrap();
-        let routes = routes(node.clone(), watches.clone(), options, stop.stopping());
+        let members = FakeMembers(node.clone());
+        let routes = routes(node.clone(), members, watches.clone(), options, stop.stopping());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let incoming = TcpListenerStream::new(listener);

@@ -24,6 +24,7 @@ use self::{
     body::Frames,
     requests::{RequestDecoder, Requests},
 };
+use super::session;
 use crate::{node::NodePort, proto::etcdserverpb::WatchRequest, stop::Stopping, watch::Watches};
 
 pub(super) const PATH: &str = "/etcdserverpb.Watch/Watch";
@@ -51,12 +52,14 @@ impl<N: NodePort> WatchService<N> {
         self,
         request: http::Request<Body>,
     ) -> Result<http::Response<Body>, Infallible> {
-        Ok(self.open(request).unwrap_or_else(Status::into_http))
+        Ok(self.open(request).await.unwrap_or_else(Status::into_http))
     }
 
-    fn open(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+    async fn open(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
         check_encoding(request.headers())?;
         let request = Request::from_http(request.map(|body| self.messages(body)));
+        // What the client has seen is no news to it.
+        session::of(&self.node, &request)?.caught_up(&self.node).await?;
         let requests = Requests::new(self, request)?;
         let frames = Frames::new(self.node.clone(), requests);
         let mut response = http::Response::new(Body::new(frames));

@@ -140,6 +140,7 @@ impl Follower {
             return Err(WatchError::of(answer, self.assembly.next()));
         }
         let header = answer.header.unwrap_or_default();
+        self.client.saw(Some(&header));
         if answer.events.is_empty() && !answer.created && !answer.fragment {
             // An answer about all watches may, on etcd before 3.5.8, be ahead of this one.
             if answer.watch_id != ALL_WATCHES {

@@ -42,7 +42,7 @@ impl Client {
         // Members answer a stream only once something is asked on it.
         asks.try_send(first).expect("a new queue has room");
         let mut service = WatchClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
-        let request = needs_leader(ReceiverStream::new(requests));
+        let request = self.marked(needs_leader(ReceiverStream::new(requests)));
         match timeout(self.timeouts().command, service.watch(request)).await {
             Ok(Ok(answer)) => {
                 let (answers, limit) = (answer.into_inner(), self.timeouts().command);

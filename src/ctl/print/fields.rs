@@ -7,6 +7,7 @@ use crate::{
     ctl::{
         endpoint::{EndpointHash, EndpointHealth, EndpointStatus},
         gotext::{duration, quote},
+        member::MemberAnswer,
     },
     proto::{
         etcdserverpb::{
@@ -29,6 +30,8 @@ pub(crate) fn render(answer: &Answer, style: Style) -> String {
             fields.header(response.header);
             response.members.iter().for_each(|member| fields.member(member));
         }
+        Answer::Member(answer) => fields.members(answer),
+        Answer::Cluster(_) | Answer::Report(_) => {}
         Answer::Status(endpoints) => endpoints.iter().for_each(|e| fields.status(e)),
         Answer::Health(endpoints) => endpoints.iter().for_each(|e| fields.health(e)),
         Answer::Hash(endpoints) => endpoints.iter().for_each(|e| fields.hash(e)),
@@ -139,6 +142,18 @@ impl Fields {
                 None => {}
             }
         }
+    }
+
+    fn members(&mut self, answer: &MemberAnswer) {
+        let (header, members) = match answer {
+            MemberAnswer::Added { response, .. } => (response.header, &response.members),
+            MemberAnswer::Removed(_, r) => (r.header, &r.members),
+            MemberAnswer::Updated(_, r) => (r.header, &r.members),
+            MemberAnswer::Promoted(_, r) => (r.header, &r.members),
+            MemberAnswer::LeaderMoved { response, .. } => return self.header(response.header),
+        };
+        self.header(header);
+        members.iter().for_each(|member| self.member(member));
     }
 
     fn member(&mut self, member: &Member) {

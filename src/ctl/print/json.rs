@@ -1,11 +1,13 @@
 //! `-w json`: one line, with the names and the order of the protobuf fields. What is zero or empty
 //! is left out; bytes are base64.
 
-use super::{Answer, Style, WatchAnswer};
+use super::{Answer, Style, WatchAnswer, role};
 use crate::{
     ctl::{
+        doctor::{Finding, Report},
         endpoint::{EndpointHash, EndpointHealth, EndpointStatus},
         gotext::duration,
+        member::MemberAnswer,
     },
     proto::{
         etcdserverpb::{
@@ -14,6 +16,7 @@ use crate::{
             ResponseHeader, ResponseOp, StatusResponse, TxnResponse, response_op::Response as Op,
         },
         mvccpb::{Event, KeyValue},
+        own::{ClusterMember, ClusterReply},
     },
 };
 
@@ -26,6 +29,9 @@ pub(crate) fn render(answer: &Answer, style: Style) -> String {
         Answer::Compacted(revision) => Object::new().number("compact_revision", *revision).end(),
         // Only here has etcdctl hexadecimal ids.
         Answer::Members(response) => members(response, style.hex),
+        Answer::Member(answer) => changed(answer),
+        Answer::Cluster(reply) => cluster(reply),
+        Answer::Report(found) => report(found),
         Answer::Status(endpoints) => array(endpoints, |EndpointStatus { endpoint, status: s }| {
             Object::new().text("Endpoint", endpoint).value("Status", status(s)).end()
         }),
@@ -141,17 +147,93 @@ fn leases(response: &LeaseLeasesResponse) -> String {
 }
 
 fn members(response: &MemberListResponse, hex: bool) -> String {
-    let member = |member: &Member| {
+    let header = response.header.map(|h| header(&h, hex));
+    let member = |one: &Member| member(one, hex);
+    Object::new().optional("header", header).list("members", &response.members, member).end()
+}
+
+fn member(member: &Member, hex: bool) -> String {
+    Object::new()
+        .id("ID", member.id, hex)
+        .text("name", &member.name)
+        .list("peerURLs", &member.peer_ur_ls, |url| text(url))
+        .list("clientURLs", &member.client_ur_ls, |url| text(url))
+        .flag("isLearner", member.is_learner)
+        .end()
+}
+
+fn changed(answer: &MemberAnswer) -> String {
+    let list = |object: Object, members: &[Member]| {
+        object.list("members", members, |one| member(one, false)).end()
+    };
+    let object = |header| Object::new().header(header);
+    match answer {
+        MemberAnswer::Added { response: r, .. } => {
+            let added = r.member.as_ref().map(|added| member(added, false));
+            list(object(r.header).optional("member", added), &r.members)
+        }
+        MemberAnswer::Removed(_, r) => list(object(r.header), &r.members),
+        MemberAnswer::Updated(_, r) => list(object(r.header), &r.members),
+        MemberAnswer::Promoted(_, r) => list(object(r.header), &r.members),
+        MemberAnswer::LeaderMoved { response, .. } => object(response.header).end(),
+    }
+}
+
+/// Ours: ids are hexadecimal text, as everywhere else where people read them; what is not known is
+/// `null`.
+fn cluster(reply: &ClusterReply) -> String {
+    let known = |value: Option<String>| value.unwrap_or_else(|| "null".into());
+    let member = |member: &ClusterMember| {
         Object::new()
-            .id("ID", member.id, hex)
-            .text("name", &member.name)
-            .list("peerURLs", &member.peer_ur_ls, |url| text(url))
-            .list("clientURLs", &member.client_ur_ls, |url| text(url))
-            .flag("isLearner", member.is_learner)
+            .value("ordinal", member.ordinal.to_string())
+            .value("member", text(&format!("{:x}", member.member_id)))
+            .value("name", text(&member.name))
+            .value("role", text(role(member, reply.leader)))
+            .value("boot", member.boot.to_string())
+            .value("in_contact", known(member.in_contact.map(|yes| yes.to_string())))
+            .value("lag", known(member.lag.map(|lag| lag.to_string())))
+            .value("client_urls", array(&member.client_urls, |url| text(url)))
             .end()
     };
-    let header = response.header.map(|h| header(&h, hex));
-    Object::new().optional("header", header).list("members", &response.members, member).end()
+    let desired = reply.desired.map(|desired| {
+        Object::new()
+            .value("start", desired.start.to_string())
+            .value("replicas", desired.replicas.to_string())
+            .value("generation", desired.generation.to_string())
+            .end()
+    });
+    let leader = (reply.leader != 0).then(|| text(&format!("{:x}", reply.leader)));
+    let leading = reply.leading.as_ref();
+    let waits_for = leading.map(|l| &l.waits_for).filter(|why| !why.is_empty());
+    let tolerates = leading.and_then(|l| l.tolerates);
+    Object::new()
+        .value("cluster", text(&format!("{:x}", reply.cluster_id)))
+        .value("told_by", text(&format!("{:x}", reply.member_id)))
+        .value("told_by_leader", leading.is_some().to_string())
+        .value("leader", known(leader))
+        .value("term", reply.term.to_string())
+        .value("follows_pods", reply.follows_pods.to_string())
+        .value("desired", known(desired))
+        .value("tolerates", known(tolerates.map(|n| n.to_string())))
+        .value("waits_for", known(waits_for.map(|why| text(why))))
+        .value("members", array(&reply.members, member))
+        .end()
+}
+
+fn report(found: &Report) -> String {
+    let finding = |finding: &Finding| {
+        Object::new()
+            .value("check", text(finding.check))
+            .value("problem", finding.problem.to_string())
+            .value("what", text(&finding.what))
+            .value("advice", text(&finding.advice))
+            .end()
+    };
+    Object::new()
+        .value("healthy", found.is_healthy().to_string())
+        .value("summary", text(&found.summary))
+        .value("findings", array(&found.findings, finding))
+        .end()
 }
 
 fn status(status: &StatusResponse) -> String {

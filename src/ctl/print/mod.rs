@@ -1,14 +1,19 @@
 //! Answers as text: pure functions, one file for each format. Byte for byte what etcdctl prints.
 
+mod cluster;
 mod fields;
 mod json;
+mod report;
 mod simple;
 mod table;
 
+pub(crate) use self::cluster::{role, tolerated};
 use super::{
     CtlError,
     cli::Format,
+    doctor::Report,
     endpoint::{EndpointHash, EndpointHealth, EndpointStatus},
+    member::MemberAnswer,
 };
 use crate::proto::{
     etcdserverpb::{
@@ -17,6 +22,7 @@ use crate::proto::{
         RangeResponse, ResponseHeader, TxnResponse,
     },
     mvccpb::{Event, event::EventType},
+    own::ClusterReply,
 };
 
 /// What the cluster answered.
@@ -29,6 +35,9 @@ pub(crate) enum Answer {
     /// The revision that was asked for.
     Compacted(i64),
     Members(MemberListResponse),
+    Member(MemberAnswer),
+    Cluster(ClusterReply),
+    Report(Report),
     Status(Vec<EndpointStatus>),
     Health(Vec<EndpointHealth>),
     Hash(Vec<EndpointHash>),
@@ -101,6 +110,16 @@ pub(crate) fn render(answer: &Answer, format: Format, style: Style) -> Result<Pr
 /// Fails for the verbs that have no table.
 pub(crate) fn refuse_table(format: Format) -> Result<(), CtlError> {
     if format == Format::Table { Err(no_table()) } else { Ok(()) }
+}
+
+/// Fails for the verbs that have none: they are not etcdctl's.
+pub(crate) fn refuse_fields(format: Format) -> Result<(), CtlError> {
+    match format {
+        Format::Fields => Err(CtlError::BadFeature(
+            "fields not supported as output format here; use -w simple or json".into(),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn no_table() -> CtlError {

@@ -1,12 +1,17 @@
 //! `-w simple`: keys and values on lines of their own, as they are.
 
-use super::{Answer, Printed, Style, event_name, out, table};
+use super::{Answer, Printed, Style, cluster, event_name, out, report, table};
 use crate::{
-    ctl::{endpoint::EndpointHealth, gotext::duration},
+    ctl::{
+        endpoint::EndpointHealth,
+        gotext::{duration, quote},
+        member::MemberAnswer,
+    },
     proto::{
         etcdserverpb::{
-            DeleteRangeResponse, LeaseLeasesResponse, LeaseTimeToLiveResponse, PutResponse,
-            TxnResponse, response_op::Response as Op,
+            DeleteRangeResponse, LeaseLeasesResponse, LeaseTimeToLiveResponse, Member,
+            MemberAddResponse, PutResponse, ResponseHeader, TxnResponse,
+            response_op::Response as Op,
         },
         mvccpb::{Event, KeyValue},
     },
@@ -20,6 +25,9 @@ pub(crate) fn render(answer: &Answer, style: Style) -> Printed {
         Answer::Txn(response) => out(txn(response, style)),
         Answer::Compacted(revision) => out(format!("compacted revision {revision}\n")),
         Answer::Members(response) => out(comma_separated(&table::members(&response.members).rows)),
+        Answer::Member(answer) => out(member(answer)),
+        Answer::Cluster(reply) => out(cluster::text(reply)),
+        Answer::Report(found) => out(report::text(found)),
         Answer::Status(endpoints) => out(comma_separated(&table::status(endpoints).rows)),
         Answer::Hash(endpoints) => out(comma_separated(&table::hash(endpoints).rows)),
         Answer::Health(endpoints) => health(endpoints),
@@ -32,6 +40,44 @@ pub(crate) fn render(answer: &Answer, style: Style) -> Printed {
         Answer::Leases(response) => out(leases(response)),
         Answer::Watch(answer) => out(events(&answer.events, style)),
     }
+}
+
+fn member(answer: &MemberAnswer) -> String {
+    let said = |id: u64, what: &str, header: Option<ResponseHeader>| {
+        let cluster = header.unwrap_or_default().cluster_id;
+        format!("Member {id:>16x} {what} cluster {cluster:>16x}\n")
+    };
+    match answer {
+        MemberAnswer::Added { name, urls, response } => {
+            let member = response.member.clone().unwrap_or_default();
+            let how = if member.is_learner { "added as learner to" } else { "added to" };
+            said(member.id, how, response.header) + &settings(name, urls, &member, response)
+        }
+        MemberAnswer::Removed(id, r) => said(*id, "removed from", r.header),
+        MemberAnswer::Updated(id, r) => said(*id, "updated in", r.header),
+        MemberAnswer::Promoted(id, r) => said(*id, "promoted in", r.header),
+        MemberAnswer::LeaderMoved { from, to, .. } => {
+            format!("Leadership transferred from {from:x} to {to:x}\n")
+        }
+    }
+}
+
+/// With what an etcd is started that is to be this member.
+fn settings(name: &str, urls: &[String], added: &Member, response: &MemberAddResponse) -> String {
+    let place = |member: &Member| {
+        let name = if member.id == added.id { name } else { &member.name };
+        member.peer_ur_ls.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>()
+    };
+    let all: Vec<String> = response.members.iter().flat_map(place).collect();
+    let line = |variable: &str, value: &str| format!("{variable}={}\n", quote(value.as_bytes()));
+    [
+        "\n".into(),
+        line("ETCD_NAME", name),
+        line("ETCD_INITIAL_CLUSTER", &all.join(",")),
+        line("ETCD_INITIAL_ADVERTISE_PEER_URLS", &urls.join(",")),
+        line("ETCD_INITIAL_CLUSTER_STATE", "existing"),
+    ]
+    .concat()
 }
 
 fn put(response: &PutResponse, style: Style) -> Vec<u8> {

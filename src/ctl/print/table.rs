@@ -8,12 +8,12 @@ use crate::{
     proto::etcdserverpb::Member,
 };
 
-use super::Answer;
+use super::{Answer, cluster};
 
 /// A header and rows of as many cells.
 #[derive(Debug)]
 pub(crate) struct Table {
-    header: Vec<&'static str>,
+    pub(crate) header: Vec<&'static str>,
     pub(crate) rows: Vec<Vec<String>>,
 }
 
@@ -24,6 +24,8 @@ pub(crate) fn of(answer: &Answer) -> Option<Table> {
         Answer::Status(endpoints) => Some(status(endpoints)),
         Answer::Health(endpoints) => Some(health(endpoints)),
         Answer::Hash(endpoints) => Some(hash(endpoints)),
+        Answer::Cluster(reply) => Some(cluster::table(reply)),
+        Answer::Member(_) | Answer::Report(_) => None,
         Answer::Get(_) | Answer::Put(_) | Answer::Del(_) | Answer::Txn(_) => None,
         Answer::Compacted(_) | Answer::Watch(_) => None,
         Answer::Granted(_) | Answer::Revoked(..) | Answer::KeptAlive(_) => None,
@@ -104,15 +106,23 @@ pub(crate) fn hash(endpoints: &[EndpointHash]) -> Table {
 }
 
 impl Table {
+    pub(crate) fn new(header: Vec<&'static str>, rows: Vec<Vec<String>>) -> Table {
+        Table { header, rows }
+    }
+
+    /// Of each column, in characters.
+    pub(crate) fn widths(&self) -> Vec<usize> {
+        let width = |text: &str| text.chars().count();
+        let widest = |column: usize| {
+            let cells = self.rows.iter().map(|row| width(&row[column]));
+            cells.chain([width(self.header[column])]).max().unwrap_or(0)
+        };
+        (0..self.header.len()).map(widest).collect()
+    }
+
     /// Headers centred, cells to the right; a cell is never broken into lines.
     pub(crate) fn render(&self) -> String {
-        let width = |text: &str| text.chars().count();
-        let widths: Vec<usize> = (0..self.header.len())
-            .map(|column| {
-                let cells = self.rows.iter().map(|row| width(&row[column]));
-                cells.chain([width(self.header[column])]).max().unwrap_or(0)
-            })
-            .collect();
+        let widths = self.widths();
         let rule = widths.iter().map(|width| "-".repeat(width + 2)).collect::<Vec<_>>().join("+");
         let rule = format!("+{rule}+\n");
 

@@ -68,6 +68,8 @@ pub struct Member {
     pub in_contact: bool,
     /// Has kept up with the log for a while. The leader itself: true.
     pub caught_up: bool,
+    /// Somebody wants this life of its place removed. Its next life is as welcome as any.
+    pub told_to_leave: bool,
 }
 
 /// What to do now.

@@ -38,7 +38,7 @@ impl<'a> Places<'a> {
         let desired = situation.desired.as_ref();
         for member in &situation.members {
             let ordinal = member.place.ordinal;
-            if desired.is_none_or(|d| d.wants(ordinal)) {
+            if !member.told_to_leave && desired.is_none_or(|d| d.wants(ordinal)) {
                 wanted.entry(ordinal).or_default().push(member);
             }
         }

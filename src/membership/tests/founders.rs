@@ -8,6 +8,7 @@ use std::{
     collections::BTreeSet,
     path::Path,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use proptest::prelude::*;
@@ -229,6 +230,19 @@ impl Peers for World {
     }
 
     async fn may_stop(&self, _: PeerPlace) -> Result<peer::MayStopReply, String> {
+        Err("asked by members that run, and these do not".into())
+    }
+
+    async fn change_members(
+        &self,
+        _: PeerPlace,
+        _: peer::change_members_request::Change,
+        _: Duration,
+    ) -> Result<peer::ChangeMembersReply, String> {
+        Err("asked by members that run, and these do not".into())
+    }
+
+    fn ordinal_at(&self, _: &str) -> Result<Ordinal, String> {
         Err("asked by members that run, and these do not".into())
     }
 }

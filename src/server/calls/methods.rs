@@ -1,4 +1,4 @@
-//! The methods whose calls are counted: all of etcd's API, also those that we answer with
+//! The methods whose calls are counted: our own, all of etcd's API, also those that we answer with
 //! `Unimplemented`, and the health service.
 
 /// Which side sends more than one message.
@@ -105,6 +105,7 @@ pub(super) static METHODS: &[Method] = &[
     bidi_stream("/etcdserverpb.Watch/Watch"),
     unary("/grpc.health.v1.Health/Check"),
     server_stream("/grpc.health.v1.Health/Watch"),
+    unary("/ordinal.v1.Ordinal/Cluster"),
     unary("/v3electionpb.Election/Campaign"),
     unary("/v3electionpb.Election/Leader"),
     server_stream("/v3electionpb.Election/Observe"),

@@ -256,6 +256,7 @@ impl Cluster {
     pub(super) fn situation(&self, me: MemberId) -> Situation {
         let config = self.last();
         let members = config.members.iter().map(|(id, ordinal)| Member {
+            told_to_leave: false,
             place: PeerPlace { member: *id, ordinal: *ordinal },
             old_voter: config.old.contains(id),
             new_voter: config.new.contains(id),

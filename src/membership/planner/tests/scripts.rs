@@ -90,6 +90,7 @@ impl goldenscript::Runner for Script {
             "gone" => self.each(&names, |m| (m.in_contact, m.caught_up) = (false, false))?,
             "behind" => self.each(&names, |m| (m.in_contact, m.caught_up) = (true, false))?,
             "well" => self.each(&names, |m| (m.in_contact, m.caught_up) = (true, true))?,
+            "remove" => self.each(&names, |m| m.told_to_leave = true)?,
             "incoming" => self.each(&names, |m| (m.old_voter, m.new_voter) = (false, true))?,
             "outgoing" => self.each(&names, |m| (m.old_voter, m.new_voter) = (true, false))?,
             "committed" | "uncommitted" => self.now.committed = line.name == "committed",
@@ -185,5 +186,12 @@ impl Script {
 }
 
 fn member(place: PeerPlace, votes: bool) -> Member {
-    Member { place, old_voter: votes, new_voter: votes, in_contact: true, caught_up: true }
+    Member {
+        place,
+        old_voter: votes,
+        new_voter: votes,
+        in_contact: true,
+        caught_up: true,
+        told_to_leave: false,
+    }
 }

@@ -1,0 +1,98 @@
+//! The session token: a client sees what it has seen, whichever member it asks.
+//!
+//! A request carries the metadata `ordinal-session: CLUSTER_ID:REVISION`, of the last answer that the
+//! client got: its header has both. The id is hexadecimal, as `kvctl` and `etcdctl` print it. A member
+//! that has not applied the revision waits for it before a serializable read and before a watch begins;
+//! a linearizable read sees it anyway. So a cheap read of any member never goes back in time.
+
+use tonic::{Code, Request, Status, metadata::MetadataMap};
+
+use crate::{
+    node::{NodeError, NodePort},
+    types::{ClusterId, Revision},
+};
+
+pub(super) const METADATA: &str = "ordinal-session";
+
+/// What a client has seen of this cluster. Without a token: nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Session(Option<Revision>);
+
+/// The session of a request.
+///
+/// # Errors
+/// If it is one with another cluster, or none at all.
+pub(super) fn of<N: NodePort, T>(node: &N, request: &Request<T>) -> Result<Session, Status> {
+    read(request.metadata(), || node.header().cluster)
+}
+
+fn read(metadata: &MetadataMap, ours: impl FnOnce() -> ClusterId) -> Result<Session, Status> {
+    let Some(token) = metadata.get(METADATA) else { return Ok(Session(None)) };
+    let parsed = token.to_str().ok().and_then(|token| {
+        let (cluster, revision) = token.split_once(':')?;
+        let cluster = u64::from_str_radix(cluster, 16).ok()?;
+        Some((ClusterId(cluster), revision.parse().ok().filter(|revision| *revision >= 0)?))
+    });
+    let Some((cluster, revision)) = parsed else {
+        return Err(Status::invalid_argument(format!(
+            "ordinal: {METADATA} is to be CLUSTER_ID:REVISION, the id hexadecimal, both of the header \
+             of an answer; {token:?} is not"
+        )));
+    };
+    let ours = ours();
+    if cluster != ours {
+        return Err(Status::failed_precondition(format!(
+            "ordinal: the session is with cluster {cluster}, and this is cluster {ours}: its revisions \
+             say nothing here. Begin a new session, without {METADATA}, if this is the right one"
+        )));
+    }
+    Ok(Session(Some(Revision(revision))))
+}
+
+impl Session {
+    /// Waits until this member has applied what the client has seen.
+    pub(super) async fn caught_up<N: NodePort>(self, node: &N) -> Result<(), Status> {
+        let Some(revision) = self.0 else { return Ok(()) };
+        if node.header().revision >= revision {
+            return Ok(());
+        }
+        match node.caught_up(revision).await {
+            Ok(()) => Ok(()),
+            Err(NodeError::Timeout) => Err(Status::new(
+                Code::DeadlineExceeded,
+                format!(
+                    "ordinal: the session has seen revision {revision}, and this member has applied \
+                     {}: ask another member, or read linearizably",
+                    node.header().revision
+                ),
+            )),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(token: &'static str) -> Result<Session, Code> {
+        let mut metadata = MetadataMap::new();
+        metadata.insert(METADATA, token.parse().unwrap());
+        read(&metadata, || ClusterId(0xc1)).map_err(|status| status.code())
+    }
+
+    #[test]
+    fn a_token_is_cluster_and_revision() {
+        assert_eq!(session("c1:7"), Ok(Session(Some(Revision(7)))));
+        assert_eq!(session("c1:0"), Ok(Session(Some(Revision(0)))));
+        assert_eq!(session("c2:7"), Err(Code::FailedPrecondition));
+        for token in ["", "c1", "c1:", ":7", "c1:-7", "c1:x", "xyz:7", "c1:7:7"] {
+            assert_eq!(session(token), Err(Code::InvalidArgument), "{token}");
+        }
+    }
+
+    #[test]
+    fn without_a_token_nothing_is_waited_for() {
+        assert_eq!(read(&MetadataMap::new(), || ClusterId(1)).unwrap(), Session(None));
+    }
+}
