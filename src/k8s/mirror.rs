@@ -77,6 +77,7 @@ impl Mirror {
                 pod: pod.to_string(),
                 renewal: pace.renewal,
                 yielded_to: None,
+                resigned: 0,
             };
             tasks.spawn(follower.follow(news.clone(), stop.stopping()));
         }
@@ -124,6 +125,8 @@ struct Follower {
     outage: Outage,
     /// Whom the object names instead of this leader: said once.
     yielded_to: Option<Leader>,
+    /// So many looks since it does not lead, as far as this news goes.
+    resigned: u32,
 }
 
 impl Follower {
@@ -138,7 +141,9 @@ impl Follower {
                 never = self.tend(now) => match never {},
             }
         }
-        if let Err(error) = self.resign(&self.me(now)).await {
+        if self.resigned < RESIGN_LOOKS
+            && let Err(error) = self.resign(&self.me(now)).await
+        {
             tracing::warn!(%error, "{}: not taken back", self.target.purpose());
         }
     }
@@ -146,13 +151,13 @@ impl Follower {
     /// Keeps the object as it should be while the news stays the same.
     async fn tend(&mut self, news: LeaderNews) -> Infallible {
         let me = self.me(news);
-        let mut resigned = 0;
-        while news.is_me || resigned < RESIGN_LOOKS {
+        self.resigned = 0;
+        while news.is_me || self.resigned < RESIGN_LOOKS {
             let done = if news.is_me { self.lead(&me).await } else { self.resign(&me).await };
             let pause = match done {
                 Ok(()) => {
                     self.outage.over();
-                    resigned += 1;
+                    self.resigned += u32::from(!news.is_me);
                     self.renewal
                 }
                 Err(error) => self.outage.failed(&error),
