@@ -137,6 +137,18 @@ impl DataDir {
         self.disk.sync_dir(&self.root)
     }
 
+    /// Gives up what was set aside: where space is short, the living need it. Whether there was any.
+    pub fn drop_archive(&self) -> Result<bool, DataDirError> {
+        let failed = |source| DataDirError::Io { dir: self.root.display().to_string(), source };
+        let mut dropped = false;
+        for name in [ARCHIVE, OLD_ARCHIVE] {
+            let path = self.root.join(name);
+            dropped |= self.disk.exists(&path).map_err(failed)?;
+            self.remove_dir(&path).map_err(failed)?;
+        }
+        Ok(dropped)
+    }
+
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         if self.disk.exists(path)? { self.disk.remove_dir_all(path) } else { Ok(()) }
     }

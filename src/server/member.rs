@@ -35,7 +35,7 @@ use crate::{
     rng::{Rng, SystemRng},
     stop::{Stop, Stopping},
     types::{Command, MemberAttributes, Ordinal, PeerPlace},
-    wal::{Log, WalOptions},
+    wal::{Log, Space, WalOptions},
     watch::{self, Feed, WatchLanes, Watches},
 };
 
@@ -251,6 +251,12 @@ pub(super) async fn run(
     let stop_tasks = Stop::default();
     let tasks = [
         tokio::spawn(describe(member.node.clone(), attributes(&config, me), stop_tasks.stopping())),
+        tokio::spawn(free_archive(
+            member.log.clone(),
+            formation.data_dir().clone(),
+            lanes,
+            stop_tasks.stopping(),
+        )),
         tokio::spawn({
             let (steward, stopping) = (steward.clone(), stop_tasks.stopping());
             async move { steward.run(stopping).await }
@@ -581,6 +587,27 @@ fn attributes(config: &MemberConfig, me: &Identity) -> MemberAttributes {
         peer_urls: vec![format!("http://{peer}")],
         client_urls: config.client_urls.clone(),
         boot: me.boot,
+    }
+}
+
+/// Gives up what a dead member left here once the volume runs short.
+async fn free_archive(log: Log, dir: Arc<DataDir>, lanes: Lanes, mut stopping: Stopping) {
+    let mut space = log.space();
+    loop {
+        tokio::select! {
+            () = stopping.wait() => return,
+            low = space.wait_for(|space| *space == Space::Low) => if low.is_err() { return },
+        }
+        let archive = dir.clone();
+        match lanes.run("archive", move || archive.drop_archive()).await {
+            Ok(Some(Ok(true))) => tracing::warn!("the volume runs short: the archive is removed"),
+            Ok(Some(Ok(false))) => {}
+            failed => tracing::warn!(?failed, "the archive is not removed"),
+        }
+        tokio::select! {
+            () = stopping.wait() => return,
+            ok = space.wait_for(|space| *space != Space::Low) => if ok.is_err() { return },
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Formation on simulated disks: with and without Kubernetes.
+//! Formation on simulated disks, with and without Kubernetes; and what is left of the dead.
 
+mod archive;
 mod claim;
 mod founders;
