@@ -4,7 +4,9 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     node::{Leading, MemberOverview, MembershipPort, Overview},
-    proto::own::{self, ClusterReply, ClusterRequest, ordinal_server::Ordinal},
+    proto::own::{
+        self, ClusterReply, ClusterRequest, RecoverReply, RecoverRequest, ordinal_server::Ordinal,
+    },
 };
 
 #[derive(Debug)]
@@ -16,6 +18,19 @@ pub(super) struct OwnService<M> {
 impl<M: MembershipPort> Ordinal for OwnService<M> {
     async fn cluster(&self, _: Request<ClusterRequest>) -> Result<Response<ClusterReply>, Status> {
         Ok(Response::new(self.members.overview().into()))
+    }
+
+    async fn recover(
+        &self,
+        request: Request<RecoverRequest>,
+    ) -> Result<Response<RecoverReply>, Status> {
+        if !request.into_inner().accept_data_loss {
+            return Err(Status::invalid_argument(
+                "ordinal: what the lost volumes had and this one has not would be gone: say that you accept that",
+            ));
+        }
+        let cluster = self.members.recover().await?;
+        Ok(Response::new(RecoverReply { cluster_id: cluster.0 }))
     }
 }
 

@@ -8,7 +8,9 @@ use crate::proto::{
         MemberUpdateRequest, MemberUpdateResponse, MoveLeaderRequest, MoveLeaderResponse,
         cluster_client::ClusterClient,
     },
-    own::{ClusterReply, ClusterRequest, ordinal_client::OrdinalClient},
+    own::{
+        ClusterReply, ClusterRequest, RecoverReply, RecoverRequest, ordinal_client::OrdinalClient,
+    },
 };
 
 impl Client {
@@ -68,6 +70,16 @@ impl Client {
         let request = MoveLeaderRequest { target_id: to };
         self.call(Kind::Write, request, async |channel, request| {
             maintenance(channel).move_leader(request).await
+        })
+        .await
+    }
+
+    /// Orders the member that answers to stop, and to go on alone at its next start, as a new cluster.
+    /// To be called on a client of that one member. Not on etcd.
+    pub async fn recover(&self) -> Result<RecoverReply, ClientError> {
+        let request = RecoverRequest { accept_data_loss: true };
+        self.call(Kind::Write, request, async |channel, request| {
+            OrdinalClient::new(channel).recover(request).await
         })
         .await
     }

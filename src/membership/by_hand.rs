@@ -16,12 +16,13 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    Peers, Steward, join,
+    Formation, Peers, Steward, join,
     planner::{self, Plan, Situation, Waiting, Why},
     steward::lock,
 };
 use crate::{
     clock::Clock,
+    lane::Lanes,
     node::{MemberChange, MembershipError, MembershipPort, NodeError, NodePort, Overview},
     proto::peer::{
         AddAt, ChangeMembersReply, ChangeRefused, change_members_reply::Result as Wire,
@@ -29,7 +30,7 @@ use crate::{
     },
     raft::{Raft, RaftMembership},
     rng::Rng,
-    types::{Command, CommandError, MemberAttributes, MemberId, Ordinal, PeerPlace},
+    types::{ClusterId, Command, CommandError, MemberAttributes, MemberId, Ordinal, PeerPlace},
 };
 
 /// Between two looks at what became of it.
@@ -51,6 +52,8 @@ struct Inner<N, P> {
     raft: Raft,
     steward: Arc<Steward<N>>,
     peers: P,
+    formation: Arc<Formation>,
+    lanes: Lanes,
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
 }
@@ -66,10 +69,11 @@ impl<N: NodePort, P: Peers + 'static> ByHand<N, P> {
         raft: Raft,
         steward: Arc<Steward<N>>,
         peers: P,
+        (formation, lanes): (Arc<Formation>, Lanes),
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
     ) -> ByHand<N, P> {
-        ByHand(Arc::new(Inner { raft, steward, peers, clock, rng }))
+        ByHand(Arc::new(Inner { raft, steward, peers, formation, lanes, clock, rng }))
     }
 
     fn add(&self, peer_urls: Vec<String>) -> Result<Change, MembershipError> {
@@ -171,6 +175,28 @@ impl<N: NodePort, P: Peers + 'static> MembershipPort for ByHand<N, P> {
             MemberChange::MoveLeader(to) => Change::MoveLeader(to.0),
         };
         self.ask_leader(change).await
+    }
+
+    async fn recover(&self) -> Result<ClusterId, MembershipError> {
+        let recent = self.0.raft.timing().election_timeout * 2;
+        let led = self.0.raft.leadership().leader.is_some();
+        if led && self.0.raft.quorum_age().is_some_and(|age| age < recent) {
+            return Err(MembershipError::Refused(
+                "a majority is there: there is nothing to recover from".into(),
+            ));
+        }
+        let formation = self.0.formation.clone();
+        let ordered = self.0.lanes.run("identity", move || formation.order_recovery()).await;
+        match ordered {
+            Ok(Some(Ok(Some(cluster)))) => Ok(cluster),
+            Ok(Some(Ok(None))) => {
+                Err(MembershipError::Refused("this volume is on its way already".into()))
+            }
+            Ok(Some(Err(e))) => Err(MembershipError::Refused(e.to_string())),
+            Ok(None) | Err(_) => {
+                Err(MembershipError::Refused("the order could not be kept".into()))
+            }
+        }
     }
 
     fn overview(&self) -> Overview {

@@ -120,4 +120,8 @@ pub trait MembershipPort: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<MemberId, MembershipError>> + Send;
 
     fn overview(&self) -> Overview;
+
+    /// Orders this member to stop and go on alone at its next start, as a new cluster: the one answered.
+    /// Refused while a majority is there.
+    fn recover(&self) -> impl Future<Output = Result<ClusterId, MembershipError>> + Send;
 }

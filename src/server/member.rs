@@ -240,6 +240,7 @@ pub(super) async fn run(
         member.raft.clone(),
         steward.clone(),
         asks.clone(),
+        (formation.clone(), lanes),
         Arc::new(SystemClock),
         Arc::new(SystemRng),
     );

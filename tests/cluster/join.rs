@@ -194,3 +194,48 @@ fn segments(member: &Member) -> BTreeSet<String> {
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.filter(|name| name.ends_with(".wal")).collect()
 }
+
+/// The last resort: two of three volumes are lost for good, and a person says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_volume_goes_on_alone_when_it_is_told_to() {
+    let mut dice = Dice::from_env();
+    let mut cluster = Cluster::start(3, &SMALL_LOG).await;
+    let load = Workload::start(&cluster, 4, &mut dice);
+    load.progress(50).await;
+    let refused = cluster.members[0].client().recover().await.unwrap_err().to_string();
+    assert!(refused.contains("a majority is there"), "{refused}");
+    let oracle = load.stop().await;
+    let kept = (cluster.leader().await + 1) % 3;
+    let lost = [(kept + 1) % 3, (kept + 2) % 3];
+    // What it has not heard of may be lost; here it has heard of all.
+    let floor = oracle.floor("").revision;
+    let deadline = Instant::now() + PATIENCE;
+    while revision_at(&cluster, kept).await < floor {
+        assert!(Instant::now() < deadline);
+        sleep(POLL).await;
+    }
+    for other in lost {
+        cluster.members[other].kill();
+        fs::remove_dir_all(cluster.members[other].data()).unwrap();
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(e) = cluster.members[kept].client().recover().await {
+        assert!(Instant::now() < deadline, "{e}");
+        sleep(POLL).await;
+    }
+    cluster.members[kept].exited().await;
+    cluster.members[kept].start();
+    cluster.members[kept].wait_ready().await;
+    // The others come back empty, and join the new cluster.
+    for other in lost {
+        cluster.members[other].start();
+        cluster.members[other].wait_ready().await;
+        wait_until_listed(&cluster, &format!("kv-{other}"), |_| true).await;
+    }
+    check::holds_what_it_promised(&cluster, &oracle).await;
+}
+
+async fn revision_at(cluster: &Cluster, ordinal: usize) -> i64 {
+    let request = RangeRequest { key: "-".into(), serializable: true, ..Default::default() };
+    cluster.members[ordinal].client().range(request).await.unwrap().header.unwrap().revision
+}

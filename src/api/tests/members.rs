@@ -6,7 +6,7 @@ use crate::{
         Leading, MemberChange, MemberOverview, MembershipError, MembershipPort, NodePort as _,
         Overview, OwnOverview,
     },
-    types::{Desired, MemberId, Ordinal, PeerPlace},
+    types::{ClusterId, Desired, MemberId, Ordinal, PeerPlace},
 };
 
 #[derive(Debug, Clone)]
@@ -26,6 +26,10 @@ impl MembershipPort for FakeMembers {
             | MemberChange::Promote(member)
             | MemberChange::MoveLeader(member) => member,
         })
+    }
+
+    async fn recover(&self) -> Result<ClusterId, MembershipError> {
+        Ok(ClusterId(0x4ec))
     }
 
     fn overview(&self) -> Overview {

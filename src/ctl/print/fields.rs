@@ -31,7 +31,7 @@ pub(crate) fn render(answer: &Answer, style: Style) -> String {
             response.members.iter().for_each(|member| fields.member(member));
         }
         Answer::Member(answer) => fields.members(answer),
-        Answer::Cluster(_) | Answer::Report(_) => {}
+        Answer::Cluster(_) | Answer::Recovering(_) | Answer::Report(_) => {}
         Answer::Status(endpoints) => endpoints.iter().for_each(|e| fields.status(e)),
         Answer::Health(endpoints) => endpoints.iter().for_each(|e| fields.health(e)),
         Answer::Hash(endpoints) => endpoints.iter().for_each(|e| fields.hash(e)),

@@ -31,6 +31,7 @@ pub(crate) fn render(answer: &Answer, style: Style) -> String {
         Answer::Members(response) => members(response, style.hex),
         Answer::Member(answer) => changed(answer),
         Answer::Cluster(reply) => cluster(reply),
+        Answer::Recovering(id) => Object::new().value("cluster_id", id.to_string()).end(),
         Answer::Report(found) => report(found),
         Answer::Status(endpoints) => array(endpoints, |EndpointStatus { endpoint, status: s }| {
             Object::new().text("Endpoint", endpoint).value("Status", status(s)).end()

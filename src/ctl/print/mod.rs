@@ -37,6 +37,8 @@ pub(crate) enum Answer {
     Members(MemberListResponse),
     Member(MemberAnswer),
     Cluster(ClusterReply),
+    /// As this new cluster.
+    Recovering(u64),
     Report(Report),
     Status(Vec<EndpointStatus>),
     Health(Vec<EndpointHealth>),

@@ -27,6 +27,9 @@ pub(crate) fn render(answer: &Answer, style: Style) -> Printed {
         Answer::Members(response) => out(comma_separated(&table::members(&response.members).rows)),
         Answer::Member(answer) => out(member(answer)),
         Answer::Cluster(reply) => out(cluster::text(reply)),
+        Answer::Recovering(cluster) => out(format!(
+            "that member stops, and goes on alone as cluster {cluster:x} when it is started again\n"
+        )),
         Answer::Report(found) => out(report::text(found)),
         Answer::Status(endpoints) => out(comma_separated(&table::status(endpoints).rows)),
         Answer::Hash(endpoints) => out(comma_separated(&table::hash(endpoints).rows)),

@@ -25,7 +25,7 @@ pub(crate) fn of(answer: &Answer) -> Option<Table> {
         Answer::Health(endpoints) => Some(health(endpoints)),
         Answer::Hash(endpoints) => Some(hash(endpoints)),
         Answer::Cluster(reply) => Some(cluster::table(reply)),
-        Answer::Member(_) | Answer::Report(_) => None,
+        Answer::Member(_) | Answer::Recovering(_) | Answer::Report(_) => None,
         Answer::Get(_) | Answer::Put(_) | Answer::Del(_) | Answer::Txn(_) => None,
         Answer::Compacted(_) | Answer::Watch(_) => None,
         Answer::Granted(_) | Answer::Revoked(..) | Answer::KeptAlive(_) => None,

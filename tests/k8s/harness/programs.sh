@@ -152,15 +152,22 @@ run_proxy() {
     --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0
 }
 
-# Configured as kubeadm does: what is in the cluster is never answered from a cache.
+# Configured as kubeadm does: what is in the cluster is never answered from a cache. Outside of it
+# there are no names.
 run_dns() {
   cat >"$state/Corefile" <<COREFILE
-.:53 {
+cluster.local in-addr.arpa {
     bind $node_ip
     errors
     kubernetes cluster.local in-addr.arpa {
         kubeconfig $state/admin.kubeconfig
         ttl 30
+    }
+}
+. {
+    bind $node_ip
+    template ANY ANY {
+        rcode NXDOMAIN
     }
 }
 COREFILE
