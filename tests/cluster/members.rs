@@ -21,7 +21,8 @@ use crate::{
 /// What `kvctl` prints, and whether it succeeded.
 fn kvctl(endpoint: &str, args: &[&str]) -> (String, bool) {
     let mut kvctl = Command::new(env!("CARGO_BIN_EXE_kvctl"));
-    let output = kvctl.args(["--endpoints", endpoint]).args(args).output().unwrap();
+    kvctl.args(["--command-timeout", "60s", "--endpoints", endpoint]);
+    let output = kvctl.args(args).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (String::from_utf8_lossy(&text).into_owned(), output.status.success())
 }
