@@ -70,13 +70,13 @@ async fn a_member_that_lost_its_volume_is_replaced_by_itself() {
     check::holds_what_it_promised(&cluster, &oracle).await;
 }
 
-async fn id_of(cluster: &Cluster, ordinal: usize) -> u64 {
+pub(crate) async fn id_of(cluster: &Cluster, ordinal: usize) -> u64 {
     let list = cluster.members[ordinal].client().member_list().await.unwrap();
     let name = format!("kv-{ordinal}");
     list.members.iter().find(|m| m.name == name).unwrap().id
 }
 
-async fn wait_until_gone(cluster: &Cluster, id: u64) {
+pub(crate) async fn wait_until_gone(cluster: &Cluster, id: u64) {
     let deadline = Instant::now() + PATIENCE;
     for member in &cluster.members {
         loop {
@@ -134,7 +134,11 @@ fn copy_dir(from: &Path, to: &Path) {
 }
 
 /// Waits until every member lists a member of this name that is as wanted.
-async fn wait_until_listed(cluster: &Cluster, name: &str, wanted: impl Fn(&Listed) -> bool) {
+pub(crate) async fn wait_until_listed(
+    cluster: &Cluster,
+    name: &str,
+    wanted: impl Fn(&Listed) -> bool,
+) {
     let deadline = Instant::now() + PATIENCE;
     for member in &cluster.members {
         loop {

@@ -26,5 +26,6 @@ mod join;
 #[cfg(debug_assertions)]
 mod leader;
 mod leases;
+mod members;
 mod restart;
 mod watching;

@@ -109,6 +109,11 @@ impl Member {
         self.ports.client(self.ordinal)
     }
 
+    /// Where other members dial it.
+    pub(crate) fn peer(&self) -> String {
+        self.ports.peer(self.ordinal)
+    }
+
     /// A client of this member only.
     pub(crate) fn client(&self) -> Client {
         Client::new(vec![self.endpoint().parse().unwrap()], TIMEOUTS)

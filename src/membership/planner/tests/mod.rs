@@ -70,7 +70,9 @@ fn judge_change(now: &Situation, add: &BTreeSet<MemberId>, remove: &BTreeSet<Mem
     let kept = |m: &Member| stays(now, m.place.member) && m.in_contact;
     assert!(add.is_empty() || !pick(now, remove).into_iter().any(kept), "a needless swap");
     let places: BTreeSet<Ordinal> = pick(now, &present).iter().map(|m| m.place.ordinal).collect();
-    let all_wanted = places.len() == present.len() && places.iter().all(|o| wants(now, *o));
+    let welcome = !pick(now, &present).iter().any(|m| m.told_to_leave);
+    let all_wanted =
+        welcome && places.len() == present.len() && places.iter().all(|o| wants(now, *o));
     if all_wanted && present.len() % 2 == 1 && present.len() <= target(now) {
         assert!(next.len() >= present.len(), "fewer voters, and none was to leave");
         let silent = |ids| pick(now, ids).iter().filter(|m| !m.in_contact).count();
@@ -107,15 +109,18 @@ fn wants(now: &Situation, ordinal: Ordinal) -> bool {
 
 fn stays(now: &Situation, id: MemberId) -> bool {
     now.members.iter().any(|m| {
-        let newer = |o: &Member| o.place.ordinal == m.place.ordinal && o.place.member > id;
+        let newer = |o: &Member| {
+            o.place.ordinal == m.place.ordinal && o.place.member > id && !o.told_to_leave
+        };
         let newest = !now.members.iter().any(newer);
-        m.place.member == id && newest && wants(now, m.place.ordinal)
+        m.place.member == id && !m.told_to_leave && newest && wants(now, m.place.ordinal)
     })
 }
 
 /// How many voters there should be once all is well.
 fn target(now: &Situation) -> usize {
-    let places: BTreeSet<Ordinal> = now.members.iter().map(|m| m.place.ordinal).collect();
+    let welcome = now.members.iter().filter(|m| !m.told_to_leave);
+    let places: BTreeSet<Ordinal> = welcome.map(|m| m.place.ordinal).collect();
     let replicas = now.desired.as_ref().map_or(places.len(), |d| d.replicas as usize);
     let most = replicas.min(now.max_voters as usize);
     (1..=most).rev().find(|n| n % 2 == 1).unwrap_or(1)

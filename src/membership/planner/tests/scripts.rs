@@ -12,6 +12,7 @@
 //! | `lead N` | leads now |
 //! | `gone N...`, `behind N...`, `well N...` | how members are; all are well at first |
 //! | `incoming N...`, `outgoing N...` | have a vote in only that set |
+//! | `remove N...` | somebody told them to leave |
 //! | `committed`, `uncommitted` | the last membership entry |
 //! | `plan` | the plan, without doing it |
 //! | `run` | does what is planned until nothing is, and who votes and learns then |

@@ -14,8 +14,10 @@ const STEPS_MAX: usize = 8;
 
 fn member() -> impl Strategy<Value = Member> {
     let well = || prop::bool::weighted(0.7);
-    (0u32..7, 0u8..10, well(), well()).prop_map(|(ordinal, votes, in_contact, caught_up)| Member {
-        told_to_leave: false,
+    let told = prop::bool::weighted(0.1);
+    let parts = (0u32..7, 0u8..10, well(), well(), told);
+    parts.prop_map(|(ordinal, votes, in_contact, caught_up, told_to_leave)| Member {
+        told_to_leave,
         place: PeerPlace { member: MemberId(0), ordinal: Ordinal(ordinal) },
         old_voter: votes < 5 || votes == 9,
         new_voter: votes < 5,
