@@ -480,7 +480,7 @@ impl Formation {
             Asked::NoLeader | Asked::Dead => return Ok(Found::NoLeader),
             Asked::Nobody => return Ok(Found::NoCluster),
         };
-        tracing::info!(member = %joined.member_id, "joining as a new member");
+        tracing::info!(member = %MemberId(joined.member_id), "joining as a new member");
         let (cluster, member) = (ClusterId(joined.cluster_id), MemberId(joined.member_id));
         let assigned = self.identity_of(cluster, member, Stage::Assigned, Vec::new());
         // If it was promised away meanwhile, the next round sees that.

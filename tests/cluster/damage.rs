@@ -102,7 +102,7 @@ const WHOLE_LOG: &[Case] = &[
     Case {
         name: "volume wiped",
         damage: |data| fs::remove_dir_all(data).unwrap(),
-        then: Then::Refuses(&["ordinal 1 is member 2", "whose volume this is not"]),
+        then: Then::Runs("joining as a new member"),
     },
 ];
 

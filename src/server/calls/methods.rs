@@ -106,6 +106,7 @@ pub(super) static METHODS: &[Method] = &[
     unary("/grpc.health.v1.Health/Check"),
     server_stream("/grpc.health.v1.Health/Watch"),
     unary("/ordinal.v1.Ordinal/Cluster"),
+    unary("/ordinal.v1.Ordinal/Recover"),
     unary("/v3electionpb.Election/Campaign"),
     unary("/v3electionpb.Election/Leader"),
     server_stream("/v3electionpb.Election/Observe"),
