@@ -76,7 +76,7 @@ pub async fn ask(
     let answers = others.map(|o| tokio::time::timeout(PATIENCE, peers.standing(o, request)));
     let answers = futures_util::future::join_all(answers).await;
     let said = answers.into_iter().filter_map(|answer| answer.ok()?.ok());
-    said.map(|reply| read(reply)).max().unwrap_or(Standing::Unknown)
+    said.map(read).max().unwrap_or(Standing::Unknown)
 }
 
 fn read(reply: StandingReply) -> Standing {

@@ -196,7 +196,7 @@ impl<N: NodePort> Steward<N> {
             match plan {
                 Plan::Settled => waiting = Patience::default(),
                 Plan::Wait(why) => {
-                    waiting.wait(why.to_string(), |why| self.say(News::of_set("Waiting", why)))
+                    waiting.wait(why.to_string(), |why| self.say(News::of_set("Waiting", why)));
                 }
                 Plan::Do(step) => {
                     waiting = Patience::default();

@@ -8,7 +8,8 @@
 //! scenarios that need the host of the control plane are left out there.
 //!
 //! Nothing happens unless `K8S_SCENARIOS` says what: `smoke`, `all`, or names with commas between
-//! them. `K8S_RUNS` repeats each, `K8S_OUTAGE` is how long the API server is away, in seconds.
+//! them. `K8S_RUNS` repeats each, `K8S_OUTAGE` is how long the API server is away, in seconds, and with
+//! `K8S_GAPS=tell` a gap that is too long is told, and no failure.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 

@@ -166,7 +166,7 @@ impl Script {
             }),
             "admit" => Command::AdmitMember(MemberId(words.number("member")? as u64)),
             "desire" => Command::Desire(Desired {
-                set: words.next()?.to_string(),
+                set: words.next()?,
                 generation: words.number("generation")? as u64,
                 start: words.number("start")? as u32,
                 replicas: words.number("replicas")? as u32,
