@@ -9,7 +9,9 @@ use tokio::runtime::Runtime;
 use super::{
     Surroundings,
     cli::Format,
+    doctor::{Finding, Report},
     endpoint::{EndpointHash, EndpointHealth, EndpointStatus},
+    member::MemberAnswer,
     print::{self, Answer, Style},
     run, txn_grammar,
 };
@@ -18,9 +20,13 @@ use crate::{
         fake::{FakeServer, Mood},
         scripted::{self, LEASE, ScriptedServer, no_leader, says as says_then},
     },
-    proto::etcdserverpb::{
-        DowngradeInfo, HashKvResponse, LeaseKeepAliveResponse, Member, MemberListResponse,
-        ResponseHeader, StatusResponse, WatchResponse,
+    proto::{
+        etcdserverpb::{
+            DowngradeInfo, HashKvResponse, LeaseKeepAliveResponse, Member, MemberAddResponse,
+            MemberListResponse, MemberPromoteResponse, MemberRemoveResponse, MemberUpdateResponse,
+            MoveLeaderResponse, ResponseHeader, StatusResponse, WatchResponse,
+        },
+        own::{ClusterMember, ClusterReply, Desired, Leading},
     },
 };
 
@@ -114,7 +120,7 @@ impl Runner for Kvctl {
                 self.runtime.block_on(self.scripted.renew(says_then(says, no_leader())));
                 Ok(String::new())
             }
-            // print members|status|health|hash FORMAT [hex]
+            // print FIXTURE FORMAT [hex]
             "print" => {
                 let args: Vec<_> = args.collect();
                 let style = Style { hex: args.len() > 2, value_only: false };
@@ -213,9 +219,100 @@ fn fixture(name: &str) -> Result<Answer, String> {
                 hash_revision: 13,
             },
         }]),
+        "added" => Answer::Member(MemberAnswer::Added {
+            name: "kv-1".into(),
+            urls: vec!["http://kv-1:2380".into()],
+            response: MemberAddResponse {
+                header: header(),
+                member: Some(listed(0xb2)),
+                members: vec![Member { name: "kv-0".into(), ..listed(0xa1) }, listed(0xb2)],
+            },
+        }),
+        "removed" => {
+            let members = vec![listed(0xa1)];
+            let response = MemberRemoveResponse { header: header(), members };
+            Answer::Member(MemberAnswer::Removed(0xb2, response))
+        }
+        "updated" => {
+            let members = vec![listed(0xa1)];
+            let response = MemberUpdateResponse { header: header(), members };
+            Answer::Member(MemberAnswer::Updated(0xa1, response))
+        }
+        "promoted" => {
+            let members = vec![listed(0xa1)];
+            let response = MemberPromoteResponse { header: header(), members };
+            Answer::Member(MemberAnswer::Promoted(0xa1, response))
+        }
+        "moved" => Answer::Member(MemberAnswer::LeaderMoved {
+            from: 0xa1,
+            to: 0xb2,
+            response: MoveLeaderResponse::default(),
+        }),
+        "cluster" => Answer::Cluster(cluster()),
+        "follower" => {
+            let mut known = ClusterReply { member_id: 0xb2, leading: None, ..cluster() };
+            for member in &mut known.members {
+                (member.in_contact, member.lag) = (None, None);
+            }
+            Answer::Cluster(known)
+        }
+        "report" => Answer::Report(Report {
+            summary: "1 of 2 members answer; kv-0 leads; 1 problem".into(),
+            findings: vec![
+                Finding {
+                    check: "member_silent",
+                    problem: true,
+                    what: "kv-1 does not answer".into(),
+                    advice: "Does it run?".into(),
+                },
+                Finding {
+                    check: "no_loss_tolerated",
+                    problem: false,
+                    what: "tolerates no loss".into(),
+                    advice: String::new(),
+                },
+            ],
+        }),
         "nobody" => Answer::Status(vec![]),
         name => return Err(format!("no fixture {name}")),
     })
+}
+
+fn listed(id: u64) -> Member {
+    let number = if id == 0xa1 { 0 } else { 1 };
+    let peer_ur_ls = vec![format!("http://kv-{number}:2380")];
+    Member { id, peer_ur_ls, is_learner: number == 1, ..Member::default() }
+}
+
+/// While the second is about to vote.
+fn cluster() -> ClusterReply {
+    let member = |ordinal: u32, member_id| ClusterMember {
+        ordinal,
+        member_id,
+        name: format!("kv-{ordinal}"),
+        votes: ordinal == 0,
+        will_vote: ordinal < 2,
+        boot: 3,
+        client_urls: vec![format!("http://kv-{ordinal}:2379")],
+        in_contact: Some(ordinal < 2),
+        lag: Some(7 * u64::from(ordinal)),
+        ..ClusterMember::default()
+    };
+    let never_there = ClusterMember { ordinal: 3, member_id: 0xd4, ..ClusterMember::default() };
+    ClusterReply {
+        cluster_id: 0xc1,
+        member_id: 0xa1,
+        leader: 0xa1,
+        term: 2,
+        desired: Some(Desired { start: 0, replicas: 4, generation: 9 }),
+        follows_pods: true,
+        members: vec![member(0, 0xa1), member(1, 0xb2), member(2, 0xc3), never_there],
+        leading: Some(Leading {
+            waits_for: "too few voters: waiting for ordinal 2 (member c3)".into(),
+            tolerates: Some(0),
+        }),
+        answerer: None,
+    }
 }
 
 fn script(name: &str) {
@@ -251,6 +348,11 @@ fn watches_are_read_and_printed_as_etcdctl_does_and_go_on_by_themselves() {
 #[test]
 fn members_and_endpoints_are_printed_as_etcdctl_prints_them() {
     script("print");
+}
+
+#[test]
+fn clusters_and_what_became_of_members_are_printed() {
+    script("members");
 }
 
 #[test]

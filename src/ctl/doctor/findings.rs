@@ -242,7 +242,8 @@ fn contact(facts: &Facts) -> Vec<Finding> {
 }
 
 fn lag(facts: &Facts) -> Vec<Finding> {
-    let last = facts.answering().filter_map(|one| one.status.as_ref().ok()).map(|s| s.raft_index);
+    let last = facts.answering().filter_map(|one| one.status.as_ref().ok());
+    let last = last.map(|status| status.raft_applied_index);
     let last = last.max().unwrap_or(0);
     let behind = facts.answering().filter_map(|one| {
         let behind = last.saturating_sub(one.status.as_ref().ok()?.raft_applied_index);
