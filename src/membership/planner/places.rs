@@ -79,10 +79,11 @@ impl<'a> Places<'a> {
         }
         let mut next: Vec<MemberId> =
             seats.iter().map(|(_, m)| m.place.member).take(size).collect();
-        if self.leader_goes() && !next.contains(&self.situation.me) {
+        let me = self.situation.me;
+        if present.contains(&me) && self.leader_goes() && !next.contains(&me) {
             // Nobody who stays votes yet. It votes beside the first that do, then hands over.
             next.truncate((size - 1).max(1));
-            next.push(self.situation.me);
+            next.push(me);
         }
         next.into_iter().collect()
     }
@@ -98,14 +99,11 @@ impl<'a> Places<'a> {
         let newest = self.wanted.values().filter_map(|lives| lives.last().copied());
         let late = newest.filter(|m| !m.is_ready() && (held || !m.votes()));
         let waiting = Waiting::new(if held { Why::Successors } else { Why::Learners }, late);
-        if !waiting.for_members.is_empty() {
-            return Some(waiting);
-        }
         let places = self.empty_places(self.target.saturating_sub(count));
-        if !places.is_empty() {
+        if waiting.for_members.is_empty() && !places.is_empty() {
             return Some(Waiting::new(Why::Pods(places), []));
         }
-        Some(Waiting::new(Why::PresentVoters, self.voters().filter(|m| !m.is_ready())))
+        Some(waiting)
     }
 
     /// Whether all votes that are wanted are in one hand.

@@ -36,6 +36,8 @@ fn judge(now: &Situation, step: &Step) {
         Step::FinishJoint => {
             assert!(is_joint(now), "there is no joint configuration");
             assert_majority(&pick(now, &voters), |m| m.in_contact);
+            let old: Vec<_> = now.members.iter().filter(|m| m.old_voter).collect();
+            assert_majority(&old, |m| m.in_contact);
         }
         Step::HandOver { to } => {
             let goes = !voters.contains(&now.me) || !stays(now, now.me);

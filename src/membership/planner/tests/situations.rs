@@ -40,8 +40,12 @@ fn situation() -> impl Strategy<Value = Situation> {
             let me = me.index(members.len());
             let leader = &mut members[me];
             (leader.in_contact, leader.caught_up) = (true, true);
-            leader.old_voter = true;
-            leader.new_voter |= !joint;
+            // Raft lets a leader lead on that votes no more.
+            leader.old_voter |= committed > 1;
+            leader.new_voter |= !joint && leader.old_voter;
+            if !joint {
+                leader.old_voter = leader.new_voter;
+            }
             let set = String::from("kv");
             let desired =
                 desired.map(|(start, replicas)| Desired { set, generation: 1, start, replicas });
