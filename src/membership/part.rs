@@ -147,16 +147,24 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
         standing::ask(self.peers, self.me, kept, self.steward.ordinals()).await
     }
 
-    /// Stays as long as the others would miss this voter; then hands over, if it leads.
+    /// Hands over, if it leads, as soon as the others would do without this voter; and stays until the
+    /// leader says so, who then is another one.
     async fn restart(&self) {
         let mut said = String::new();
         let no_leader_limit = self.raft.timing().election_timeout * 4;
         let mut led_at = Instant::now();
         loop {
+            let led = self.raft.leadership().is_mine();
             match self.may_stop().await {
-                Some(MayStop::Yes) => {
-                    return self.raft.hand_over(&self.steward.let_go(), HAND_OVER).await;
+                Some(MayStop::Yes) if led => {
+                    self.raft.hand_over(&self.steward.let_go(), HAND_OVER).await;
+                    // The new leader may not have found the others yet: it is asked, too. Without one,
+                    // there is nobody else.
+                    if self.raft.leadership().is_mine() {
+                        return;
+                    }
                 }
+                Some(MayStop::Yes) => return,
                 Some(MayStop::Wait(why)) => {
                     led_at = Instant::now();
                     if why != said {
