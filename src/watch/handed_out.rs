@@ -1,7 +1,7 @@
 //! What of a stream its transport has taken and not sent yet.
 //!
 //! A client that does not read holds back what HTTP/2 was given. That is memory as what waits in the
-//! [`Outbox`](super::outbox::Outbox) is, so it counts with it; and a stream hands out only a little at
+//! [`Outbox`] is, so it counts with it; and a stream hands out only a little at
 //! a time.
 
 use std::{
