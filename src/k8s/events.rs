@@ -238,7 +238,7 @@ impl Teller {
         }
     }
 
-    /// Until Kubernetes has it, or refuses it; once more only when stopping.
+    /// Until Kubernetes has it, or has refused it twice; once more only when stopping.
     async fn tell(&mut self, event: Event, stopping: &mut Stopping) {
         let metrics = self.connection.metrics.clone();
         let mut last_try = false;
@@ -249,10 +249,11 @@ impl Teller {
                 return;
             };
             let pause = self.outage.failed(&error);
-            if last_try || !matches!(error, OrchestratorError::Unreachable(_)) {
+            if last_try {
                 metrics.events_dropped.increment();
                 return;
             }
+            last_try = !matches!(error, OrchestratorError::Unreachable(_));
             tokio::select! {
                 () = stopping.wait() => last_try = true,
                 () = tokio::time::sleep(pause) => {}

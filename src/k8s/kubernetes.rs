@@ -51,14 +51,14 @@ const PACE: Pace = Pace {
     event_pauses: Pauses {
         first: Duration::from_secs(1),
         longest: Duration::from_secs(10),
-        refused: Duration::from_secs(10),
+        longest_refused: Duration::from_secs(10),
     },
     mirror: MirrorPace {
         renewal: Duration::from_secs(3),
         pauses: Pauses {
             first: Duration::from_millis(200),
             longest: Duration::from_secs(1),
-            refused: Duration::from_secs(10),
+            longest_refused: Duration::from_secs(10),
         },
         stop_limit: Duration::from_secs(3),
     },

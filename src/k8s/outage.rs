@@ -12,8 +12,9 @@ pub(super) struct Pauses {
     pub first: Duration,
     /// They double up to this, while Kubernetes does not answer.
     pub longest: Duration,
-    /// Where it answers "no": somebody has to change something first.
-    pub refused: Duration,
+    /// The same where it answers "no". That may be for good, until somebody changes something; or for a
+    /// second: an API server that starts forbids all, until it has read its roles.
+    pub longest_refused: Duration,
 }
 
 /// What went wrong since the last success, if anything did.
@@ -40,23 +41,23 @@ impl Outage {
     /// A try failed. Gives the pause before the next one. Logs the first one, and the first of another kind.
     pub(super) fn failed(&mut self, error: &OrchestratorError) -> Duration {
         let kind = mem::discriminant(error);
-        let fresh = || Began { at: Instant::now(), next_pause: self.pauses.first, kind };
+        let first = self.pauses.first;
+        let fresh = || Began { at: Instant::now(), next_pause: first, kind };
         let news = self.since.as_ref().is_none_or(|began| began.kind != kind);
         let began = self.since.get_or_insert_with(fresh);
         if news {
             tracing::warn!(%error, "{}: does not work; tried again until it does", self.what);
-            began.kind = kind;
+            (began.kind, began.next_pause) = (kind, first);
         }
-        match error {
-            OrchestratorError::Unreachable(_) => {
-                let pause = began.next_pause;
-                began.next_pause = (pause * 2).min(self.pauses.longest);
-                pause
-            }
+        let longest = match error {
+            OrchestratorError::Unreachable(_) => self.pauses.longest,
             OrchestratorError::Refused(_) | OrchestratorError::Unreadable { .. } => {
-                self.pauses.refused
+                self.pauses.longest_refused
             }
-        }
+        };
+        let pause = began.next_pause;
+        began.next_pause = (pause * 2).min(longest);
+        pause
     }
 
     /// A try succeeded.

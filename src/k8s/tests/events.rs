@@ -93,7 +93,7 @@ async fn an_event_that_is_refused_does_not_hold_up_the_next() {
     let kv0 = member(&api, "kv-0");
     api.set_mode(Mode::Refuses(403, "Forbidden"));
     kv0.say(waits_for("kv-1"));
-    api.until("refused", |api| !api.requests().is_empty()).await;
+    api.until("refused twice", |api| api.requests().len() == 2).await;
     api.set_mode(Mode::Serves);
     kv0.say(waits_for("kv-2"));
     kv0.close().await;

@@ -7,6 +7,7 @@ mod events;
 mod mirror;
 mod names;
 mod orchestrator;
+mod outage;
 
 use std::{
     sync::{
@@ -46,7 +47,7 @@ const PACE: Pace = Pace {
 const PAUSES: Pauses = Pauses {
     first: Duration::from_millis(10),
     longest: Duration::from_millis(50),
-    refused: Duration::from_millis(50),
+    longest_refused: Duration::from_millis(50),
 };
 
 /// A clock that goes on by a second each time that somebody looks.
