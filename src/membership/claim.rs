@@ -99,18 +99,29 @@ impl Formation {
                 tracing::warn!(%ordinal, "whoever founds the cluster does not go on: taking over");
                 true
             }
-            Claim::Empty if claimed.younger_by < RECREATED => true,
-            Claim::Empty => {
-                let silent = self.not_pristine(peers, wanted).await;
-                if let Some(ordinal) = silent {
-                    self.waits(&format!(
-                        "the claim was made anew, so all pods have to be empty: ordinal {ordinal} \
-                         does not say so"
-                    ));
-                }
-                silent.is_none()
-            }
+            Claim::Empty => self.may_claim_empty(peers, claimed.younger_by, wanted).await,
         }
+    }
+
+    /// A claim that was made anew says nothing about the cluster that may have been founded under the
+    /// old one: then every other pod has to say so.
+    async fn may_claim_empty(
+        &self,
+        peers: &impl super::Peers,
+        younger_by: Duration,
+        wanted: &Desired,
+    ) -> bool {
+        if younger_by < RECREATED {
+            return true;
+        }
+        let silent = self.not_pristine(peers, wanted).await;
+        if let Some(ordinal) = silent {
+            self.waits(&format!(
+                "the claim was made anew, so all other pods have to be empty: ordinal {ordinal} does \
+                 not say so"
+            ));
+        }
+        silent.is_none()
     }
 
     /// The first ordinal that does not answer that it knows of no cluster.
@@ -214,13 +225,13 @@ impl Formation {
     ) -> Result<(), FormationError> {
         let Some(pods) = self.orchestrator() else { return Ok(()) };
         let cluster = identity.cluster;
-        // Somebody may have emptied the claim of a cluster that lives, and was still starting before.
-        if let Some(ordinal) = self.another_cluster(peers).await {
-            tracing::error!(%ordinal, "there is a cluster already: this one is given up");
-            self.bury()?;
-            return Err(FormationError::Outrun);
-        }
         loop {
+            // Somebody may have emptied the claim of a cluster that lives, and was starting before.
+            if let Some(ordinal) = self.another_cluster(peers).await {
+                tracing::error!(%ordinal, "there is a cluster already: this one is given up");
+                self.bury()?;
+                return Err(FormationError::Outrun);
+            }
             match pods.claim().await {
                 Ok(Some(Claimed { claim: Claim::Formed { cluster: formed }, .. }))
                     if formed == cluster =>
@@ -235,10 +246,19 @@ impl Formation {
                         continue;
                     }
                 }
-                Ok(Some(Claimed { claim: Claim::Empty, version, .. })) => {
+                Ok(Some(Claimed { claim: Claim::Empty, version, younger_by })) => {
                     let (member, ordinal) = (FOUNDER, self.ordinal());
                     let again = Claim::Claimed { cluster, member, ordinal };
-                    if self.swap(&**pods, again, &version).await {
+                    let may = match pods.intent().await {
+                        Ok(Intent::Scale(all)) => {
+                            self.may_claim_empty(peers, younger_by, &all).await
+                        }
+                        Ok(_) | Err(_) => {
+                            self.waits("it is not known which pods there are");
+                            false
+                        }
+                    };
+                    if may && self.swap(&**pods, again, &version).await {
                         continue;
                     }
                 }

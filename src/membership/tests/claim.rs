@@ -493,6 +493,25 @@ fn a_founder_that_never_goes_on_is_replaced_and_learns_of_it() {
     });
 }
 
+/// A founder that was outrun may find its log, and a claim that was made anew, while the cluster that
+/// outran it is down.
+#[test]
+fn an_outrun_founder_founds_nothing_under_a_claim_that_was_made_anew() {
+    run(async || {
+        let world = World::new();
+        let outrun = [Step::Start(0), Step::Round(0), Step::CrashUnconfirmed(0, Crash::KeepAll)];
+        world.play(&outrun).await;
+        world.play(&[Step::Start(1), Step::Round(1), Step::Round(1), Step::Round(1)]).await;
+        let before = world.clusters();
+        assert_eq!(before.len(), 1);
+        world.play(&[Step::Crash(1, Crash::KeepAll), Step::DeleteClaim, Step::RecreateClaim]).await;
+        world.play(&[Step::Start(0), Step::Round(0), Step::Start(0), Step::Round(0)]).await;
+        assert!(world.clusters().is_empty());
+        world.all_up().await;
+        assert_eq!((world.members(), world.clusters()), (PODS, before));
+    });
+}
+
 /// A claim that was emptied looks like a new one. Members that are only starting are seen all the same.
 #[test]
 fn an_emptied_claim_founds_nothing_beside_members_that_are_starting() {
