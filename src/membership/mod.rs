@@ -32,6 +32,7 @@ mod standing;
 mod steward;
 #[cfg(test)]
 mod tests;
+mod waking;
 
 pub use by_hand::ByHand;
 pub use claim::TAKE_OVER;

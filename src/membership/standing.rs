@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Peers, identity::Identity};
+use super::{Orchestrator, Peers, identity::Identity, waking};
 use crate::{
     proto::peer::{StandingReply, StandingRequest, standing_reply::Standing as Wire},
     raft::Raft,
@@ -94,8 +94,14 @@ const ALONE: Duration = Duration::from_secs(10);
 const ALONE_AT_START: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Resolves when this member has learned that it is dead.
-pub async fn dead(peers: &impl Peers, me: &Identity, raft: &Raft, known: &[Ordinal]) -> Standing {
+/// Resolves when this member has learned that it is dead. Meanwhile, says what else may keep it alone.
+pub async fn dead(
+    peers: &impl Peers,
+    me: &Identity,
+    raft: &Raft,
+    known: &[Ordinal],
+    pods: Option<&dyn Orchestrator>,
+) -> Standing {
     let mut heard = Instant::now();
     let mut limit = ALONE_AT_START;
     loop {
@@ -113,6 +119,9 @@ pub async fn dead(peers: &impl Peers, me: &Identity, raft: &Raft, known: &[Ordin
         let standing = ask(peers, me, Kept::of(raft, me.member), ordinals).await;
         if standing.is_dead() {
             return standing;
+        }
+        if let Some(pods) = pods {
+            waking::say_what_it_takes(pods, raft).await;
         }
     }
 }

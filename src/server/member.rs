@@ -279,7 +279,8 @@ pub(super) async fn run(
     let _ = ready.send(());
 
     let (known, raft) = (known_ordinals(&config), member.raft.clone());
-    let death = dead(&asks, me, &raft, &known);
+    let pods = config.pod.as_ref().map(|pod| &*pod.orchestrator);
+    let death = dead(&asks, me, &raft, &known, pods);
     let life = async {
         tokio::select! {
             () = shutdown => {

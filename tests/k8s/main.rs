@@ -24,6 +24,7 @@ mod pods;
 mod report;
 mod scenarios;
 mod store;
+mod told;
 mod watcher;
 mod workload;
 

@@ -34,11 +34,13 @@ pub(crate) async fn scale_1_3_5_3_1(s: &Stage) {
     }
 }
 
-/// A pause: who they are stays.
+/// A pause: who they are stays. Woken as one, it says that it takes two.
 pub(crate) async fn scale_3_0_3(s: &Stage) {
     let before = s.store.ids().await;
     s.store.scale(0).await;
     s.store.ready(0).await;
+    s.store.scale(1).await;
+    s.store.said("kv-0", "scale to at least 2").await;
     s.store.scale(3).await;
     s.store.ready(3).await;
     s.store.membership(3, 0).await;

@@ -5,7 +5,10 @@ use std::{future::Future, pin::Pin};
 
 use tokio::time::Duration;
 
-use crate::{host::Host, membership::*, outages::*, pods::*, store::Store, workload::Workload};
+use crate::{
+    host::Host, membership::*, outages::*, pods::*, store::Store, told::leader_is_told,
+    workload::Workload,
+};
 
 /// Planned: a write waits no longer than this, with three members or more.
 const PLANNED: Option<Duration> = Some(Duration::from_millis(500));
@@ -83,6 +86,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario("delete-a-pod", PLANNED, |s| Box::pin(delete_follower(s))),
     scenario("delete-the-leader", PLANNED, |s| Box::pin(delete_leader(s))).smoke(),
     scenario("force-delete-the-leader", ELECTION, |s| Box::pin(force_delete_leader(s))),
+    scenario("leader-is-told", ELECTION, |s| Box::pin(leader_is_told(s))),
     scenario("delete-all-pods", UNBOUNDED, |s| Box::pin(delete_all(s))),
     scenario("force-delete-all-pods", UNBOUNDED, |s| Box::pin(force_delete_all(s))),
     scenario("delete-two-pods", UNBOUNDED, |s| Box::pin(delete_two(s))),

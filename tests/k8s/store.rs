@@ -120,6 +120,16 @@ impl Store {
         .await
     }
 
+    /// Waits for an Event about this object.
+    pub(crate) async fn said(&self, about: &str, what: &str) {
+        let of = format!("--field-selector=involvedObject.name={about}");
+        eventually(async || {
+            let events = self.kubectl.run(&["get", "events", &of]).await;
+            if events.contains(what) { Ok(()) } else { Err(format!("no {what:?}: {events}")) }
+        })
+        .await;
+    }
+
     pub(crate) async fn scale(&self, replicas: u32) {
         let replicas = format!("--replicas={replicas}");
         self.kubectl.run(&["scale", "statefulset/kv", &replicas]).await;
