@@ -58,6 +58,9 @@ impl Formation {
             }
         };
         self.know(&wanted);
+        if self.state().looks_wider {
+            self.look_wider(&wanted);
+        }
         match self.join_existing(peers, None).await? {
             Found::NoCluster => {}
             Found::Joined | Found::NoLeader => return Ok(()),
@@ -88,6 +91,7 @@ impl Formation {
         match claimed.claim {
             Claim::Formed { cluster } => {
                 self.waits(&format!("cluster {cluster} was founded, and no member of it answers"));
+                self.state().looks_wider = true;
                 false
             }
             Claim::Claimed { ordinal, .. } => {

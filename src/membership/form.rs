@@ -29,6 +29,8 @@ use crate::{
 const ROUND: Duration = Duration::from_millis(200);
 /// The same, once it has taken a while: others are asked each time.
 const LONG_ROUND: Duration = Duration::from_secs(1);
+/// How far from the wanted ordinals members are looked for, once a cluster is known to exist.
+const WIDER: u32 = 64;
 /// So many rounds pass quietly before a waiting member says in its log for whom it waits.
 const QUIET_ROUNDS: u32 = 25;
 
@@ -136,6 +138,8 @@ pub(super) struct State {
     pub(super) claim: Option<Seen>,
     /// Ordinals that are wanted, beside those that are known.
     wanted: Vec<Ordinal>,
+    /// There is a cluster, and none of its members was found at the wanted ordinals.
+    pub(super) looks_wider: bool,
     /// What was waited for last.
     waited: String,
 }
@@ -214,6 +218,11 @@ impl Formation {
     pub(super) fn know(&self, wanted: &Desired) {
         let all = wanted.start..wanted.start.saturating_add(wanted.replicas);
         self.state().wanted = all.map(Ordinal).collect();
+    }
+
+    /// The members may live where the first pod was once: asks those around, too.
+    pub(super) fn look_wider(&self, wanted: &Desired) {
+        self.state().wanted = around(wanted).collect();
     }
 
     /// Gives up an identity under which nothing was begun.
@@ -561,6 +570,12 @@ impl Formation {
         }
         Ok(asked)
     }
+}
+
+/// The wanted ordinals, and those near them.
+pub(super) fn around(wanted: &Desired) -> impl Iterator<Item = Ordinal> + use<> {
+    let end = wanted.start.saturating_add(wanted.replicas);
+    (wanted.start.saturating_sub(WIDER)..end.saturating_add(WIDER)).map(Ordinal)
 }
 
 /// What asking to join came to.

@@ -38,6 +38,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What is left of the grace period to close everything.
 const RESERVE: Duration = Duration::from_secs(15);
 const HAND_OVER: Duration = Duration::from_secs(2);
+/// Whoever votes no more is removed within this.
+const REMOVAL: Duration = Duration::from_secs(2);
 
 /// What a member that parts needs.
 #[derive(Debug)]
@@ -66,9 +68,10 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
             }
         };
         if tokio::time::timeout_at(deadline, parted).await.is_err() {
-            tracing::warn!(
-                "the grace period is almost over: stopping although others may need this member"
-            );
+            let why =
+                "the grace period is almost over: stopping although others may need this member";
+            tracing::warn!("{why}");
+            pods.say(News::warning("Stopping", why.into()));
         }
     }
 
@@ -130,10 +133,15 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
             && !self.raft.leadership().is_mine()
     }
 
-    /// If it is known to be removed already, its data is set aside at the next start, without a detour.
+    /// Once it is known to be removed, its data is set aside at the next start, without a detour. That
+    /// follows at once; if not, the next start finds out.
     async fn note_removed(&self) {
-        if self.standing().await != Standing::Removed {
-            return;
+        let begun = Instant::now();
+        while self.standing().await != Standing::Removed {
+            if begun.elapsed() > REMOVAL {
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
         let formation = self.formation.clone();
         let buried = self.lanes.run("identity", move || formation.bury()).await;

@@ -8,11 +8,11 @@ use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Orchestrator, Peers, identity::Identity, waking};
+use super::{Intent, Orchestrator, Peers, form::around, identity::Identity, waking::Waking};
 use crate::{
     proto::peer::{StandingReply, StandingRequest, standing_reply::Standing as Wire},
     raft::Raft,
-    types::{ClusterId, MemberId, Ordinal},
+    types::{ClusterId, Desired, MemberId, Ordinal},
 };
 
 /// Whoever does not answer within this is not waited for.
@@ -99,11 +99,12 @@ pub async fn dead(
     peers: &impl Peers,
     me: &Identity,
     raft: &Raft,
-    known: &[Ordinal],
+    known: &BTreeSet<Ordinal>,
     pods: Option<&dyn Orchestrator>,
 ) -> Standing {
     let mut heard = Instant::now();
     let mut limit = ALONE_AT_START;
+    let mut waking = Waking::default();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         if raft.quorum_age().is_some_and(|age| age < ALONE_AT_START) {
@@ -114,15 +115,29 @@ pub async fn dead(
             continue;
         }
         heard = Instant::now();
-        let mut ordinals: BTreeSet<Ordinal> = known.iter().copied().collect();
+        let mut ordinals = known.clone();
         ordinals.extend(raft.members().into_iter().map(|m| m.place.ordinal));
+        let wanted = match pods {
+            Some(pods) => wanted(pods).await,
+            None => None,
+        };
+        // All whom this member knows may have moved on.
+        ordinals.extend(wanted.iter().flat_map(around));
         let standing = ask(peers, me, Kept::of(raft, me.member), ordinals).await;
         if standing.is_dead() {
             return standing;
         }
-        if let Some(pods) = pods {
-            waking::say_what_it_takes(pods, raft).await;
+        if let (Some(pods), Some(wanted)) = (pods, wanted) {
+            waking.say_what_it_takes(pods, &wanted, &raft.membership());
         }
+    }
+}
+
+/// How many pods there are to be. Kubernetes need not be there: then nobody knows.
+async fn wanted(pods: &dyn Orchestrator) -> Option<Desired> {
+    match pods.intent().await {
+        Ok(Intent::Scale(wanted)) => Some(wanted),
+        Ok(Intent::Hibernate) | Err(_) => None,
     }
 }
 

@@ -5,19 +5,30 @@
 
 use std::collections::BTreeSet;
 
-use super::{Intent, News, Orchestrator};
+use super::{News, Orchestrator};
 use crate::{
-    raft::{Raft, RaftMembership},
+    raft::RaftMembership,
     types::{Desired, Ordinal},
 };
 
-/// Says so, if the pods that are wanted are fewer than it takes to have a leader.
-pub(super) async fn say_what_it_takes(pods: &dyn Orchestrator, raft: &Raft) {
-    // If nobody knows how many are wanted, nobody knows that they are too few.
-    let Ok(Intent::Scale(wanted)) = pods.intent().await else { return };
-    if let Some(why) = too_few(&voters(&raft.membership()), &wanted) {
-        tracing::warn!("{why}");
-        pods.say(News::warning("Waiting", why));
+/// What was said last: the same is not said again.
+#[derive(Debug, Default)]
+pub(super) struct Waking(Option<String>);
+
+impl Waking {
+    /// Says so, if the pods that are wanted are fewer than it takes to have a leader.
+    pub(super) fn say_what_it_takes(
+        &mut self,
+        pods: &dyn Orchestrator,
+        wanted: &Desired,
+        membership: &RaftMembership,
+    ) {
+        let why = too_few(&voters(membership), wanted);
+        if let Some(why) = why.clone().filter(|_| why != self.0) {
+            tracing::warn!("{why}");
+            pods.say(News::warning("Waiting", why));
+        }
+        self.0 = why;
     }
 }
 

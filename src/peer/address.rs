@@ -1,11 +1,13 @@
 //! Where an ordinal lives: the one thing that configuration knows of membership.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use crate::types::Ordinal;
 
 /// A pattern names every ordinal: so many are asked whether there is a cluster already.
 const PROBED: u32 = 9;
+/// And so many on each side of the one that asks: the first pod need not be ordinal 0.
+const NEIGHBOURS: u32 = 4;
 
 /// Maps ordinals to `host:port`. Names are resolved anew at each dial.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,11 +69,13 @@ impl PeerAddresses {
         }
     }
 
-    /// Ordinals below this may be asked for a cluster to join.
-    pub fn known(&self) -> u32 {
+    /// Whom the member at this ordinal may ask for a cluster to join: all that are listed; of a pattern,
+    /// the first ones and those around it.
+    pub fn known(&self, me: Ordinal) -> BTreeSet<Ordinal> {
+        let around = me.0.saturating_sub(NEIGHBOURS)..=me.0.saturating_add(NEIGHBOURS);
         match self {
-            PeerAddresses::List(_) => self.listed(),
-            PeerAddresses::Template(_) => PROBED,
+            PeerAddresses::List(_) => (0..self.listed()).map(Ordinal).collect(),
+            PeerAddresses::Template(_) => (0..PROBED).chain(around).map(Ordinal).collect(),
         }
     }
 

@@ -341,8 +341,10 @@ async fn bury(formation: &Arc<Formation>, standing: Standing, lanes: Lanes) -> a
     Ok(buried.context("writing the identity panicked")??)
 }
 
-fn known_ordinals(config: &MemberConfig) -> Vec<Ordinal> {
-    (0..config.founders.max(config.addresses.known())).map(Ordinal).collect()
+/// Who may know of a cluster, as far as this member was told at its start.
+fn known_ordinals(config: &MemberConfig) -> BTreeSet<Ordinal> {
+    let founders = (0..config.founders).map(Ordinal);
+    config.addresses.known(config.ordinal).into_iter().chain(founders).collect()
 }
 
 async fn listen(ports: &Ports) -> anyhow::Result<Listeners> {
@@ -361,7 +363,7 @@ async fn open_formation(config: &MemberConfig, lanes: Lanes) -> anyhow::Result<A
         ordinal: config.ordinal,
         home: config.home.clone(),
         founders: config.founders,
-        known: known_ordinals(config),
+        known: known_ordinals(config).into_iter().collect(),
         orchestrator: config.pod.as_ref().map(|pod| pod.orchestrator.clone()),
         take_over: TAKE_OVER,
     };
@@ -557,8 +559,7 @@ async fn check_volume(
     lanes: Lanes,
 ) -> anyhow::Result<()> {
     let kept = Kept { last_index, membership_index: 0 };
-    let others = known_ordinals(config).into_iter().collect();
-    let standing = ask_standing(peers, me, kept, others).await;
+    let standing = ask_standing(peers, me, kept, known_ordinals(config)).await;
     if standing.is_dead() {
         bury(formation, standing, lanes).await?;
         anyhow::bail!(REMOVED);

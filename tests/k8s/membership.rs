@@ -53,6 +53,17 @@ pub(crate) async fn scale_5_20_5(s: &Stage) {
     }
 }
 
+/// All pods move to other ordinals, each time beside those that were: the data goes with them.
+pub(crate) async fn move_ordinals(s: &Stage) {
+    for start in [10, 20, 0] {
+        let patch = format!("{{\"spec\":{{\"ordinals\":{{\"start\":{start}}}}}}}");
+        s.store.kubectl.run(&["patch", "statefulset/kv", "--patch", &patch]).await;
+        s.store.ready_at(start..start + 3).await;
+        s.store.membership(3, 0).await;
+        s.load.progress(100).await;
+    }
+}
+
 /// Who left comes back as another, whatever its volume still says.
 pub(crate) async fn old_volumes_return(s: &Stage) {
     let before = s.store.ids().await;

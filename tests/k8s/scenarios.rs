@@ -103,6 +103,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario("scale-1-3-5-3-1", PLANNED, |s| Box::pin(scale_1_3_5_3_1(s))).replicas(1),
     scenario("scale-3-0-3", UNBOUNDED, |s| Box::pin(scale_3_0_3(s))),
     scenario("scale-5-20-5", PLANNED, |s| Box::pin(scale_5_20_5(s))).replicas(5),
+    scenario("move-ordinals", PLANNED, |s| Box::pin(move_ordinals(s))),
     scenario("old-volumes-return", PLANNED, |s| Box::pin(old_volumes_return(s))).replicas(5),
     scenario("shrink-past-the-dead", UNBOUNDED, |s| Box::pin(shrink_past_dead(s))).replicas(5),
     scenario("scale-down-reverted", PLANNED, |s| Box::pin(scale_down_reverted(s))).replicas(5),

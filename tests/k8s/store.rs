@@ -1,6 +1,6 @@
 //! A store in a namespace of its own, installed and changed as a user does it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use ordinal::client::{Client, Endpoint, Timeouts};
 use serde_json::Value;
@@ -98,12 +98,17 @@ impl Store {
 
     /// Waits until exactly these many members run, and all are ready.
     pub(crate) async fn ready(&self, replicas: u32) -> Vec<Pod> {
+        self.ready_at(0..replicas).await
+    }
+
+    /// The same, at these ordinals.
+    pub(crate) async fn ready_at(&self, ordinals: Range<u32>) -> Vec<Pod> {
         eventually(async || {
             let pods = self.pods().await;
             let names = pods.iter().map(|pod| pod.name.clone());
-            let wanted = (0..replicas).map(|ordinal| format!("kv-{ordinal}"));
+            let wanted = ordinals.clone().map(|ordinal| format!("kv-{ordinal}"));
             let all = names.eq(wanted) && pods.iter().all(|pod| pod.ready && !pod.deleting);
-            if all { Ok(pods) } else { Err(format!("not {replicas} ready pods: {pods:#?}")) }
+            if all { Ok(pods) } else { Err(format!("not {ordinals:?} ready: {pods:#?}")) }
         })
         .await
     }
