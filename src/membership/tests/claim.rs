@@ -339,7 +339,7 @@ impl Peers for World {
         request: peer::JoinRequest,
     ) -> Result<peer::JoinReply, String> {
         let (up, member) = {
-            let pod = self.pods[to.0 as usize].lock().unwrap();
+            let pod = self.pods.get(to.0 as usize).ok_or("no such name")?.lock().unwrap();
             (pod.up.clone().ok_or("down")?, pod.member.clone())
         };
         let pristine = up.identity().is_none();
