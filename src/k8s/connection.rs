@@ -3,14 +3,14 @@
 //! Connections are kept and reused. A call that runs into its limit is dropped, and its connection
 //! with it: so a dead one costs one call, and an API server that comes back is found by the next.
 
-use std::{env, error::Error as _, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, env, error::Error as _, fmt, sync::Arc, time::Duration};
 
 use k8s_openapi::{
     NamespaceResourceScope,
     serde::{Serialize, de::DeserializeOwned},
 };
 use kube::{
-    Api, Client, Config,
+    Api, Client, Config, ResourceExt as _,
     api::{Patch, PatchParams, PostParams},
     config::KubeConfigOptions,
     core::{Status, response::reason},
@@ -117,6 +117,15 @@ impl Connection {
             Err(Failure::Kube(kube::Error::Api(status))) if is_absence(&status, name) => Ok(None),
             Err(failure) => Err(self.failed::<K>(failure, name)),
         }
+    }
+
+    /// What is written on an object; nothing, if there is none.
+    pub(super) async fn annotations<K: Object>(
+        &self,
+        name: &str,
+    ) -> Result<BTreeMap<String, String>, OrchestratorError> {
+        let object = self.get::<K>(name).await?;
+        Ok(object.map(|mut object| std::mem::take(object.annotations_mut())).unwrap_or_default())
     }
 
     /// Merges `patch` into the object, if that still is at `version`. After an error it may or may not

@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
-use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::ConfigMap};
+use k8s_openapi::api::{
+    apps::v1::StatefulSet,
+    coordination::v1::Lease,
+    core::v1::{ConfigMap, Service},
+};
 use kube::Config;
 use tokio::sync::watch;
 
@@ -12,12 +16,13 @@ use super::{
     events::{Events, Subjects},
     metrics::KubernetesMetrics,
     mirror::{Mirror, MirrorOptions, MirrorPace},
-    objects,
+    naming, objects,
     outage::Pauses,
 };
 use crate::{
     clock::Clock,
     membership::{Claim, Claimed, Intent, LeaderNews, News, Orchestrator, OrchestratorError},
+    types::Ordinal,
 };
 
 /// Which objects are this member's.
@@ -30,6 +35,8 @@ pub struct KubernetesOptions {
     pub claim: String,
     /// This pod's name.
     pub pod: String,
+    /// Where the leader is told, so that it can be asked for there too.
+    pub mirror: MirrorOptions,
     /// Its uid, without which `kubectl describe pod` does not show the pod's Events; other commands do.
     pub pod_uid: Option<String>,
 }
@@ -105,9 +112,16 @@ impl Kubernetes {
     }
 
     /// Starts to tell others who leads. On a runtime.
-    pub fn mirror(&self, options: MirrorOptions, news: &watch::Receiver<LeaderNews>) -> Mirror {
+    pub fn mirror(&self, news: &watch::Receiver<LeaderNews>) -> Mirror {
         let (clock, pod) = (&self.clock, &self.options.pod);
-        Mirror::start(options, &self.connection, clock, pod, news, self.pace.mirror)
+        Mirror::start(
+            self.options.mirror.clone(),
+            &self.connection,
+            clock,
+            pod,
+            news,
+            self.pace.mirror,
+        )
     }
 
     pub fn metrics(&self) -> Arc<KubernetesMetrics> {
@@ -156,6 +170,19 @@ impl Orchestrator for Kubernetes {
             let swap =
                 self.connection.swap::<ConfigMap>(&self.options.claim, version, patch).await?;
             Ok(swap == Swap::Done)
+        }
+        .boxed()
+    }
+
+    fn last_leader(&self) -> BoxFuture<'_, Result<Option<Ordinal>, OrchestratorError>> {
+        async {
+            let MirrorOptions { lease, service } = &self.options.mirror;
+            let annotations = match (service, lease) {
+                (Some(name), _) => self.connection.annotations::<Service>(name).await?,
+                (None, Some(name)) => self.connection.annotations::<Lease>(name).await?,
+                (None, None) => return Ok(None),
+            };
+            Ok(naming::told_leader(&annotations, &self.options.statefulset))
         }
         .boxed()
     }

@@ -15,7 +15,7 @@ use k8s_openapi::{
 use kube::ResourceExt as _;
 use serde_json::{Map, Value, json};
 
-use crate::types::{ClusterId, Term};
+use crate::types::{ClusterId, Ordinal, Term};
 
 const CLUSTER: &str = "ordinal.dev/cluster";
 const TERM: &str = "ordinal.dev/term";
@@ -113,6 +113,13 @@ impl Leader {
             LEADER: self.pod,
         })
     }
+}
+
+/// The ordinal of the pod that annotations name as the leader, if it is one of this set.
+pub(super) fn told_leader(annotations: &BTreeMap<String, String>, set: &str) -> Option<Ordinal> {
+    let pod = annotations.get(LEADER)?;
+    let number = pod.strip_prefix(set)?.strip_prefix('-')?;
+    number.parse().ok().map(Ordinal)
 }
 
 /// Whom annotations name; `None` if they name nobody, or make no sense.

@@ -58,9 +58,6 @@ impl Formation {
             }
         };
         self.know(&wanted);
-        if self.state().looks_wider {
-            self.look_wider(&wanted);
-        }
         match self.join_existing(peers, None).await? {
             Found::NoCluster => {}
             Found::Joined | Found::NoLeader => return Ok(()),
@@ -76,7 +73,7 @@ impl Formation {
                 return Ok(());
             }
         };
-        if self.may_found(peers, &claimed, &wanted).await {
+        if self.may_found(peers, pods, &claimed, &wanted).await {
             self.claim(pods, &claimed.version).await?;
         }
         Ok(())
@@ -85,13 +82,14 @@ impl Formation {
     async fn may_found(
         &self,
         peers: &impl super::Peers,
+        pods: &dyn Orchestrator,
         claimed: &Claimed,
         wanted: &Desired,
     ) -> bool {
         match claimed.claim {
             Claim::Formed { cluster } => {
                 self.waits(&format!("cluster {cluster} was founded, and no member of it answers"));
-                self.state().looks_wider = true;
+                self.look_for_the_leader(pods).await;
                 false
             }
             Claim::Claimed { ordinal, .. } => {
@@ -115,6 +113,13 @@ impl Formation {
         younger_by: Duration,
         wanted: &Desired,
     ) -> bool {
+        if let Some(cluster) = self.was_of() {
+            self.waits(&format!(
+                "this volume was of cluster {cluster}, which may live at other ordinals: nobody founds \
+                 another one here. If all of its members are gone, delete this PersistentVolumeClaim"
+            ));
+            return false;
+        }
         if younger_by < RECREATED {
             return true;
         }
@@ -232,8 +237,7 @@ impl Formation {
         loop {
             // Somebody may have emptied the claim of a cluster that lives, and was starting before.
             if let Some(ordinal) = self.another_cluster(peers).await {
-                tracing::error!(%ordinal, "there is a cluster already: this one is given up");
-                self.bury()?;
+                self.give_up(&**pods, cluster, ordinal).await?;
                 return Err(FormationError::Outrun);
             }
             match pods.claim().await {
@@ -275,6 +279,29 @@ impl Formation {
             }
             tokio::time::sleep(RETRY).await;
         }
+    }
+
+    /// Nobody was served by this cluster, and others were by theirs: the claim is left to them.
+    async fn give_up(
+        &self,
+        pods: &dyn Orchestrator,
+        cluster: ClusterId,
+        other: Ordinal,
+    ) -> Result<(), FormationError> {
+        let why = format!("ordinal {other} has a cluster already: {cluster} is given up");
+        tracing::error!("{why}");
+        pods.say(News::warning("Refused", why));
+        if let Ok(Some(Claimed { claim, version, .. })) = pods.claim().await {
+            match claim {
+                Claim::Claimed { cluster: ours, .. } | Claim::Formed { cluster: ours }
+                    if ours == cluster =>
+                {
+                    self.swap(pods, Claim::Empty, &version).await;
+                }
+                Claim::Claimed { .. } | Claim::Formed { .. } | Claim::Empty => {}
+            }
+        }
+        Ok(self.bury()?)
     }
 
     pub(super) async fn swap(&self, pods: &dyn Orchestrator, claim: Claim, version: &str) -> bool {

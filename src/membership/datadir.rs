@@ -137,6 +137,11 @@ impl DataDir {
         self.disk.sync_dir(&self.root)
     }
 
+    /// Whose data was set aside here, if anybody's.
+    pub fn set_aside(&self) -> Result<Option<Identity>, DataDirError> {
+        Ok(Identity::load(self.disk.as_ref(), &self.root.join(ARCHIVE).join(IDENTITY))?)
+    }
+
     /// Gives up what was set aside: where space is short, the living need it. Whether there was any.
     pub fn drop_archive(&self) -> Result<bool, DataDirError> {
         let failed = |source| DataDirError::Io { dir: self.root.display().to_string(), source };

@@ -29,8 +29,6 @@ use crate::{
 const ROUND: Duration = Duration::from_millis(200);
 /// The same, once it has taken a while: others are asked each time.
 const LONG_ROUND: Duration = Duration::from_secs(1);
-/// How far from the wanted ordinals members are looked for, once a cluster is known to exist.
-const WIDER: u32 = 64;
 /// So many rounds pass quietly before a waiting member says in its log for whom it waits.
 const QUIET_ROUNDS: u32 = 25;
 
@@ -125,6 +123,8 @@ pub struct Formation {
     /// Held from looking at the identity until the next one is on disk: two founders may ask at once.
     deciding: Mutex<()>,
     changed: Notify,
+    /// Of the member that was set aside here last, if there is one.
+    was_of: Option<ClusterId>,
 }
 
 #[derive(Debug, Default)]
@@ -138,8 +138,8 @@ pub(super) struct State {
     pub(super) claim: Option<Seen>,
     /// Ordinals that are wanted, beside those that are known.
     wanted: Vec<Ordinal>,
-    /// There is a cluster, and none of its members was found at the wanted ordinals.
-    pub(super) looks_wider: bool,
+    /// Who led last, as far as it was looked for.
+    led_last: Option<Ordinal>,
     /// What was waited for last.
     waited: String,
 }
@@ -163,9 +163,10 @@ impl Formation {
             identity.boot += 1;
             dir.store_identity(identity)?;
         }
+        let was_of = dir.set_aside()?.map(|dead| dead.cluster);
         let state = Mutex::new(State { identity, ..State::default() });
         let (deciding, changed) = (Mutex::new(()), Notify::new());
-        Ok(Formation { config, dir, rng, state, deciding, changed })
+        Ok(Formation { config, dir, rng, state, deciding, changed, was_of })
     }
 
     pub fn data_dir(&self) -> &Arc<DataDir> {
@@ -220,9 +221,26 @@ impl Formation {
         self.state().wanted = all.map(Ordinal).collect();
     }
 
-    /// The members may live where the first pod was once: asks those around, too.
-    pub(super) fn look_wider(&self, wanted: &Desired) {
-        self.state().wanted = around(wanted).collect();
+    /// The members may live where no pod is wanted any more: whoever led last is asked, too.
+    pub(super) async fn look_for_the_leader(&self, pods: &dyn Orchestrator) {
+        // An API server that is away hinders nobody.
+        if let Ok(Some(leader)) = pods.last_leader().await {
+            self.state().led_last = Some(leader);
+        }
+    }
+
+    /// Whether this volume knows of no cluster that anybody was ever served in.
+    pub fn is_pristine(&self) -> bool {
+        match self.identity() {
+            None => self.was_of.is_none(),
+            // A founder that nobody was served by yet.
+            Some(identity) => identity.stage == Stage::Promised,
+        }
+    }
+
+    /// The cluster of the member whose data is set aside here, on a volume that is empty now.
+    pub(super) fn was_of(&self) -> Option<ClusterId> {
+        self.was_of
     }
 
     /// Gives up an identity under which nothing was begun.
@@ -403,7 +421,7 @@ impl Formation {
                 None => self.collect_promises(peers, identity).await,
             },
             _ if contacted => Ok(self.settle(identity, false)),
-            Stage::Assigned => self.ask_to_be_added(peers, &identity).await.map(|()| None),
+            Stage::Assigned => self.ask_to_be_added(peers, &identity, pods).await.map(|()| None),
             Stage::Promised | Stage::Member | Stage::Dead | Stage::Recovering => Ok(None),
         }
     }
@@ -501,8 +519,16 @@ impl Formation {
         &self,
         peers: &impl Peers,
         identity: &Identity,
+        pods: Option<&dyn Orchestrator>,
     ) -> Result<(), FormationError> {
         let why = match self.ask_join(peers, self.join_request(Some(identity))).await {
+            Ok(Asked::Nobody) => {
+                self.waits(&format!("no member of cluster {} answers", identity.cluster));
+                if let Some(pods) = pods {
+                    self.look_for_the_leader(pods).await;
+                }
+                return Ok(());
+            }
             Ok(Asked::Dead) => "this id is dead".into(),
             // Nothing was begun under it: it is no loss.
             Err(FormationError::Refused(why)) => why,
@@ -526,8 +552,12 @@ impl Formation {
 
     /// Everybody who may be asked.
     pub(super) fn others(&self) -> Vec<Ordinal> {
-        let wanted = self.state().wanted.clone();
-        let all: BTreeSet<Ordinal> = self.config.known.iter().copied().chain(wanted).collect();
+        let (wanted, led_last) = {
+            let state = self.state();
+            (state.wanted.clone(), state.led_last)
+        };
+        let known = self.config.known.iter().copied();
+        let all: BTreeSet<Ordinal> = known.chain(wanted).chain(led_last).collect();
         all.into_iter().filter(|o| *o != self.config.ordinal).collect()
     }
 
@@ -570,12 +600,6 @@ impl Formation {
         }
         Ok(asked)
     }
-}
-
-/// The wanted ordinals, and those near them.
-pub(super) fn around(wanted: &Desired) -> impl Iterator<Item = Ordinal> + use<> {
-    let end = wanted.start.saturating_add(wanted.replicas);
-    (wanted.start.saturating_sub(WIDER)..end.saturating_add(WIDER)).map(Ordinal)
 }
 
 /// What asking to join came to.

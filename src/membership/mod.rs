@@ -41,6 +41,6 @@ pub use form::{Formation, FormationConfig, FormationError, Formed, Peers};
 pub use identity::{Identity, IdentityError, Stage};
 pub use join::{Door, House};
 pub use orchestrator::{Claim, Claimed, Intent, LeaderNews, News, Orchestrator, OrchestratorError};
-pub use part::Parting;
-pub use standing::{Kept, Standing, ask as ask_standing, dead};
+pub use part::{Parted, Parting};
+pub use standing::{Kept, Standing, ask as ask_standing, dead, led_last};
 pub use steward::{MayStop, Steward};

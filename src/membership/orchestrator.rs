@@ -24,6 +24,10 @@ pub trait Orchestrator: Send + Sync + fmt::Debug {
         version: &'a str,
     ) -> BoxFuture<'a, Result<bool, OrchestratorError>>;
 
+    /// Who was told to lead last, where that is told: whom to ask if nobody known answers. It may be
+    /// long gone.
+    fn last_leader(&self) -> BoxFuture<'_, Result<Option<Ordinal>, OrchestratorError>>;
+
     /// Tells people (an Event), best effort: whoever says it does not wait to hear that it was said.
     fn say(&self, news: News);
 }

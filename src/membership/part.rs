@@ -35,11 +35,18 @@ const UNANSWERED: Duration = Duration::from_secs(10);
 /// Between two questions while something is waited for.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// What is left of the grace period to close everything.
+/// What is left of the grace period to close everything; half of it, if it is short.
 const RESERVE: Duration = Duration::from_secs(15);
 const HAND_OVER: Duration = Duration::from_secs(2);
 /// Whoever votes no more is removed within this.
 const REMOVAL: Duration = Duration::from_secs(2);
+
+/// Whether the member comes back to its volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parted {
+    ToReturn,
+    ForGood,
+}
 
 /// What a member that parts needs.
 #[derive(Debug)]
@@ -56,23 +63,28 @@ pub struct Parting<'a, N, P> {
 
 impl<N: NodePort, P: Peers> Parting<'_, N, P> {
     /// Serves on until this member may stop.
-    pub async fn wait(&self, pods: &dyn Orchestrator) {
-        let deadline = Instant::now() + self.grace.saturating_sub(RESERVE);
-        let parted = async {
+    pub async fn wait(&self, pods: &dyn Orchestrator) -> Parted {
+        let deadline = Instant::now() + self.grace - RESERVE.min(self.grace / 2);
+        let parting = async {
             match self.intent(pods).await {
-                Some(Intent::Hibernate) => tracing::info!("hibernating: all pods stop"),
+                Some(Intent::Hibernate) => {
+                    tracing::info!("hibernating: all pods stop");
+                    Parted::ToReturn
+                }
                 Some(Intent::Scale(desired)) if !desired.wants(self.me.ordinal) => {
-                    self.leave(pods, desired).await;
+                    self.leave(pods, desired).await
                 }
                 Some(Intent::Scale(_)) | None => self.restart().await,
             }
         };
-        if tokio::time::timeout_at(deadline, parted).await.is_err() {
+        let parted = tokio::time::timeout_at(deadline, parting).await;
+        parted.unwrap_or_else(|_| {
             let why =
                 "the grace period is almost over: stopping although others may need this member";
             tracing::warn!("{why}");
             pods.say(News::warning("Stopping", why.into()));
-        }
+            Parted::ToReturn
+        })
     }
 
     /// Asks anew; for longer than [`FRESH`] only if nobody answers at all.
@@ -92,21 +104,20 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
     }
 
     /// Stays until the others do without it, as long as that is what is wanted.
-    async fn leave(&self, pods: &dyn Orchestrator, desired: Desired) {
+    async fn leave(&self, pods: &dyn Orchestrator, desired: Desired) -> Parted {
         tracing::info!("leaving: this ordinal is not wanted any more");
         self.steward.desire(desired).await;
         let mut asked = Instant::now();
         loop {
             if self.has_left() {
                 tracing::info!("this member has left");
-                self.note_removed().await;
                 pods.say(News::of_pod("Left", "the other members go on without this one".into()));
-                return;
+                return Parted::ForGood;
             }
             if asked.elapsed() >= ASK_EVERY {
                 asked = Instant::now();
                 match pods.intent().await {
-                    Ok(Intent::Hibernate) => return,
+                    Ok(Intent::Hibernate) => return Parted::ToReturn,
                     Ok(Intent::Scale(desired)) if desired.wants(self.me.ordinal) => {
                         tracing::info!("this ordinal is wanted again: restarting");
                         self.steward.desire(desired).await;
@@ -117,7 +128,7 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
                     Err(_) => {}
                 }
                 if self.standing().await == Standing::Removed {
-                    return self.note_removed().await;
+                    return Parted::ForGood;
                 }
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -133,9 +144,9 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
             && !self.raft.leadership().is_mine()
     }
 
-    /// Once it is known to be removed, its data is set aside at the next start, without a detour. That
-    /// follows at once; if not, the next start finds out.
-    async fn note_removed(&self) {
+    /// Of a member that left [for good](Parted::ForGood), and serves nobody any more: its data is set aside
+    /// at the next start, without a detour. It is removed at once; if not, the next start finds out.
+    pub async fn note_removed(&self) {
         let begun = Instant::now();
         while self.standing().await != Standing::Removed {
             if begun.elapsed() > REMOVAL {
@@ -157,7 +168,7 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
 
     /// Hands over, if it leads, as soon as the others would do without this voter; and stays until the
     /// leader says so, who then is another one.
-    async fn restart(&self) {
+    async fn restart(&self) -> Parted {
         let mut said = String::new();
         let no_leader_limit = self.raft.timing().election_timeout * 4;
         let mut led_at = Instant::now();
@@ -169,10 +180,10 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
                     // The new leader may not have found the others yet: it is asked, too. Without one,
                     // there is nobody else.
                     if self.raft.leadership().is_mine() {
-                        return;
+                        return Parted::ToReturn;
                     }
                 }
-                Some(MayStop::Yes) => return,
+                Some(MayStop::Yes) => return Parted::ToReturn,
                 Some(MayStop::Wait(why)) => {
                     led_at = Instant::now();
                     if why != said {
@@ -187,7 +198,7 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
             } else if led_at.elapsed() > no_leader_limit {
                 // There is no quorum to keep.
                 tracing::info!("nobody leads: this member makes no difference");
-                return;
+                return Parted::ToReturn;
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Intent, Orchestrator, Peers, form::around, identity::Identity, waking::Waking};
+use super::{Intent, Orchestrator, OrchestratorError, Peers, identity::Identity, waking::Waking};
 use crate::{
     proto::peer::{StandingReply, StandingRequest, standing_reply::Standing as Wire},
     raft::Raft,
@@ -114,23 +114,31 @@ pub async fn dead(
         if heard.elapsed() < limit {
             continue;
         }
-        heard = Instant::now();
+        (heard, limit) = (Instant::now(), ALONE);
         let mut ordinals = known.clone();
         ordinals.extend(raft.members().into_iter().map(|m| m.place.ordinal));
-        let wanted = match pods {
-            Some(pods) => wanted(pods).await,
-            None => None,
-        };
         // All whom this member knows may have moved on.
-        ordinals.extend(wanted.iter().flat_map(around));
+        if let Some(pods) = pods {
+            ordinals.extend(led_last(pods).await);
+        }
         let standing = ask(peers, me, Kept::of(raft, me.member), ordinals).await;
         if standing.is_dead() {
             return standing;
         }
-        if let (Some(pods), Some(wanted)) = (pods, wanted) {
+        if let Some(pods) = pods
+            && let Some(wanted) = wanted(pods).await
+        {
             waking.say_what_it_takes(pods, &wanted, &raft.membership());
         }
     }
+}
+
+/// Who led last, if it is told.
+pub async fn led_last(pods: &dyn Orchestrator) -> Option<Ordinal> {
+    let told = pods.last_leader().await;
+    told.inspect_err(|e: &OrchestratorError| tracing::debug!(error = %e, "who leads is not known"))
+        .ok()
+        .flatten()
 }
 
 /// How many pods there are to be. Kubernetes need not be there: then nobody knows.

@@ -11,7 +11,7 @@ use crate::{
     types::{Desired, Ordinal},
 };
 
-/// What was said last: the same is not said again.
+/// What was said last: the log need not say the same again.
 #[derive(Debug, Default)]
 pub(super) struct Waking(Option<String>);
 
@@ -24,9 +24,12 @@ impl Waking {
         membership: &RaftMembership,
     ) {
         let why = too_few(&voters(membership), wanted);
-        if let Some(why) = why.clone().filter(|_| why != self.0) {
-            tracing::warn!("{why}");
-            pods.say(News::warning("Waiting", why));
+        if let Some(why) = &why {
+            if self.0.as_ref() != Some(why) {
+                tracing::warn!("{why}");
+            }
+            // Events do not last: it is told as long as it is so.
+            pods.say(News::warning("Waiting", why.clone()));
         }
         self.0 = why;
     }
@@ -54,8 +57,8 @@ fn too_few(voter_sets: &[BTreeSet<Ordinal>], wanted: &Desired) -> Option<String>
         None => "set .spec.ordinals.start back".into(),
     };
     Some(format!(
-        "the voters are ordinals {named}, and {pods} wanted from ordinal {} on, which is no majority \
-         of them: {advice}",
+        "as far as this member knows, the voters are ordinals {named}, and {pods} wanted from ordinal {} \
+         on, which is no majority of them: {advice}",
         wanted.start
     ))
 }

@@ -244,7 +244,7 @@ impl Peer for PeerService {
         let identity = self.inner.formation.identity();
         let (Some(running), Some(identity)) = (self.inner.running.get(), &identity) else {
             let not_formed = peer::NotFormed {
-                pristine: identity.is_none(),
+                pristine: self.inner.formation.is_pristine(),
                 // It will answer as a member soon.
                 starting: identity.is_some_and(|identity| identity.stage == Stage::Member),
             };

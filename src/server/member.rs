@@ -26,7 +26,8 @@ use crate::{
     lane::Lanes,
     membership::{
         ByHand, DataDir, Formation, FormationConfig, Formed, Identity, Kept, LeaderNews,
-        Orchestrator, Parting, Stage, Standing, Steward, TAKE_OVER, ask_standing, dead,
+        Orchestrator, Parted, Parting, Stage, Standing, Steward, TAKE_OVER, ask_standing, dead,
+        led_last,
     },
     node::{Lessor, MembershipPort, Node, NodeOptions, NodePort, NodeTasks},
     peer::{Me, PeerAddresses, PeerClient, PeerService, Running},
@@ -281,20 +282,21 @@ pub(super) async fn run(
     let (known, raft) = (known_ordinals(&config), member.raft.clone());
     let pods = config.pod.as_ref().map(|pod| &*pod.orchestrator);
     let death = dead(&asks, me, &raft, &known, pods);
+    let parting = Parting {
+        formation: &formation,
+        lanes,
+        steward: &steward,
+        raft: &raft,
+        peers: &asks,
+        me,
+        grace: config.pod.as_ref().map_or(Duration::ZERO, |pod| pod.grace),
+    };
     let life = async {
+        let mut parted = Parted::ToReturn;
         tokio::select! {
             () = shutdown => {
-                if let Some(pod) = &config.pod {
-                    let parting = Parting {
-                        formation: &formation,
-                        lanes,
-                        steward: &steward,
-                        raft: &raft,
-                        peers: &asks,
-                        me,
-                        grace: pod.grace,
-                    };
-                    parting.wait(&*pod.orchestrator).await;
+                if let Some(pods) = pods {
+                    parted = parting.wait(pods).await;
                 } else if config.hands_over {
                     member.raft.hand_over(&BTreeSet::new(), HAND_OVER).await;
                 }
@@ -310,6 +312,9 @@ pub(super) async fn run(
         }
         health.stop();
         outer.drain().await;
+        if parted == Parted::ForGood {
+            parting.note_removed().await;
+        }
         stop_tasks.stop();
         for task in tasks {
             if let Err(e) = task.await {
@@ -559,7 +564,12 @@ async fn check_volume(
     lanes: Lanes,
 ) -> anyhow::Result<()> {
     let kept = Kept { last_index, membership_index: 0 };
-    let standing = ask_standing(peers, me, kept, known_ordinals(config)).await;
+    let mut others = known_ordinals(config);
+    // Only the leader knows of some things, and it may live anywhere.
+    if let Some(pod) = &config.pod {
+        others.extend(led_last(&*pod.orchestrator).await);
+    }
+    let standing = ask_standing(peers, me, kept, others).await;
     if standing.is_dead() {
         bury(formation, standing, lanes).await?;
         anyhow::bail!(REMOVED);

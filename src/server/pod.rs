@@ -27,16 +27,16 @@ pub(super) async fn connect(args: &Serve, name: &str) -> anyhow::Result<Option<(
         statefulset,
         claim: args.kubernetes.claim.clone(),
         pod: name.to_string(),
+        mirror: MirrorOptions {
+            lease: args.kubernetes.lease_mirror.clone(),
+            service: args.kubernetes.leader_service.clone(),
+        },
         pod_uid: args.kubernetes.pod_uid.clone(),
     };
     let connected = Kubernetes::connect(options, Arc::new(SystemClock)).await;
     let kubernetes = Arc::new(connected.context("--statefulset needs a way to Kubernetes")?);
     let (leader, news) = watch::channel(LeaderNews::default());
-    let mirror = MirrorOptions {
-        lease: args.kubernetes.lease_mirror.clone(),
-        service: args.kubernetes.leader_service.clone(),
-    };
-    let mirror = kubernetes.mirror(mirror, &news);
+    let mirror = kubernetes.mirror(&news);
     let pod = Pod { orchestrator: kubernetes.clone(), leader, grace: args.grace };
     Ok(Some((pod, Ways { kubernetes, mirror })))
 }

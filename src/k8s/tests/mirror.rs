@@ -6,10 +6,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{
-    super::{
-        kubernetes::Kubernetes,
-        mirror::{Mirror, MirrorOptions},
-    },
+    super::{kubernetes::Kubernetes, mirror::Mirror},
     LEASE, PACE, SERVICE,
     api::Api,
     api::Mode,
@@ -41,10 +38,8 @@ impl Pod {
     }
 
     fn of(kubernetes: Kubernetes, ordinal: u32) -> Pod {
-        let name = Some("kv-leader".to_string());
-        let options = MirrorOptions { lease: name.clone(), service: name };
         let sender = watch::Sender::new(news(ordinal, 1, None));
-        let mirror = kubernetes.mirror(options, &sender.subscribe());
+        let mirror = kubernetes.mirror(&sender.subscribe());
         Pod { kubernetes, ordinal, news: sender, mirror }
     }
 

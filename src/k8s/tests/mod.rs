@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::{
     kubernetes::{Kubernetes, KubernetesOptions, Pace},
-    mirror::MirrorPace,
+    mirror::{MirrorOptions, MirrorPace},
     outage::Pauses,
 };
 use crate::clock::Clock;
@@ -71,6 +71,10 @@ fn member_at_pace(api: &Api, pod: &str, pace: Pace) -> Kubernetes {
         statefulset: "kv".into(),
         claim: "kv-cluster".into(),
         pod: pod.into(),
+        mirror: MirrorOptions {
+            lease: Some("kv-leader".into()),
+            service: Some("kv-leader".into()),
+        },
         pod_uid: Some(format!("uid-of-{pod}")),
     };
     let clock = Arc::new(Ticking(AtomicU64::new(1_700_000_000)));

@@ -7,7 +7,7 @@ use super::{
     super::naming::{self, Leader, Step},
     api::merge,
 };
-use crate::types::{ClusterId, Term};
+use crate::types::{ClusterId, Ordinal, Term};
 
 /// So many terms, each with a leader of its own; some pods lead several.
 const TERMS: usize = 4;
@@ -16,6 +16,19 @@ const PODS: usize = 3;
 fn leader(term: usize) -> Leader {
     let (cluster, pod) = (ClusterId(0xc1), format!("kv-{}", term % PODS));
     Leader { cluster, term: Term(term as u64), pod }
+}
+
+#[test]
+fn only_a_pod_of_this_set_is_taken_for_the_leader_to_ask() {
+    let told = |pod: &str| {
+        let annotations = [("ordinal.dev/leader".to_string(), pod.to_string())].into();
+        naming::told_leader(&annotations, "kv")
+    };
+    assert_eq!(told("kv-22"), Some(Ordinal(22)));
+    for pod in ["", "kv", "kv-", "kv-x", "kv-1-2", "kv2-1", "other-1", "kv--1", "kv-99999999999"] {
+        assert_eq!(told(pod), None, "{pod:?}");
+    }
+    assert_eq!(naming::told_leader(&Default::default(), "kv"), None);
 }
 
 #[derive(Debug, Clone)]

@@ -103,6 +103,10 @@ impl Orchestrator for Pods {
         })
     }
 
+    fn last_leader(&self) -> BoxFuture<'_, Result<Option<Ordinal>, OrchestratorError>> {
+        Box::pin(async { self.answered(|_| None) })
+    }
+
     fn say(&self, _: News) {}
 }
 
@@ -342,7 +346,7 @@ impl Peers for World {
             let pod = self.pods.get(to.0 as usize).ok_or("no such name")?.lock().unwrap();
             (pod.up.clone().ok_or("down")?, pod.member.clone())
         };
-        let pristine = up.identity().is_none();
+        let pristine = up.is_pristine();
         let result = match member {
             None => join_reply::Result::NotFormed(peer::NotFormed {
                 pristine,
@@ -509,6 +513,44 @@ fn an_outrun_founder_founds_nothing_under_a_claim_that_was_made_anew() {
         assert!(world.clusters().is_empty());
         world.all_up().await;
         assert_eq!((world.members(), world.clusters()), (PODS, before));
+    });
+}
+
+/// Two crashed while they founded, and their claim is gone: neither was served by, so one may go on.
+#[test]
+fn two_unfinished_founders_do_not_wait_for_each_other() {
+    run(async || {
+        let world = World::new();
+        for i in [0, 1] {
+            world
+                .play(&[Step::Start(i), Step::Round(i), Step::CrashUnconfirmed(i, Crash::KeepAll)])
+                .await;
+        }
+        let begun = |i: usize| {
+            let disk = world.pods[i].lock().unwrap().disk.clone();
+            disk.exists(Path::new("/data/wal/1.wal")).unwrap()
+        };
+        assert!(begun(0) && begun(1) && world.clusters().is_empty());
+        world.play(&[Step::DeleteClaim, Step::RecreateClaim]).await;
+        world.all_up().await;
+        assert_eq!((world.members(), world.clusters().len()), (PODS, 1));
+    });
+}
+
+/// The members moved to other ordinals, and the set is made anew where the old volumes are.
+#[test]
+fn a_volume_of_a_member_that_left_founds_no_other_cluster() {
+    run(async || {
+        let world = World::new();
+        world.all_up().await;
+        for i in 0..PODS {
+            world.pods[i].lock().unwrap().up.as_ref().unwrap().bury().unwrap();
+            world.crash(i, Crash::KeepAll);
+        }
+        world.api.0.lock().unwrap().claim = Some((Claim::Empty, 1000, Duration::ZERO));
+        let before = world.founded.lock().unwrap().clone();
+        world.all_up().await;
+        assert_eq!((world.members(), &*world.founded.lock().unwrap()), (0, &before));
     });
 }
 

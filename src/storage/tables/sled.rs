@@ -3,11 +3,16 @@
 //! What was read and measured of sled 0.34.7, and what follows from it here: one batch in one tree
 //! is atomic under SIGKILL, so there is one tree; it panics on damaged pages, so every call is
 //! guarded and a panic is an error; its flush does not sync, so nothing relies on the last batches
-//! after a power failure; its cache takes a multiple of its capacity, so that is small.
+//! after a power failure; its cache takes a multiple of its capacity, so that is small; its own threads
+//! may hold the directory a while after the last handle is dropped, so closing waits for them.
 
 use std::{
+    fs::{File, TryLockError},
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -17,6 +22,12 @@ use super::{Batch, Tables, TablesEngine, TablesError};
 const CACHE_BYTES: u64 = 4 << 20;
 /// How often sled's own thread syncs and cleans up its segments.
 const SYNC_EVERY_MS: u64 = 1000;
+
+/// The file that sled locks in its directory.
+const LOCK: &str = "db";
+/// It lets go within milliseconds, on a machine that is not busy with other things.
+const RELEASE_LOOKS: u32 = 5000;
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// The engine of production.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,16 +41,19 @@ impl TablesEngine for SledTables {
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(Some(SYNC_EVERY_MS));
         let db = guarded(|| config.open())?;
-        Ok(Box::new(OpenSled(db)))
+        Ok(Box::new(OpenSled { db, lock: dir.join(LOCK) }))
     }
 }
 
 #[derive(Debug)]
-struct OpenSled(::sled::Db);
+struct OpenSled {
+    db: ::sled::Db,
+    lock: PathBuf,
+}
 
 impl Tables for OpenSled {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, TablesError> {
-        let value = guarded(|| self.0.get(key))?;
+        let value = guarded(|| self.db.get(key))?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
 
@@ -52,31 +66,42 @@ impl Tables for OpenSled {
             }
         }
         guarded(|| {
-            self.0.apply_batch(changes)?;
+            self.db.apply_batch(changes)?;
             // Gives it to the operating system, so that a killed process has less to replay.
-            self.0.flush().map(drop)
+            self.db.flush().map(drop)
         })
     }
 
     fn scan(&self) -> Result<Vec<(Bytes, Bytes)>, TablesError> {
         guarded(|| {
             let copy = |bytes: ::sled::IVec| Bytes::copy_from_slice(&bytes);
-            let entries = self.0.iter();
+            let entries = self.db.iter();
             entries.map(|entry| entry.map(|(key, value)| (copy(key), copy(value)))).collect()
         })
     }
 
     fn size(&self) -> Result<u64, TablesError> {
-        guarded(|| self.0.size_on_disk())
+        guarded(|| self.db.size_on_disk())
     }
 
     fn close(self: Box<Self>) -> Result<(), TablesError> {
-        guarded(|| {
-            self.0.flush()?;
-            drop(self.0);
-            Ok(())
-        })
+        let OpenSled { db, lock } = *self;
+        guarded(move || db.flush().map(drop))?;
+        await_release(&lock).map_err(|error| TablesError(error.to_string()))
     }
+}
+
+/// Whoever opens the directory next must find it free.
+#[expect(clippy::disallowed_methods, reason = "sled's own file, on the thread that closes it")]
+fn await_release(lock: &Path) -> io::Result<()> {
+    let file = File::open(lock)?;
+    for _ in 0..RELEASE_LOOKS {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => thread::sleep(LOOK_EVERY),
+            free => return Ok(free?),
+        }
+    }
+    Err(io::Error::other(format!("sled does not let go of {}", lock.display())))
 }
 
 /// Makes errors of sled's, and its panics, ours.

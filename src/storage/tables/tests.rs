@@ -81,3 +81,15 @@ fn both_engines_hold_the_same() {
     assert_eq!(dumps[0], dumps[1]);
     assert_eq!(dumps[0].len(), 150 + 2);
 }
+
+#[test]
+fn a_directory_is_free_as_soon_as_its_tables_are_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tables, _) = CheckedTables::create(&SledTables, dir.path(), Vec::new()).unwrap();
+    tables.close().unwrap();
+    for n in 0..30 {
+        let (mut tables, _) = CheckedTables::open(&SledTables, dir.path()).unwrap();
+        tables.commit([(key(n), Some(Bytes::from_static(b"value")))].into()).unwrap();
+        tables.close().unwrap();
+    }
+}
