@@ -177,12 +177,16 @@ impl Orchestrator for Kubernetes {
     fn last_leader(&self) -> BoxFuture<'_, Result<Option<Ordinal>, OrchestratorError>> {
         async {
             let MirrorOptions { lease, service } = &self.options.mirror;
-            let annotations = match (service, lease) {
-                (Some(name), _) => self.connection.annotations::<Service>(name).await?,
-                (None, Some(name)) => self.connection.annotations::<Lease>(name).await?,
-                (None, None) => return Ok(None),
-            };
-            Ok(naming::told_leader(&annotations, &self.options.statefulset))
+            let told = |annotations| naming::told_leader(&annotations, &self.options.statefulset);
+            if let Some(name) = service
+                && let Some(leader) = told(self.connection.annotations::<Service>(name).await?)
+            {
+                return Ok(Some(leader));
+            }
+            match lease {
+                Some(name) => Ok(told(self.connection.annotations::<Lease>(name).await?)),
+                None => Ok(None),
+            }
         }
         .boxed()
     }

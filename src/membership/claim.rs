@@ -58,6 +58,7 @@ impl Formation {
             }
         };
         self.know(&wanted);
+        self.look_for_the_leader(pods).await;
         match self.join_existing(peers, None).await? {
             Found::NoCluster => {}
             Found::Joined | Found::NoLeader => return Ok(()),
@@ -73,7 +74,7 @@ impl Formation {
                 return Ok(());
             }
         };
-        if self.may_found(peers, pods, &claimed, &wanted).await {
+        if self.may_found(peers, &claimed, &wanted).await {
             self.claim(pods, &claimed.version).await?;
         }
         Ok(())
@@ -82,14 +83,19 @@ impl Formation {
     async fn may_found(
         &self,
         peers: &impl super::Peers,
-        pods: &dyn Orchestrator,
         claimed: &Claimed,
         wanted: &Desired,
     ) -> bool {
         match claimed.claim {
             Claim::Formed { cluster } => {
                 self.waits(&format!("cluster {cluster} was founded, and no member of it answers"));
-                self.look_for_the_leader(pods).await;
+                false
+            }
+            Claim::Claimed { .. } | Claim::Empty if let Some(cluster) = self.was_of() => {
+                self.waits(&format!(
+                    "this volume was of cluster {cluster}, which may live at other ordinals: it founds no \
+                     other one. If all members of that one are gone, delete this PersistentVolumeClaim"
+                ));
                 false
             }
             Claim::Claimed { ordinal, .. } => {
@@ -113,13 +119,6 @@ impl Formation {
         younger_by: Duration,
         wanted: &Desired,
     ) -> bool {
-        if let Some(cluster) = self.was_of() {
-            self.waits(&format!(
-                "this volume was of cluster {cluster}, which may live at other ordinals: nobody founds \
-                 another one here. If all of its members are gone, delete this PersistentVolumeClaim"
-            ));
-            return false;
-        }
         if younger_by < RECREATED {
             return true;
         }
@@ -235,6 +234,7 @@ impl Formation {
         let Some(pods) = self.orchestrator() else { return Ok(()) };
         let cluster = identity.cluster;
         loop {
+            self.look_for_the_leader(&**pods).await;
             // Somebody may have emptied the claim of a cluster that lives, and was starting before.
             if let Some(ordinal) = self.another_cluster(peers).await {
                 self.give_up(&**pods, cluster, ordinal).await?;
@@ -244,6 +244,7 @@ impl Formation {
                 Ok(Some(Claimed { claim: Claim::Formed { cluster: formed }, .. }))
                     if formed == cluster =>
                 {
+                    self.state().confirmed = true;
                     pods.say(News::of_set("Formed", format!("cluster {cluster} is formed")));
                     return Ok(());
                 }
@@ -281,7 +282,8 @@ impl Formation {
         }
     }
 
-    /// Nobody was served by this cluster, and others were by theirs: the claim is left to them.
+    /// Nobody was served by this cluster, and others were by theirs: the claim is left to them. One that is
+    /// formed is never taken back: this volume may be an old copy of a founder's.
     async fn give_up(
         &self,
         pods: &dyn Orchestrator,
@@ -291,15 +293,12 @@ impl Formation {
         let why = format!("ordinal {other} has a cluster already: {cluster} is given up");
         tracing::error!("{why}");
         pods.say(News::warning("Refused", why));
-        if let Ok(Some(Claimed { claim, version, .. })) = pods.claim().await {
-            match claim {
-                Claim::Claimed { cluster: ours, .. } | Claim::Formed { cluster: ours }
-                    if ours == cluster =>
-                {
-                    self.swap(pods, Claim::Empty, &version).await;
-                }
-                Claim::Claimed { .. } | Claim::Formed { .. } | Claim::Empty => {}
-            }
+        let claimed = pods.claim().await;
+        if let Ok(Some(Claimed { claim: Claim::Claimed { cluster: ours, .. }, version, .. })) =
+            claimed
+            && ours == cluster
+        {
+            self.swap(pods, Claim::Empty, &version).await;
         }
         Ok(self.bury()?)
     }

@@ -138,6 +138,8 @@ pub(super) struct State {
     pub(super) claim: Option<Seen>,
     /// Ordinals that are wanted, beside those that are known.
     wanted: Vec<Ordinal>,
+    /// The claim says that this founder's cluster is formed.
+    pub(super) confirmed: bool,
     /// Who led last, as far as it was looked for.
     led_last: Option<Ordinal>,
     /// What was waited for last.
@@ -163,7 +165,12 @@ impl Formation {
             identity.boot += 1;
             dir.store_identity(identity)?;
         }
-        let was_of = dir.set_aside()?.map(|dead| dead.cluster);
+        // A founder that nobody was served by leaves nothing behind that must be heeded.
+        let served = |dead: &Identity| dead.founders.is_empty();
+        let was_of = match identity {
+            None => dir.set_aside()?.filter(served).map(|dead| dead.cluster),
+            Some(_) => None,
+        };
         let state = Mutex::new(State { identity, ..State::default() });
         let (deciding, changed) = (Mutex::new(()), Notify::new());
         Ok(Formation { config, dir, rng, state, deciding, changed, was_of })
@@ -234,7 +241,7 @@ impl Formation {
         match self.identity() {
             None => self.was_of.is_none(),
             // A founder that nobody was served by yet.
-            Some(identity) => identity.stage == Stage::Promised,
+            Some(identity) => identity.stage == Stage::Promised && !self.state().confirmed,
         }
     }
 

@@ -15,7 +15,7 @@ use std::{
 use tokio::time::{Instant, sleep};
 
 /// Nothing here takes so long, also on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a process or a probe.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);
 

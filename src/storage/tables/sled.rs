@@ -94,7 +94,8 @@ impl Tables for OpenSled {
 /// Whoever opens the directory next must find it free.
 #[expect(clippy::disallowed_methods, reason = "sled's own file, on the thread that closes it")]
 fn await_release(lock: &Path) -> io::Result<()> {
-    let file = File::open(lock)?;
+    // Writable: NFS locks nothing else.
+    let file = File::options().read(true).write(true).open(lock)?;
     for _ in 0..RELEASE_LOOKS {
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => thread::sleep(LOOK_EVERY),
