@@ -35,7 +35,7 @@ const EVENTS: &str = "/api/v1/namespaces/db/events";
 
 /// Fast enough for tests, slow enough for a busy machine.
 const PACE: Pace = Pace {
-    call_limit: Duration::from_millis(500),
+    call_limit: Duration::from_secs(2),
     close_limit: Duration::from_millis(1000),
     event_pauses: PAUSES,
     mirror: MirrorPace {

@@ -51,7 +51,7 @@ async fn errors_say_whether_waiting_helps() {
         (Mode::Refuses(401, "Unauthorized"), "Kubernetes refuses: StatefulSet kv: 401 kv Una"),
         (Mode::Refuses(500, "InternalError"), "Kubernetes does not answer: StatefulSet kv: 500 "),
         (Mode::Refuses(429, "TooManyRequests"), "Kubernetes does not answer: StatefulSet kv: 429"),
-        (Mode::Hangs, "Kubernetes does not answer: StatefulSet kv: no answer within 500ms"),
+        (Mode::Hangs, "Kubernetes does not answer: StatefulSet kv: no answer within 2s"),
         (Mode::Raves, "StatefulSet kv cannot be understood: invalid type: integer"),
     ] {
         api.set_mode(mode);
@@ -80,7 +80,7 @@ async fn an_api_server_that_comes_back_is_found_at_once() {
     api.set_mode(Mode::Hangs);
     let began = Instant::from(tokio::time::Instant::now());
     kv0.intent().await.unwrap_err();
-    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() < Duration::from_secs(10));
     api.set_mode(Mode::Serves);
     kv0.intent().await.unwrap();
 }
