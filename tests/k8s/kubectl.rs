@@ -48,6 +48,19 @@ impl Kubectl {
 
     /// With this on its standard input. Returns what it prints and what it complains of.
     pub(crate) async fn feed(&self, args: &[&str], input: &str) -> (String, String) {
+        let done = self.try_feed(args, input).await;
+        done.unwrap_or_else(|complaint| panic!("kubectl {}: {complaint}", args.join(" ")))
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// What it complains of.
+    pub(crate) async fn try_feed(
+        &self,
+        args: &[&str],
+        input: &str,
+    ) -> Result<(String, String), String> {
         let mut command = self.command(args);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut kubectl = command.spawn().expect("kubectl is there");
@@ -56,8 +69,11 @@ impl Kubectl {
         drop(stdin);
         let done = kubectl.wait_with_output().await.unwrap();
         let complaint = String::from_utf8_lossy(&done.stderr).into_owned();
-        assert!(done.status.success(), "kubectl {}: {complaint}", args.join(" "));
-        (String::from_utf8_lossy(&done.stdout).into_owned(), complaint)
+        if done.status.success() {
+            Ok((String::from_utf8_lossy(&done.stdout).into_owned(), complaint))
+        } else {
+            Err(complaint)
+        }
     }
 
     /// Asks again while the API server is not well.

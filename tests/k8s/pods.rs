@@ -53,6 +53,18 @@ pub(crate) async fn delete_two(s: &Stage) {
     end_all(s, &pods, End::Force).await;
 }
 
+/// Node after node is emptied, as far as the PodDisruptionBudget lets it.
+pub(crate) async fn drain(s: &Stage) {
+    let before = s.store.ready(3).await;
+    for pod in &before {
+        eventually(async || s.store.evict(&pod.name).await).await;
+    }
+    for pod in &before {
+        s.store.replaced(pod).await;
+    }
+    s.store.ready(3).await;
+}
+
 pub(crate) async fn rolling_update(s: &Stage) {
     let before = s.store.ready(3).await;
     s.store.kubectl.run(&["rollout", "restart", "statefulset/kv"]).await;

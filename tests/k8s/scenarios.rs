@@ -91,6 +91,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario("force-delete-all-pods", UNBOUNDED, |s| Box::pin(force_delete_all(s))),
     scenario("delete-two-pods", UNBOUNDED, |s| Box::pin(delete_two(s))),
     scenario("rolling-update", PLANNED, |s| Box::pin(rolling_update(s))),
+    scenario("drain", PLANNED, |s| Box::pin(drain(s))),
     scenario("bad-image-and-back", PLANNED, |s| Box::pin(bad_image(s))),
     // Volumes.
     scenario("lose-volume-0", ELECTION, |s| Box::pin(lose_volume(s, 0))).smoke(),

@@ -149,6 +149,22 @@ impl Store {
         self.kubectl.run(&[&["delete", "pod"], pods, how].concat()).await;
     }
 
+    /// Asks for a pod to go, as `kubectl drain` does for each pod of a node.
+    ///
+    /// # Errors
+    /// The PodDisruptionBudget forbids it now.
+    pub(crate) async fn evict(&self, pod: &str) -> Result<(), String> {
+        let namespace = &self.kubectl.namespace;
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/eviction");
+        let eviction = serde_json::json!({
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod, "namespace": namespace},
+        });
+        let args = ["create", "--raw", &path, "--filename=-"];
+        self.kubectl.try_feed(&args, &eviction.to_string()).await.map(drop)
+    }
+
     /// Ends the process of a pod and leaves its place empty until it is [released](Self::release):
     /// a member that is down, as on a node that was lost.
     pub(crate) async fn hold(&self, pod: &Pod) {
