@@ -144,11 +144,19 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
             && !self.raft.leadership().is_mine()
     }
 
-    /// Of a member that left [for good](Parted::ForGood), and serves nobody any more: its data is set aside
-    /// at the next start, without a detour. It is removed at once; if not, the next start finds out.
-    pub async fn note_removed(&self) {
+    /// Of a member that left [for good](Parted::ForGood), and serves nobody any more: says so to the leader,
+    /// which then removes it. Its data is set aside at the next start, without a detour; if it does not
+    /// hear of its removal here, the next start finds out.
+    pub async fn be_removed(&self) {
         let begun = Instant::now();
-        while self.standing().await != Standing::Removed {
+        loop {
+            if let Some(leader) = self.raft.leadership().leader {
+                // Asked again until it is removed; an answer would say no more.
+                let _ = self.peers.may_stop(leader).await;
+            }
+            if self.standing().await == Standing::Removed {
+                break;
+            }
             if begun.elapsed() > REMOVAL {
                 return;
             }

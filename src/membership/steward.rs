@@ -15,7 +15,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     Claim, Claimed, Intent, LeaderNews, News, Orchestrator,
-    planner::{self, Member, Plan, Situation, Step},
+    planner::{self, Member, Plan, Situation, Step, Waiting, Why},
 };
 use crate::{
     node::NodePort,
@@ -39,6 +39,8 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 const CLAIM_EVERY: u32 = 5;
 /// A voter that was let go counts as gone for so long, if it is not seen to be back.
 const GONE: Duration = Duration::from_secs(30);
+/// Who leaves and does not say that it is done is removed after so long.
+const FAREWELL: Duration = Duration::from_secs(10);
 /// A new leader listens for so many election timeouts before it lets a voter go.
 const LISTEN_TIMEOUTS: u32 = 2;
 /// What is waited for so long is said to people.
@@ -56,6 +58,8 @@ pub struct Steward<N> {
     orchestrator: Option<Arc<dyn Orchestrator>>,
     looks: Mutex<BTreeMap<MemberId, u32>>,
     let_go: Mutex<LetGo>,
+    /// Since when each member that leaves could be removed.
+    leavers: Mutex<BTreeMap<MemberId, Instant>>,
     /// Since when this member leads.
     leads_since: Mutex<Option<(Term, Instant)>>,
     /// Who is being removed by hand, for as long as somebody waits for it.
@@ -93,6 +97,7 @@ impl<N: NodePort> Steward<N> {
             orchestrator,
             looks: Mutex::default(),
             let_go: Mutex::default(),
+            leavers: Mutex::default(),
             leads_since: Mutex::default(),
             plan: watch::Sender::new(Plan::Settled),
             told_to_leave: Mutex::default(),
@@ -191,7 +196,7 @@ impl<N: NodePort> Steward<N> {
             if self.orchestrator.is_some() && situation.desired.is_none() {
                 continue;
             }
-            let plan = planner::plan(&situation);
+            let plan = self.let_leavers_finish(planner::plan(&situation), &situation);
             self.plan.send_replace(plan.clone());
             match plan {
                 Plan::Settled => waiting = Patience::default(),
@@ -207,6 +212,30 @@ impl<N: NodePort> Steward<N> {
                 }
             }
         }
+    }
+
+    /// Whoever is removed gets no more of the log, so what it was asked it could not answer. It is waited
+    /// for until it says that it is done, or is gone, or takes too long.
+    fn let_leavers_finish(&self, plan: Plan, situation: &Situation) -> Plan {
+        let mut since = lock(&self.leavers);
+        let Plan::Do(Step::Remove(going)) = plan else {
+            since.clear();
+            return plan;
+        };
+        since.retain(|member, _| going.contains(member));
+        let done = self.let_go();
+        let (may_go, stay): (Vec<&Member>, Vec<&Member>) =
+            situation.members.iter().filter(|m| going.contains(&m.place.member)).partition(|m| {
+                let id = m.place.member;
+                let since = *since.entry(id).or_insert_with(Instant::now);
+                let finished = done.contains(&id) || since.elapsed() > FAREWELL;
+                finished || m.told_to_leave || !m.in_contact
+            });
+        if may_go.is_empty() {
+            let for_members = stay.iter().map(|m| m.place).collect();
+            return Plan::Wait(Waiting { for_members, why: Why::Leavers });
+        }
+        Plan::Do(Step::Remove(may_go.iter().map(|m| m.place.member).collect()))
     }
 
     /// One step. Without a quorum it might take for ever: after a while everything is looked at anew.

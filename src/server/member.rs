@@ -313,7 +313,7 @@ pub(super) async fn run(
         health.stop();
         outer.drain().await;
         if parted == Parted::ForGood {
-            parting.note_removed().await;
+            parting.be_removed().await;
         }
         stop_tasks.stop();
         for task in tasks {

@@ -54,17 +54,20 @@ impl Row {
                 self.formed = self.formed.max(formed);
                 self.write_gap = self.write_gap.max(seen.write_gap);
                 self.read_gap = self.read_gap.max(seen.read_gap);
-                if let Some(allowed) = self.scenario.write_gap.filter(|gap| seen.write_gap > *gap) {
-                    let gap = seen.write_gap;
-                    let late = format!("no write for {gap:.2?}, {allowed:?} are allowed");
-                    // On a machine that does other things too, how long is no measure of the store.
-                    match std::env::var("K8S_GAPS").as_deref() {
-                        Ok("tell") => println!("{}: {late}", self.scenario.name),
-                        _ => self.failures.push(late),
-                    }
-                }
+                self.judge("write", seen.write_gap);
+                self.judge("read", seen.read_gap);
             }
             Err(failure) => self.failures.push(failure),
+        }
+    }
+
+    fn judge(&mut self, what: &str, gap: Duration) {
+        let Some(allowed) = self.scenario.gap.filter(|allowed| gap > *allowed) else { return };
+        let late = format!("no {what} for {gap:.2?}, {allowed:?} are allowed");
+        // On a machine that does other things too, how long is no measure of the store.
+        match std::env::var("K8S_GAPS").as_deref() {
+            Ok("tell") => println!("{}: {late}", self.scenario.name),
+            _ => self.failures.push(late),
         }
     }
 }

@@ -44,7 +44,7 @@ pub(crate) struct Scenario {
     pub(crate) replicas: u32,
     pub(crate) policy: &'static str,
     /// The longest time without an acknowledged write that is right.
-    pub(crate) write_gap: Option<Duration>,
+    pub(crate) gap: Option<Duration>,
     /// Whether it takes more than a cluster's API.
     pub(crate) host: bool,
     /// Part of the short run.
@@ -52,9 +52,9 @@ pub(crate) struct Scenario {
     pub(crate) steps: Steps,
 }
 
-const fn scenario(name: &'static str, write_gap: Option<Duration>, steps: Steps) -> Scenario {
+const fn scenario(name: &'static str, gap: Option<Duration>, steps: Steps) -> Scenario {
     let policy = "Parallel";
-    Scenario { name, replicas: 3, policy, write_gap, host: false, smoke: false, steps }
+    Scenario { name, replicas: 3, policy, gap, host: false, smoke: false, steps }
 }
 
 impl Scenario {

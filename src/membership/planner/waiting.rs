@@ -29,6 +29,8 @@ pub enum Why {
     Successors,
     /// The leader is to leave, and those who could lead are behind.
     Heir,
+    /// Members that leave still answer what they were asked.
+    Leavers,
     /// Pods that are wanted and have not joined, as many as should vote.
     Pods(BTreeSet<Ordinal>),
 }
@@ -61,6 +63,7 @@ impl fmt::Display for Why {
             Why::Learners => "more members should vote, and are not in contact or not caught up",
             Why::Successors => "voters are to leave, and those who stay cannot take over",
             Why::Heir => "the leader is to leave, and nobody who stays has caught up",
+            Why::Leavers => "members that leave still answer what they were asked",
             Why::Pods(places) => {
                 write!(f, "more members should vote, and have not joined: waiting for ordinal")?;
                 for (n, ordinal) in places.iter().enumerate() {
