@@ -32,6 +32,9 @@ use crate::{
 const FRESH: Duration = Duration::from_secs(2);
 /// Without an answer by then it is taken for a restart.
 const UNANSWERED: Duration = Duration::from_secs(10);
+/// A leaver answers for so long after it was told to go: who looks at endpoints hears of it meanwhile, and
+/// many that leave at once do not send their clients to each other.
+const NOTICE: Duration = Duration::from_secs(1);
 /// Between two questions while something is waited for.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -107,9 +110,10 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
     async fn leave(&self, pods: &dyn Orchestrator, desired: Desired) -> Parted {
         tracing::info!("leaving: this ordinal is not wanted any more");
         self.steward.desire(desired).await;
-        let mut asked = Instant::now();
+        let begun = Instant::now();
+        let mut asked = begun;
         loop {
-            if self.has_left() {
+            if begun.elapsed() >= NOTICE && self.has_left() {
                 tracing::info!("this member has left");
                 pods.say(News::of_pod("Left", "the other members go on without this one".into()));
                 return Parted::ForGood;
