@@ -16,7 +16,7 @@ use tokio::{select, signal::ctrl_c, time::sleep};
 /// Of a task, too.
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-const TTL: Duration = Duration::from_secs(3);
+const TTL: Duration = Duration::from_secs(5);
 
 #[derive(Parser)]
 struct Args {

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyetcd
 
-TTL = 3  # seconds
+TTL = 5  # seconds
 
 
 def connect(endpoint):
