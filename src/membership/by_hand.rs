@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    Formation, Peers, Steward, join,
+    Formation, Peers, Steward, door,
     planner::{self, Plan, Situation, Waiting, Why},
     steward::lock,
 };
@@ -263,7 +263,7 @@ impl<N: NodePort> Steward<N> {
         }
         let member = self.admit(ordinal, add.nonce).await?;
         let place = PeerPlace { member, ordinal };
-        if !join::add(place, &self.raft).await {
+        if !door::add(place, &self.raft).await {
             return Err(MembershipError::NotLeader);
         }
         let peer_urls = add.peer_urls;
@@ -276,7 +276,7 @@ impl<N: NodePort> Steward<N> {
     async fn admit(&self, ordinal: Ordinal, nonce: u64) -> Result<MemberId, MembershipError> {
         let mut nonce = nonce;
         loop {
-            let member = join::assign(ordinal, nonce, &self.node).await?;
+            let member = door::assign(ordinal, nonce, &self.node).await?;
             match self.node.propose(Command::AdmitMember(member)).await {
                 Ok(_) => return Ok(member),
                 // Another one was faster, with a higher id.

@@ -18,16 +18,14 @@
 //! - A member joins as a learner, always; it votes once it has caught up.
 
 mod by_hand;
-mod claim;
 mod datadir;
-mod form;
+mod door;
+mod formation;
 mod identity;
-mod join;
 mod orchestrator;
 mod overview;
 mod part;
 pub mod planner;
-mod recover;
 mod standing;
 mod steward;
 #[cfg(test)]
@@ -35,11 +33,10 @@ mod tests;
 mod waking;
 
 pub use by_hand::ByHand;
-pub use claim::TAKE_OVER;
 pub use datadir::{DataDir, DataDirError};
-pub use form::{Formation, FormationConfig, FormationError, Formed, Peers};
+pub use door::{Door, House};
+pub use formation::{Formation, FormationConfig, FormationError, Formed, Peers, TAKE_OVER};
 pub use identity::{Identity, IdentityError, Stage};
-pub use join::{Door, House};
 pub use orchestrator::{Claim, Claimed, Intent, LeaderNews, News, Orchestrator, OrchestratorError};
 pub use part::{Parted, Parting};
 pub use standing::{Kept, Standing, ask as ask_standing, dead, led_last};

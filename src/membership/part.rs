@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     Intent, News, Orchestrator, Peers, Standing, Steward,
-    form::Formation,
+    formation::Formation,
     identity::Identity,
     standing::{self, Kept},
     steward::MayStop,

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Intent, Orchestrator, OrchestratorError, Peers, identity::Identity, waking::Waking};
+use super::{Intent, Orchestrator, Peers, identity::Identity, waking::Waking};
 use crate::{
     proto::peer::{StandingReply, StandingRequest, standing_reply::Standing as Wire},
     raft::Raft,
@@ -133,12 +133,15 @@ pub async fn dead(
     }
 }
 
-/// Who led last, if it is told.
+/// Who led last, if it is told. An API server that is away hinders nobody.
 pub async fn led_last(pods: &dyn Orchestrator) -> Option<Ordinal> {
-    let told = pods.last_leader().await;
-    told.inspect_err(|e: &OrchestratorError| tracing::debug!(error = %e, "who leads is not known"))
-        .ok()
-        .flatten()
+    match pods.last_leader().await {
+        Ok(told) => told,
+        Err(e) => {
+            tracing::debug!(error = %e, "who led last is not known");
+            None
+        }
+    }
 }
 
 /// How many pods there are to be. Kubernetes need not be there: then nobody knows.

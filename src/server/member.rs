@@ -368,7 +368,7 @@ async fn open_formation(config: &MemberConfig, lanes: Lanes) -> anyhow::Result<A
         ordinal: config.ordinal,
         home: config.home.clone(),
         founders: config.founders,
-        known: known_ordinals(config).into_iter().collect(),
+        known: known_ordinals(config),
         orchestrator: config.pod.as_ref().map(|pod| pod.orchestrator.clone()),
         take_over: TAKE_OVER,
     };

@@ -554,6 +554,30 @@ fn a_volume_of_a_member_that_left_founds_no_other_cluster() {
     });
 }
 
+/// The same volume was given an id once more, and that one died before anything was begun under it.
+#[test]
+fn an_id_that_died_early_does_not_hide_the_member_set_aside_before_it() {
+    run(async || {
+        let world = World::new();
+        world.all_up().await;
+        world.pods[1].lock().unwrap().up.as_ref().unwrap().bury().unwrap();
+        for _ in 0..2 {
+            world.crash(1, Crash::KeepAll);
+            world.start(1);
+            world.round(1, true).await;
+        }
+        let up = world.pods[1].lock().unwrap().up.clone().unwrap();
+        let assigned = up.identity().filter(|identity| identity.stage == Stage::Assigned);
+        up.forget(&assigned.expect("an id that nothing was begun under")).unwrap();
+        [0, 2].into_iter().for_each(|i| world.wipe(i));
+        world.api.0.lock().unwrap().claim = Some((Claim::Empty, 1000, Duration::ZERO));
+        for _ in 0..8 {
+            world.round(1, true).await;
+        }
+        assert!(world.clusters().is_empty());
+    });
+}
+
 /// A claim that was emptied looks like a new one. Members that are only starting are seen all the same.
 #[test]
 fn an_emptied_claim_founds_nothing_beside_members_that_are_starting() {

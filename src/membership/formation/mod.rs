@@ -1,11 +1,16 @@
-//! From a pristine volume to a member: formation without Kubernetes, and joining.
+//! From a pristine volume to a member: one look at everything, one step, until it is one.
 //!
-//! The lowest ordinal mints the cluster and asks every founder to promise itself to it. It
-//! initializes only after *all* have: a majority would do for Raft, but not for a founder that
-//! lost its disk in between and begins anew.
+//! The steps are elsewhere: founding by [promises](promises) or by a [claim](claim), and
+//! [joining](join). Here is what they share: the identity, which changes under one lock and is on
+//! disk before anybody hears of it, and the point from which it cannot change any more.
+
+mod claim;
+mod join;
+mod promises;
+mod recover;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -13,14 +18,15 @@ use std::{
 
 use tokio::sync::Notify;
 
+use self::claim::Seen;
+pub use self::claim::TAKE_OVER;
 use super::{
-    claim::Seen,
     datadir::{DataDir, DataDirError},
-    identity::{Identity, Stage, place_from_wire, place_to_wire},
+    identity::{Identity, Stage},
     orchestrator::{News, Orchestrator},
 };
 use crate::{
-    proto::peer::{self, join_reply, promise_reply},
+    proto::peer,
     rng::Rng,
     types::{ClusterId, Desired, MemberId, Ordinal, PeerPlace},
 };
@@ -106,7 +112,7 @@ pub struct FormationConfig {
     /// How many ordinals, from 0, found the cluster.
     pub founders: u32,
     /// Ordinals that may be asked (to join).
-    pub known: Vec<Ordinal>,
+    pub known: BTreeSet<Ordinal>,
     /// Who runs the pods; without one, the founders promise themselves to each other.
     pub orchestrator: Option<Arc<dyn Orchestrator>>,
     /// After so long, a founder that does not go on is replaced: [`TAKE_OVER`](super::TAKE_OVER).
@@ -123,23 +129,23 @@ pub struct Formation {
     /// Held from looking at the identity until the next one is on disk: two founders may ask at once.
     deciding: Mutex<()>,
     changed: Notify,
-    /// Of the member that was set aside here last, if there is one.
+    /// The cluster of the member whose data is set aside here, on a volume that is not a member's now.
     was_of: Option<ClusterId>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct State {
+struct State {
     identity: Option<Identity>,
     /// A peer that knows us as a member of our cluster has called.
     contacted: bool,
     /// The identity is taken, and a log is being made under it: it cannot be another one any more.
     settled: bool,
     /// A claim that is not finished.
-    pub(super) claim: Option<Seen>,
+    claim: Option<Seen>,
     /// Ordinals that are wanted, beside those that are known.
     wanted: Vec<Ordinal>,
     /// The claim says that this founder's cluster is formed.
-    pub(super) confirmed: bool,
+    confirmed: bool,
     /// Who led last, as far as it was looked for.
     led_last: Option<Ordinal>,
     /// What was waited for last.
@@ -167,9 +173,13 @@ impl Formation {
         }
         // A founder that nobody was served by leaves nothing behind that must be heeded.
         let served = |dead: &Identity| dead.founders.is_empty();
-        let was_of = match identity {
-            None => dir.set_aside()?.filter(served).map(|dead| dead.cluster),
-            Some(_) => None,
+        let was_of = match identity.as_ref().map(|identity| identity.stage) {
+            // It founds nothing, so a damaged archive need not stop it.
+            Some(Stage::Member | Stage::Recovering | Stage::Dead) => None,
+            // An id that is only assigned may yet be given up.
+            Some(Stage::Assigned | Stage::Promised) | None => {
+                dir.set_aside()?.filter(served).map(|dead| dead.cluster)
+            }
         };
         let state = Mutex::new(State { identity, ..State::default() });
         let (deciding, changed) = (Mutex::new(()), Notify::new());
@@ -228,14 +238,6 @@ impl Formation {
         self.state().wanted = all.map(Ordinal).collect();
     }
 
-    /// The members may live where no pod is wanted any more: whoever led last is asked, too.
-    pub(super) async fn look_for_the_leader(&self, pods: &dyn Orchestrator) {
-        // An API server that is away hinders nobody.
-        if let Ok(Some(leader)) = pods.last_leader().await {
-            self.state().led_last = Some(leader);
-        }
-    }
-
     /// Whether this volume knows of no cluster that anybody was ever served in.
     pub fn is_pristine(&self) -> bool {
         match self.identity() {
@@ -268,7 +270,7 @@ impl Formation {
         self.store(Identity { stage: Stage::Dead, ..identity })
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -276,7 +278,7 @@ impl Formation {
         self.changed.notified()
     }
 
-    pub(super) fn deciding(&self) -> MutexGuard<'_, ()> {
+    fn deciding(&self) -> MutexGuard<'_, ()> {
         self.deciding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -336,52 +338,6 @@ impl Formation {
         self.changed.notify_waiters();
     }
 
-    /// Answers a founder. Blocks on the disk: a promise is fsynced before it is given.
-    pub fn handle_promise(
-        &self,
-        request: peer::PromiseRequest,
-    ) -> Result<peer::PromiseReply, DataDirError> {
-        let reply = |result| Ok(peer::PromiseReply { result: Some(result) });
-        let refuse = |why: String| reply(promise_reply::Result::Refused(why));
-        if request.home != self.config.home {
-            return refuse(format!("this is {:?}, not {:?}", self.config.home, request.home));
-        }
-        let founders: Vec<PeerPlace> = request.founders.into_iter().map(place_from_wire).collect();
-        let Some(me) = founders.iter().find(|p| p.ordinal == self.config.ordinal) else {
-            return refuse(format!("ordinal {} is no founder", self.config.ordinal));
-        };
-        let cluster = ClusterId(request.cluster_id);
-        let _deciding = self.deciding();
-        let taken = self.state().settled || self.dir.has_log()?;
-        let mut replaced_boot = 0;
-        if let Some(own) = self.identity() {
-            if taken || own.stage != Stage::Promised {
-                return reply(promise_reply::Result::Taken(peer::Taken {
-                    cluster_id: own.cluster.0,
-                    member_id: own.member.0,
-                }));
-            }
-            if own.cluster == cluster && own.member == me.member {
-                return reply(promise_reply::Result::Promised(peer::Promised {}));
-            }
-            if !request.replace {
-                let cluster_id = own.cluster.0;
-                return reply(promise_reply::Result::Engaged(peer::Engaged { cluster_id }));
-            }
-            replaced_boot = own.boot;
-        }
-        self.store(Identity {
-            cluster,
-            member: me.member,
-            ordinal: me.ordinal,
-            home: self.config.home.clone(),
-            boot: replaced_boot + 1,
-            stage: Stage::Promised,
-            founders,
-        })?;
-        reply(promise_reply::Result::Promised(peer::Promised {}))
-    }
-
     /// Waits until this volume is a member of a cluster.
     pub async fn run(&self, peers: &impl Peers) -> Result<Formed, FormationError> {
         let mut rounds = 0;
@@ -435,229 +391,6 @@ impl Formation {
 
     fn leads_formation(&self, identity: &Identity) -> bool {
         identity.founders.iter().map(|p| p.ordinal).min() == Some(identity.ordinal)
-    }
-
-    /// Looks for a cluster to join; where there is none, the lowest ordinal begins one.
-    async fn pristine(&self, peers: &impl Peers) -> Result<(), FormationError> {
-        match self.join_existing(peers, None).await? {
-            Found::NoCluster => {}
-            Found::Joined | Found::NoLeader => return Ok(()),
-        }
-        if self.config.ordinal != Ordinal(0) || self.identity().is_some() {
-            return Ok(());
-        }
-        let place = |i: u32| PeerPlace { member: MemberId(u64::from(i) + 1), ordinal: Ordinal(i) };
-        let cluster = ClusterId(self.rng.next_id());
-        tracing::info!(%cluster, founders = self.config.founders, "founding a cluster");
-        let founders = (0..self.config.founders).map(place).collect();
-        let founder = self.identity_of(cluster, place(0).member, Stage::Promised, founders);
-        // If it was promised away meanwhile, the next round sees that.
-        self.adopt(founder, None)?;
-        Ok(())
-    }
-
-    /// Founder: asks all; formed once every one of them has promised (or is a member already).
-    async fn collect_promises(
-        &self,
-        peers: &impl Peers,
-        identity: Identity,
-    ) -> Result<Option<Formed>, FormationError> {
-        let others: Vec<PeerPlace> =
-            identity.founders.iter().copied().filter(|p| p.ordinal != identity.ordinal).collect();
-        let mut answers = self.ask_promises(peers, &identity, &others, false).await;
-        let answered = answers.values().filter(|a| **a != Answer::Silent).count();
-        let engaged = answers.values().any(|a| *a == Answer::Engaged);
-        // Everybody answers, nobody has a log: the promise they gave was to a founder that is lost.
-        if engaged && answered == others.len() && !answers.values().any(|a| *a == Answer::Other) {
-            answers = self.ask_promises(peers, &identity, &others, true).await;
-        }
-        if answers.values().any(|a| *a == Answer::Other) {
-            // There is a cluster without us: this volume was wiped. Ask to join it.
-            tracing::warn!("the other members have a cluster already: asking to join it");
-            return self.join_existing(peers, Some(&identity)).await.map(|_| None);
-        }
-        let all = answers.values().all(|a| *a == Answer::Ours);
-        Ok(if all { self.settle(identity, true) } else { None })
-    }
-
-    async fn ask_promises(
-        &self,
-        peers: &impl Peers,
-        identity: &Identity,
-        others: &[PeerPlace],
-        replace: bool,
-    ) -> BTreeMap<Ordinal, Answer> {
-        let request = peer::PromiseRequest {
-            cluster_id: identity.cluster.0,
-            home: identity.home.clone(),
-            founders: identity.founders.iter().copied().map(place_to_wire).collect(),
-            replace,
-        };
-        let ask = |place: PeerPlace| {
-            let request = request.clone();
-            async move {
-                let reply = peers.promise(place.ordinal, request).await;
-                (place.ordinal, answer(identity, place, reply))
-            }
-        };
-        futures_util::future::join_all(others.iter().copied().map(ask)).await.into_iter().collect()
-    }
-
-    /// Asks for an id in a cluster that exists, and keeps it.
-    pub(super) async fn join_existing(
-        &self,
-        peers: &impl Peers,
-        instead_of: Option<&Identity>,
-    ) -> Result<Found, FormationError> {
-        let joined = match self.ask_join(peers, self.join_request(None)).await? {
-            Asked::Joined(joined) => joined,
-            Asked::NoLeader | Asked::Dead => return Ok(Found::NoLeader),
-            Asked::Nobody => return Ok(Found::NoCluster),
-        };
-        tracing::info!(member = %MemberId(joined.member_id), "joining as a new member");
-        let (cluster, member) = (ClusterId(joined.cluster_id), MemberId(joined.member_id));
-        let assigned = self.identity_of(cluster, member, Stage::Assigned, Vec::new());
-        // If it was promised away meanwhile, the next round sees that.
-        self.adopt(assigned, instead_of)?;
-        Ok(Found::Joined)
-    }
-
-    async fn ask_to_be_added(
-        &self,
-        peers: &impl Peers,
-        identity: &Identity,
-        pods: Option<&dyn Orchestrator>,
-    ) -> Result<(), FormationError> {
-        let why = match self.ask_join(peers, self.join_request(Some(identity))).await {
-            Ok(Asked::Nobody) => {
-                self.waits(&format!("no member of cluster {} answers", identity.cluster));
-                if let Some(pods) = pods {
-                    self.look_for_the_leader(pods).await;
-                }
-                return Ok(());
-            }
-            Ok(Asked::Dead) => "this id is dead".into(),
-            // Nothing was begun under it: it is no loss.
-            Err(FormationError::Refused(why)) => why,
-            Ok(_) => return Ok(()),
-            Err(e) => return Err(e),
-        };
-        tracing::warn!(member = %identity.member, "{why}: asking for another id");
-        Ok(self.forget(identity)?)
-    }
-
-    /// Asks for an id, or to be let in under the one that is kept.
-    pub(super) fn join_request(&self, assigned: Option<&Identity>) -> peer::JoinRequest {
-        peer::JoinRequest {
-            home: self.config.home.clone(),
-            ordinal: self.config.ordinal.0,
-            nonce: if assigned.is_some() { 0 } else { self.rng.next_id() },
-            member_id: assigned.map_or(0, |identity| identity.member.0),
-            cluster_id: assigned.map_or(0, |identity| identity.cluster.0),
-        }
-    }
-
-    /// Everybody who may be asked.
-    pub(super) fn others(&self) -> Vec<Ordinal> {
-        let (wanted, led_last) = {
-            let state = self.state();
-            (state.wanted.clone(), state.led_last)
-        };
-        let known = self.config.known.iter().copied();
-        let all: BTreeSet<Ordinal> = known.chain(wanted).chain(led_last).collect();
-        all.into_iter().filter(|o| *o != self.config.ordinal).collect()
-    }
-
-    /// Asks everybody known, and the leader they name.
-    async fn ask_join(
-        &self,
-        peers: &impl Peers,
-        request: peer::JoinRequest,
-    ) -> Result<Asked, FormationError> {
-        let mut ask = self.others();
-        let (mut hops, mut asked) = (0, Asked::Nobody);
-        while let Some(to) = ask.pop() {
-            let Ok(reply) = peers.join(to, request.clone()).await else { continue };
-            match reply.result {
-                Some(join_reply::Result::Joined(joined)) => return Ok(Asked::Joined(joined)),
-                Some(join_reply::Result::LeaderAt(at)) if hops < 3 => {
-                    hops += 1;
-                    ask.push(Ordinal(at.ordinal));
-                }
-                Some(join_reply::Result::NoLeader(_) | join_reply::Result::LeaderAt(_)) => {
-                    asked = Asked::NoLeader;
-                }
-                Some(join_reply::Result::Refused(why)) => return Err(FormationError::Refused(why)),
-                Some(join_reply::Result::OccupiedBy(by)) => {
-                    let member = MemberId(by.member_id);
-                    self.waits(&format!("member {member} lives at this ordinal, and answers"));
-                    asked = Asked::NoLeader;
-                }
-                Some(join_reply::Result::Wait(why)) => {
-                    self.waits(&why);
-                    asked = Asked::NoLeader;
-                }
-                Some(join_reply::Result::Dead(_)) => return Ok(Asked::Dead),
-                Some(join_reply::Result::NotFormed(said)) if said.starting => {
-                    self.waits(&format!("ordinal {to} is of a cluster, and is starting"));
-                    asked = Asked::NoLeader;
-                }
-                Some(join_reply::Result::NotFormed(_)) | None => {}
-            }
-        }
-        Ok(asked)
-    }
-}
-
-/// What asking to join came to.
-enum Asked {
-    Joined(peer::Joined),
-    /// There is a cluster, but nobody there could decide.
-    NoLeader,
-    /// Nobody answers, or nobody knows of a cluster.
-    Nobody,
-    /// The id that was named can never be let in any more.
-    Dead,
-}
-
-/// What a pristine volume found.
-pub(super) enum Found {
-    Joined,
-    /// A cluster, which it must not found anew: ask again.
-    NoLeader,
-    NoCluster,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
-    /// Promised to us, or a member of our cluster.
-    Ours,
-    /// Promised to another cluster, and has no log.
-    Engaged,
-    /// A member of another cluster.
-    Other,
-    Silent,
-}
-
-fn answer(
-    identity: &Identity,
-    place: PeerPlace,
-    reply: Result<peer::PromiseReply, String>,
-) -> Answer {
-    match reply.ok().and_then(|r| r.result) {
-        Some(promise_reply::Result::Promised(_)) => Answer::Ours,
-        Some(promise_reply::Result::Taken(taken))
-            if taken.cluster_id == identity.cluster.0 && taken.member_id == place.member.0 =>
-        {
-            Answer::Ours
-        }
-        Some(promise_reply::Result::Taken(_)) => Answer::Other,
-        Some(promise_reply::Result::Engaged(_)) => Answer::Engaged,
-        Some(promise_reply::Result::Refused(why)) => {
-            tracing::warn!(ordinal = %place.ordinal, why, "a founder refuses");
-            Answer::Silent
-        }
-        None => Answer::Silent,
     }
 }
 

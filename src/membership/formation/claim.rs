@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{
-    Claim, Claimed, FormationError, Intent, News, Orchestrator,
-    form::{Formation, Formed, Found},
-    identity::{Identity, Stage},
-};
+use super::{Formation, FormationError, Formed, join::Found};
 use crate::{
+    membership::{
+        Claim, Claimed, Intent, News, Orchestrator,
+        identity::{Identity, Stage},
+    },
     proto::peer::{NotFormed, join_reply},
     types::{ClusterId, Desired, MemberId, Ordinal, PeerPlace},
 };

@@ -4,13 +4,15 @@
 //! stops. At its next start it writes the claim, if it is a pod, and goes on alone; the others, which
 //! are of the old cluster, are refused until their volumes are gone.
 
-use super::{
-    Claim, Claimed, Orchestrator,
-    datadir::DataDirError,
-    form::{Formation, Formed},
-    identity::{Identity, Stage},
+use super::{Formation, Formed};
+use crate::{
+    membership::{
+        Claim, Claimed, Orchestrator,
+        datadir::DataDirError,
+        identity::{Identity, Stage},
+    },
+    types::ClusterId,
 };
-use crate::types::ClusterId;
 
 impl Formation {
     /// Keeps the order to go on alone, and the id of the new cluster. Blocks on the disk.
