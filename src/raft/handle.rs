@@ -1,14 +1,10 @@
-//! One member's Raft: start, propose, read index, membership, stop.
+//! One member's Raft: start, propose, read index, stop.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use openraft::{
-    ChangeMembers, Instant as _, Precondition, ReadPolicy,
+    ReadPolicy,
     async_runtime::watch::WatchReceiver as _,
     errors::{ClientWriteError, LinearizableReadError, RaftError},
     type_config::alias::WatchReceiverOf,
@@ -20,6 +16,7 @@ use super::{
     Commands, Types,
     apply::{Applier, Work},
     convert,
+    leadership::place,
     log_store::LogStore,
     machine::Machine,
     metrics::ConsensusMetrics,
@@ -34,7 +31,7 @@ use crate::{
     lane::{Lane, Lanes},
     state::{self, EventSink, View},
     stop::{Stop, Stopping},
-    types::{CommandError, LogPosition, MemberId, Ordinal, PeerPlace, Reply, Revision, Term},
+    types::{CommandError, LogPosition, MemberId, Ordinal, PeerPlace, Reply, Revision},
     wal::{Log, Space},
 };
 
@@ -95,58 +92,6 @@ pub struct Proposed {
     pub replies: Vec<Result<Reply, CommandError>>,
 }
 
-/// Who leads, as this member sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Leadership {
-    pub term: Term,
-    pub leader: Option<PeerPlace>,
-    pub me: MemberId,
-}
-
-impl Leadership {
-    pub fn is_mine(&self) -> bool {
-        self.leader.is_some_and(|l| l.member == self.me)
-    }
-}
-
-/// A member of the Raft group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RaftMember {
-    pub place: PeerPlace,
-    /// Of any set, while a change is under way.
-    pub voter: bool,
-}
-
-/// All members, as of one entry of the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RaftMembership {
-    pub members: Vec<RaftMember>,
-    /// One set; two while a change is under way, the new one last.
-    pub voters: Vec<BTreeSet<MemberId>>,
-    pub at: Option<LogPosition>,
-}
-
-impl RaftMembership {
-    pub fn has(&self, member: MemberId) -> bool {
-        self.members.iter().any(|m| m.place.member == member)
-    }
-
-    /// Whether it votes, in the only set or in one of two.
-    pub fn is_voter(&self, member: MemberId) -> bool {
-        self.voters.iter().any(|set| set.contains(&member))
-    }
-}
-
-/// How a peer is doing, as the leader sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerProgress {
-    pub member: MemberId,
-    /// The last entry it is known to hold.
-    pub matched: Option<u64>,
-    /// Since its last answer to a heartbeat.
-    pub silent_for: Option<Duration>,
-}
-
 type Openraft = openraft::Raft<Types, Machine>;
 
 /// A handle. Cheap to clone; [`Raft::stop`] ends what [`Raft::start`] began.
@@ -161,8 +106,8 @@ pub struct Raft {
     applied: watch::Receiver<Option<LogPosition>>,
     pruned: watch::Receiver<Revision>,
     nudge: mpsc::WeakUnboundedSender<Work>,
-    timing: Timing,
-    me: MemberId,
+    pub(super) timing: Timing,
+    pub(super) me: MemberId,
 }
 
 /// What [`Raft::start`] made and somebody must join.
@@ -394,15 +339,6 @@ impl Raft {
         self.timing
     }
 
-    pub fn leadership(&self) -> Leadership {
-        leadership(&self.raft.server_metrics().borrow_watched())
-    }
-
-    /// Sees every change of leader.
-    pub fn watch_leadership(&self) -> LeadershipWatch {
-        LeadershipWatch(self.raft.server_metrics())
-    }
-
     /// How many entries are committed, as far as this member was told, and not applied here.
     pub fn lag(&self) -> u64 {
         let applied = self.view.applied().map_or(0, |at| at.index);
@@ -414,206 +350,13 @@ impl Raft {
         self.clock.age()
     }
 
-    /// All members: by the last membership entry in the log, committed or not.
-    pub fn members(&self) -> Vec<RaftMember> {
-        self.membership().members
-    }
-
-    /// The same, with the entry that says so: what is decided by it is guarded by it.
-    pub fn membership(&self) -> RaftMembership {
-        let metrics = self.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        membership(&metrics.membership_config)
-    }
-
-    /// All members by the last membership entry that this member knows to be committed.
-    pub fn committed_membership(&self) -> RaftMembership {
-        let metrics = self.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        membership(&metrics.committed_membership_config)
-    }
-
-    /// As the leader: how far each peer has come. Empty elsewhere.
-    pub fn progress(&self) -> Vec<PeerProgress> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let heard = |id: &MemberId| {
-            let answered = metrics.heartbeat.as_ref()?.get(id)?.as_ref()?;
-            Some(answered.elapsed())
-        };
-        let all = metrics.replication.iter().flatten();
-        all.map(|(id, at)| PeerProgress {
-            member: *id,
-            matched: at.as_ref().map(|at| at.index),
-            silent_for: heard(id),
-        })
-        .collect()
-    }
-
     pub fn last_index(&self) -> Option<u64> {
         self.raft.metrics().borrow_watched().last_log_index
-    }
-
-    /// As the leader: adds a learner, if the membership still is the one it was decided on.
-    pub async fn add_learner(
-        &self,
-        place: PeerPlace,
-        decided_on: &RaftMembership,
-    ) -> Result<(), ProposeError> {
-        let nodes = BTreeMap::from([(place.member, place.ordinal)]);
-        self.change(ChangeMembers::AddNodes(nodes), decided_on).await
-    }
-
-    /// As the leader: lets a learner vote, if the membership still is the one it was decided on.
-    pub async fn promote(
-        &self,
-        member: MemberId,
-        decided_on: &RaftMembership,
-    ) -> Result<(), ProposeError> {
-        let promoted =
-            self.change(ChangeMembers::AddVoterIds(BTreeSet::from([member])), decided_on).await;
-        match promoted {
-            Ok(()) => self.metrics.promoted.increment(),
-            Err(_) => self.metrics.not_promoted.increment(),
-        }
-        promoted
-    }
-
-    /// As the leader: changes who votes, in one joint change, and leaves it. Who votes no more stays
-    /// as a learner. Waits until both steps are committed.
-    pub async fn change_voters(
-        &self,
-        add: BTreeSet<MemberId>,
-        remove: BTreeSet<MemberId>,
-        decided_on: &RaftMembership,
-    ) -> Result<(), ProposeError> {
-        let promoted = add.len() as u64;
-        let changes = [ChangeMembers::AddVoterIds(add), ChangeMembers::RemoveVoters(remove)];
-        let changed = self.change(ChangeMembers::Batch(changes.into()), decided_on).await;
-        match changed {
-            Ok(()) => (0..promoted).for_each(|_| self.metrics.promoted.increment()),
-            Err(_) => self.metrics.not_promoted.increment(),
-        }
-        changed
-    }
-
-    /// As the leader: ends a change of voters that somebody began.
-    pub async fn finish_change(&self, decided_on: &RaftMembership) -> Result<(), ProposeError> {
-        let goal = decided_on.voters.last().cloned().unwrap_or_default();
-        self.change(ChangeMembers::ReplaceAllVoters(goal), decided_on).await
-    }
-
-    /// As the leader: takes learners out.
-    pub async fn remove_learners(
-        &self,
-        members: BTreeSet<MemberId>,
-        decided_on: &RaftMembership,
-    ) -> Result<(), ProposeError> {
-        self.change(ChangeMembers::RemoveNodes(members), decided_on).await
-    }
-
-    async fn change(
-        &self,
-        change: ChangeMembers<MemberId, Ordinal>,
-        decided_on: &RaftMembership,
-    ) -> Result<(), ProposeError> {
-        let last_membership_log_id = decided_on.at.map(convert::log_id);
-        let guard = Precondition::LastMembershipLogId { last_membership_log_id };
-        match self.raft.change_membership_if(change, true, [guard]).await {
-            Ok(_) => Ok(()),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
-                Err(ProposeError::NotLeader(place(to.leader_id, to.leader_node)))
-            }
-            Err(e) => Err(ProposeError::Unknown(e.to_string())),
-        }
-    }
-
-    /// As the leader: hands leadership to the voter that holds most of the log, but to none of `not_to`,
-    /// and waits until somebody else leads or `limit` has passed. Elsewhere: nothing.
-    pub async fn hand_over(&self, not_to: &BTreeSet<MemberId>, limit: Duration) {
-        let now = self.leadership();
-        if !now.is_mine() {
-            return;
-        }
-        let voters: BTreeSet<MemberId> =
-            self.members().into_iter().filter(|m| m.voter).map(|m| m.place.member).collect();
-        let heir = self
-            .progress()
-            .into_iter()
-            .filter(|p| p.member != self.me && !not_to.contains(&p.member))
-            .filter(|p| voters.contains(&p.member))
-            .filter(|p| p.silent_for.is_some_and(|t| t < self.timing.election_timeout))
-            .max_by_key(|p| p.matched);
-        if let Some(heir) = heir {
-            self.hand_over_to(heir.member, limit).await;
-        }
-    }
-
-    /// As the leader: hands leadership to this voter. See [`Raft::hand_over`].
-    pub async fn hand_over_to(&self, heir: MemberId, limit: Duration) {
-        tracing::info!(to = %heir, "handing over leadership");
-        if self.raft.trigger().transfer_leader(heir).await.is_err() {
-            return;
-        }
-        let mut watch = self.watch_leadership();
-        let changed = async {
-            while watch.now().leader.is_none_or(|l| l.member == self.me) {
-                if watch.changed().await.is_none() {
-                    return;
-                }
-            }
-        };
-        if tokio::time::timeout(limit, changed).await.is_err() {
-            tracing::warn!("nobody took over leadership in time");
-        }
     }
 
     pub(super) fn trigger(&self) -> openraft::raft::trigger::Trigger<'_, Types> {
         self.raft.trigger()
     }
-}
-
-/// Follows who leads.
-#[derive(Clone)]
-pub struct LeadershipWatch(WatchReceiverOf<Types, openraft::metrics::RaftServerMetrics<Types>>);
-
-impl std::fmt::Debug for LeadershipWatch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("LeadershipWatch").field(&leadership(&self.0.borrow_watched())).finish()
-    }
-}
-
-impl LeadershipWatch {
-    pub fn now(&mut self) -> Leadership {
-        leadership(&self.0.borrow_and_update())
-    }
-
-    /// Waits for a change; `None` once Raft has stopped.
-    pub async fn changed(&mut self) -> Option<Leadership> {
-        self.0.changed().await.ok()?;
-        Some(self.now())
-    }
-}
-
-fn leadership(m: &openraft::metrics::RaftServerMetrics<Types>) -> Leadership {
-    let node = |id: MemberId| m.membership_config.membership().get_node(&id).copied();
-    let leader = m.current_leader.and_then(|id| place(Some(id), node(id)));
-    Leadership { term: Term(m.vote.leader_id.term), leader, me: m.id }
-}
-
-fn membership(stored: &convert::StoredMembership) -> RaftMembership {
-    let (at, membership) = (stored.log_id(), stored.membership());
-    let voters = membership.get_joint_config().clone();
-    let member = |(id, ordinal): (&MemberId, &Ordinal)| RaftMember {
-        place: PeerPlace { member: *id, ordinal: *ordinal },
-        voter: voters.iter().any(|set| set.contains(id)),
-    };
-    let members = membership.nodes().map(member).collect();
-    RaftMembership { members, voters, at: at.as_ref().map(convert::position) }
-}
-
-fn place(id: Option<MemberId>, node: Option<Ordinal>) -> Option<PeerPlace> {
-    Some(PeerPlace { member: id?, ordinal: node? })
 }
 
 /// Applies what is known to be committed, before Raft looks at the state.

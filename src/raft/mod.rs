@@ -19,8 +19,10 @@
 mod apply;
 mod convert;
 mod handle;
+mod leadership;
 mod log_store;
 mod machine;
+mod membership;
 mod metrics;
 mod network;
 mod peer_side;
@@ -34,10 +36,9 @@ use openraft::impls::leader_id_std::LeaderId;
 
 pub use apply::SLOW;
 pub use convert::Unreadable;
-pub use handle::{
-    Leadership, LeadershipWatch, PeerProgress, ProposeError, Proposed, Raft, RaftMember,
-    RaftMembership, RaftOptions, RaftTasks, ReadError, StartError,
-};
+pub use handle::{ProposeError, Proposed, Raft, RaftOptions, RaftTasks, ReadError, StartError};
+pub use leadership::{Leadership, LeadershipWatch};
+pub use membership::{PeerProgress, RaftMember, RaftMembership};
 pub use metrics::{ConsensusMetrics, Operations, PeerCounts, SnapshotCounts};
 pub use peer_side::PeerError;
 pub use recover::{RecoverError, go_on_alone};
