@@ -91,7 +91,8 @@ impl Tables for OpenSled {
     }
 }
 
-/// Whoever opens the directory next must find it free.
+/// Whoever opens the directory next must find it free. sled lets go of it on a thread of its own, which
+/// tells nobody when; and a lock can be waited for, but not with a limit. So it is looked at.
 #[expect(clippy::disallowed_methods, reason = "sled's own file, on the thread that closes it")]
 fn await_release(lock: &Path) -> io::Result<()> {
     // Writable: NFS locks nothing else.
