@@ -25,6 +25,7 @@ enter_namespaces() {
       cat "$controller/cpuset.mems" >"$controller/$cgroup/cpuset.mems"
     fi
   done
+  share_processor
   setsid unshare --net --mount --pid --fork --mount-proc --propagation private \
     bash "$harness/init" "$state" "$node_ip" >"$state/logs/init.log" 2>&1 </dev/null &
   outside=$!
@@ -33,6 +34,28 @@ enter_namespaces() {
     sleep 0.02
   done
   tr -d ' ' <"/proc/$outside/task/$outside/children" >"$state/init.pid"
+}
+
+# As on a node of its own: what runs the pods has the share of one core, the pods (by the kubelet) that
+# of all. Else each of a dozen programs has as much as all the pods together, and members wait for them.
+share_processor() {
+  local cpu=/sys/fs/cgroup/cpu cores
+  cores="$(nproc)"
+  if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then
+    cpu=/sys/fs/cgroup
+    echo +cpu >"$cpu/cgroup.subtree_control"
+    echo +cpu >"$cpu/$cgroup/cgroup.subtree_control"
+    echo $((40 * (cores + 1))) >"$cpu/$cgroup/cpu.weight"
+    mkdir -p "$cpu/$cgroup/system"
+    echo 40 >"$cpu/$cgroup/system/cpu.weight"
+  elif [[ -d "$cpu" ]]; then
+    echo $((1024 * (cores + 1))) >"$cpu/$cgroup/cpu.shares"
+    mkdir -p "$cpu/$cgroup/system"
+    echo 1024 >"$cpu/$cgroup/system/cpu.shares"
+  else
+    return 0
+  fi
+  echo "$cpu/$cgroup/system/cgroup.procs" >"$state/system"
 }
 
 # Every process in a PID namespace ends with its first one, and mounts and interfaces with the last.

@@ -24,7 +24,8 @@ stop() {
 # spawn NAME COMMAND…: the shell that starts it ends, and harness/init inherits it.
 spawn() {
   # shellcheck disable=SC2016
-  inside bash -c 'setsid "${@:3}" >>"$1/logs/$2.log" 2>&1 </dev/null & echo $! >"$1/run/$2.pid"' - "$state" "$@"
+  inside bash -c '[[ ! -s "$1/system" ]] || echo 0 >"$(<"$1/system")"
+    setsid "${@:3}" >>"$1/logs/$2.log" 2>&1 </dev/null & echo $! >"$1/run/$2.pid"' - "$state" "$@"
 }
 
 run_etcd() {
