@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 
 /// What is known of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +44,6 @@ struct Memory {
     attempts: Vec<Attempt>,
     newest: BTreeMap<String, i64>,
     revision: i64,
-    last_acknowledged: Option<Instant>,
-    longest_gap: Duration,
 }
 
 /// A run in numbers.
@@ -54,8 +52,6 @@ pub(crate) struct Tally {
     pub(crate) acknowledged: usize,
     pub(crate) refused: usize,
     pub(crate) unknown: usize,
-    /// The longest time without an acknowledged write.
-    pub(crate) longest_gap: Duration,
 }
 
 impl Oracle {
@@ -69,9 +65,6 @@ impl Oracle {
             let newest = memory.newest.entry(attempt.key.clone()).or_default();
             *newest = revision.max(*newest);
             memory.revision = revision.max(memory.revision);
-            let gap = memory.last_acknowledged.map(|at| attempt.ended.duration_since(at));
-            memory.longest_gap = memory.longest_gap.max(gap.unwrap_or_default());
-            memory.last_acknowledged = Some(attempt.ended);
         }
         memory.attempts.push(attempt);
     }
@@ -88,7 +81,7 @@ impl Oracle {
 
     pub(crate) fn tally(&self) -> Tally {
         let memory = self.memory();
-        let mut tally = Tally { longest_gap: memory.longest_gap, ..Tally::default() };
+        let mut tally = Tally::default();
         for attempt in &memory.attempts {
             match attempt.outcome {
                 Outcome::Acknowledged(_) => tally.acknowledged += 1,

@@ -78,7 +78,7 @@ async fn whatever_happens_to_pods_nothing_acknowledged_is_lost() {
             let took = started.elapsed();
             match &ran {
                 Ok((_, seen)) => println!(
-                    "{} {run}/{runs}: ok in {took:.0?}, write gap {:.2?}, read gap {:.2?}",
+                    "{} {run}/{runs}: ok in {took:.0?}, write gap {}, read gap {}",
                     scenario.name, seen.write_gap, seen.read_gap
                 ),
                 Err(failure) => println!("{} {run}/{runs}: FAILED: {failure}", scenario.name),
@@ -125,14 +125,21 @@ async fn play(scenario: &Scenario, run: usize) -> Result<(Duration, Seen), Strin
         stage.load.progress(100).await;
         let seen = stage.load.stop(&store).await;
         check::holds_what_it_promised(&store, &seen).await;
-        (formed, seen)
+        let late = scenario.too_late(&seen);
+        let evidence = if late { Some(host::evidence(&store).await) } else { None };
+        (formed, seen, evidence)
     };
     let ran = AssertUnwindSafe(acts).catch_unwind().await;
     if let Some(host) = Host::of_env() {
         host.heal().await;
     }
     let ran = match ran {
-        Ok(ran) => Ok(ran),
+        Ok((formed, seen, evidence)) => {
+            if let Some(evidence) = evidence {
+                println!("too late: {}", keep(&namespace, &evidence).display());
+            }
+            Ok((formed, seen))
+        }
         Err(panic) => {
             let evidence = keep(&namespace, &host::evidence(&store).await);
             Err(format!("{} ({})", said(&*panic), evidence.display()))

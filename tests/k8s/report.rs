@@ -4,7 +4,10 @@ use std::fmt;
 
 use tokio::time::Duration;
 
-use crate::{scenarios::Scenario, workload::Seen};
+use crate::{
+    scenarios::Scenario,
+    workload::{Gap, Seen},
+};
 
 #[derive(Debug, Default)]
 pub(crate) struct Report(Vec<Row>);
@@ -52,8 +55,8 @@ impl Row {
             Ok((formed, seen)) => {
                 self.acknowledged += seen.acknowledged;
                 self.formed = self.formed.max(formed);
-                self.write_gap = self.write_gap.max(seen.write_gap);
-                self.read_gap = self.read_gap.max(seen.read_gap);
+                self.write_gap = self.write_gap.max(seen.write_gap.lasted);
+                self.read_gap = self.read_gap.max(seen.read_gap.lasted);
                 self.judge("write", seen.write_gap);
                 self.judge("read", seen.read_gap);
             }
@@ -61,9 +64,11 @@ impl Row {
         }
     }
 
-    fn judge(&mut self, what: &str, gap: Duration) {
-        let Some(allowed) = self.scenario.gap.filter(|allowed| gap > *allowed) else { return };
-        let late = format!("no {what} for {gap:.2?}, {allowed:?} are allowed");
+    fn judge(&mut self, what: &str, gap: Gap) {
+        let Some(allowed) = self.scenario.gap.filter(|allowed| gap.lasted > *allowed) else {
+            return;
+        };
+        let late = format!("no {what} for {gap}, {allowed:?} are allowed");
         // On a machine that does other things too, how long is no measure of the store.
         match std::env::var("K8S_GAPS").as_deref() {
             Ok("tell") => println!("{}: {late}", self.scenario.name),

@@ -6,8 +6,13 @@ use std::{future::Future, pin::Pin};
 use tokio::time::Duration;
 
 use crate::{
-    host::Host, membership::*, outages::*, pods::*, store::Store, told::leader_is_told,
-    workload::Workload,
+    host::Host,
+    membership::*,
+    outages::*,
+    pods::*,
+    store::Store,
+    told::leader_is_told,
+    workload::{Seen, Workload},
 };
 
 /// Planned: a write waits no longer than this, with three members or more.
@@ -58,6 +63,12 @@ const fn scenario(name: &'static str, gap: Option<Duration>, steps: Steps) -> Sc
 }
 
 impl Scenario {
+    /// Whether clients waited for too long.
+    pub(crate) fn too_late(&self, seen: &Seen) -> bool {
+        let longest = seen.write_gap.lasted.max(seen.read_gap.lasted);
+        self.gap.is_some_and(|allowed| longest > allowed)
+    }
+
     const fn replicas(mut self, replicas: u32) -> Scenario {
         self.replicas = replicas;
         self

@@ -4,13 +4,17 @@
 //! Each client knows the ready pods, as a client that resolves a headless Service does, and begins
 //! with another one; one writer goes through the Service's own address.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    fmt, mem,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use ordinal::{
     client::{Client, Endpoint, Get, Put},
+    clock::{Clock as _, SystemClock},
     proto::mvccpb::KeyValue,
 };
 use tokio::{
@@ -44,7 +48,8 @@ pub(crate) struct Workload {
     clients: Vec<JoinHandle<()>>,
     watching: Watching,
     pub(crate) oracle: Oracle,
-    reads: Arc<Gap>,
+    writes: Arc<Gaps>,
+    reads: Arc<Gaps>,
     _endpoints: Endpoints,
 }
 
@@ -53,25 +58,48 @@ pub(crate) struct Workload {
 pub(crate) struct Seen {
     pub(crate) attempts: Vec<Attempt>,
     pub(crate) watched: Vec<KeyValue>,
-    pub(crate) write_gap: Duration,
-    pub(crate) read_gap: Duration,
+    pub(crate) write_gap: Gap,
+    pub(crate) read_gap: Gap,
     pub(crate) acknowledged: usize,
 }
 
-/// The longest time between two successes.
-#[derive(Debug, Default)]
-struct Gap(Mutex<(Option<Instant>, Duration)>);
+/// The longest time between two successes, and when it ended: logs tell what happened then.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gap {
+    pub(crate) lasted: Duration,
+    /// Since 1970.
+    ended: Duration,
+}
 
-impl Gap {
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, millis) = (self.ended.as_secs() % 86_400, self.ended.subsec_millis());
+        let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        let lasted = self.lasted;
+        write!(f, "{lasted:.2?} until {hours:02}:{minutes:02}:{seconds:02}.{millis:03}Z")
+    }
+}
+
+/// Successes of all clients together.
+#[derive(Debug)]
+struct Gaps(Mutex<(Instant, Gap)>);
+
+impl Gaps {
+    fn begin() -> Gaps {
+        let none = Gap { lasted: Duration::ZERO, ended: SystemClock.now() };
+        Gaps(Mutex::new((Instant::now(), none)))
+    }
+
     fn success(&self) {
-        let mut gap = self.0.lock().unwrap();
+        let (last, longest) = &mut *self.0.lock().unwrap();
         let now = Instant::now();
-        if let Some(last) = gap.0.replace(now) {
-            gap.1 = gap.1.max(now - last);
+        let lasted = now - mem::replace(last, now);
+        if lasted > longest.lasted {
+            *longest = Gap { lasted, ended: SystemClock.now() };
         }
     }
 
-    fn longest(&self) -> Duration {
+    fn longest(&self) -> Gap {
         self.0.lock().unwrap().1
     }
 }
@@ -86,21 +114,23 @@ impl Workload {
         let service = service["spec"]["clusterIP"].as_str().expect("it has an address").to_owned();
         let (_, service) = watch::channel(vec![crate::store::endpoint(&service)]);
 
-        let (oracle, reads) = (Oracle::default(), Arc::new(Gap::default()));
+        let oracle = Oracle::default();
+        let (writes, reads) = (Arc::new(Gaps::begin()), Arc::new(Gaps::begin()));
         let (stop, stopped) = watch::channel(false);
         let mut clients = Vec::new();
         for number in 0..WRITERS + READERS + 1 {
             let endpoints = if number == 0 { service.clone() } else { ready.clone() };
             let peer = Peer { endpoints, number, client: None };
-            let (oracle, reads, stopped) = (oracle.clone(), reads.clone(), stopped.clone());
+            let (oracle, stopped) = (oracle.clone(), stopped.clone());
             clients.push(if number <= WRITERS {
-                tokio::spawn(write(peer, oracle, stopped))
+                tokio::spawn(write(peer, oracle, writes.clone(), stopped))
             } else {
-                tokio::spawn(read(peer, oracle, reads, stopped))
+                tokio::spawn(read(peer, oracle, reads.clone(), stopped))
             });
         }
         let watching = Watching::start(ready).await;
-        let load = Workload { stop, clients, watching, oracle, reads, _endpoints: endpoints };
+        let load =
+            Workload { stop, clients, watching, oracle, writes, reads, _endpoints: endpoints };
         load.progress(100).await;
         load
     }
@@ -133,7 +163,7 @@ impl Workload {
         Seen {
             attempts: self.oracle.attempts(),
             watched,
-            write_gap: tally.longest_gap,
+            write_gap: self.writes.longest(),
             read_gap: self.reads.longest(),
             acknowledged: tally.acknowledged,
         }
@@ -162,7 +192,7 @@ impl Peer {
     }
 }
 
-async fn write(mut peer: Peer, oracle: Oracle, stop: watch::Receiver<bool>) {
+async fn write(mut peer: Peer, oracle: Oracle, writes: Arc<Gaps>, stop: watch::Receiver<bool>) {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     while !*stop.borrow() {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -170,7 +200,10 @@ async fn write(mut peer: Peer, oracle: Oracle, stop: watch::Receiver<bool>) {
         let value = format!("{number:-<VALUE_BYTES$}");
         let began = Instant::now();
         let outcome = match peer.client().put(Put::new(&key, &value)).await {
-            Ok(done) => Outcome::Acknowledged(done.header.unwrap().revision),
+            Ok(done) => {
+                writes.success();
+                Outcome::Acknowledged(done.header.unwrap().revision)
+            }
             Err(error) if error.was_not_done() => Outcome::Refused,
             Err(_) => Outcome::Unknown,
         };
@@ -181,7 +214,7 @@ async fn write(mut peer: Peer, oracle: Oracle, stop: watch::Receiver<bool>) {
 }
 
 /// A linearizable read sees all that was acknowledged before it began.
-async fn read(mut peer: Peer, oracle: Oracle, reads: Arc<Gap>, stop: watch::Receiver<bool>) {
+async fn read(mut peer: Peer, oracle: Oracle, reads: Arc<Gaps>, stop: watch::Receiver<bool>) {
     for number in 0_u64.. {
         if *stop.borrow() {
             break;
