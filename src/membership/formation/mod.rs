@@ -1,6 +1,6 @@
 //! From a pristine volume to a member: one look at everything, one step, until it is one.
 //!
-//! The steps are elsewhere: founding by [promises](promises) or by a [claim](claim), and
+//! The steps are elsewhere: founding by [promises] or by a [claim], and
 //! [joining](join). Here is what they share: the identity, which changes under one lock and is on
 //! disk before anybody hears of it, and the point from which it cannot change any more.
 
@@ -115,7 +115,7 @@ pub struct FormationConfig {
     pub known: BTreeSet<Ordinal>,
     /// Who runs the pods; without one, the founders promise themselves to each other.
     pub orchestrator: Option<Arc<dyn Orchestrator>>,
-    /// After so long, a founder that does not go on is replaced: [`TAKE_OVER`](super::TAKE_OVER).
+    /// After so long, a founder that does not go on is replaced: [`TAKE_OVER`].
     pub take_over: Duration,
 }
 

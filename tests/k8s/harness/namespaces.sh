@@ -43,8 +43,9 @@ share_processor() {
   cores="$(nproc)"
   if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then
     cpu=/sys/fs/cgroup
-    echo +cpu >"$cpu/cgroup.subtree_control"
-    echo +cpu >"$cpu/$cgroup/cgroup.subtree_control"
+    # In a container this may be another's to decide.
+    echo +cpu >"$cpu/cgroup.subtree_control" || return 0
+    echo +cpu >"$cpu/$cgroup/cgroup.subtree_control" || return 0
     echo $((40 * (cores + 1))) >"$cpu/$cgroup/cpu.weight"
     mkdir -p "$cpu/$cgroup/system"
     echo 40 >"$cpu/$cgroup/system/cpu.weight"
