@@ -24,7 +24,7 @@ pub enum Stage {
     Member,
     /// Was removed, or replaced: this volume is to be set aside, whatever is on it.
     Dead,
-    /// Is to go on alone, as a new cluster: see `recover`.
+    /// Is to go on alone, as a new cluster: see `formation/recover.rs`.
     Recovering,
 }
 

@@ -37,7 +37,9 @@ pub use datadir::{DataDir, DataDirError};
 pub use door::{Door, House};
 pub use formation::{Formation, FormationConfig, FormationError, Formed, Peers, TAKE_OVER};
 pub use identity::{Identity, IdentityError, Stage};
-pub use orchestrator::{Claim, Claimed, Intent, LeaderNews, News, Orchestrator, OrchestratorError};
+pub use orchestrator::{
+    Claim, Claimed, Intent, LeaderNews, News, Orchestrator, OrchestratorError, led_last,
+};
 pub use part::{Parted, Parting};
-pub use standing::{Kept, Standing, ask as ask_standing, dead, led_last};
+pub use standing::{Kept, Standing, ask as ask_standing, dead};
 pub use steward::{MayStop, Steward};

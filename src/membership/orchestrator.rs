@@ -111,3 +111,14 @@ pub struct LeaderNews {
     /// Whether it is this very member.
     pub is_me: bool,
 }
+
+/// Who led last, if it is told. An API server that is away hinders nobody.
+pub async fn led_last(pods: &dyn Orchestrator) -> Option<Ordinal> {
+    match pods.last_leader().await {
+        Ok(told) => told,
+        Err(e) => {
+            tracing::debug!(error = %e, "who led last is not known");
+            None
+        }
+    }
+}

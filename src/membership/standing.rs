@@ -8,7 +8,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Intent, Orchestrator, Peers, identity::Identity, waking::Waking};
+use super::{
+    Intent, Orchestrator, Peers, identity::Identity, orchestrator::led_last, waking::Waking,
+};
 use crate::{
     proto::peer::{StandingReply, StandingRequest, standing_reply::Standing as Wire},
     raft::Raft,
@@ -129,17 +131,6 @@ pub async fn dead(
             && let Some(wanted) = wanted(pods).await
         {
             waking.say_what_it_takes(pods, &wanted, &raft.membership());
-        }
-    }
-}
-
-/// Who led last, if it is told. An API server that is away hinders nobody.
-pub async fn led_last(pods: &dyn Orchestrator) -> Option<Ordinal> {
-    match pods.last_leader().await {
-        Ok(told) => told,
-        Err(e) => {
-            tracing::debug!(error = %e, "who led last is not known");
-            None
         }
     }
 }

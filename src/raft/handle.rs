@@ -106,7 +106,7 @@ pub struct Raft {
     applied: watch::Receiver<Option<LogPosition>>,
     pruned: watch::Receiver<Revision>,
     nudge: mpsc::WeakUnboundedSender<Work>,
-    pub(super) timing: Timing,
+    timing: Timing,
     pub(super) me: MemberId,
 }
 

@@ -67,7 +67,7 @@ impl Raft {
             .into_iter()
             .filter(|p| p.member != self.me && !not_to.contains(&p.member))
             .filter(|p| voters.contains(&p.member))
-            .filter(|p| p.silent_for.is_some_and(|t| t < self.timing.election_timeout))
+            .filter(|p| p.silent_for.is_some_and(|t| t < self.timing().election_timeout))
             .max_by_key(|p| p.matched);
         if let Some(heir) = heir {
             self.hand_over_to(heir.member, limit).await;

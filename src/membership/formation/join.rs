@@ -9,7 +9,7 @@ use crate::{
     membership::{
         Orchestrator,
         identity::{Identity, Stage},
-        standing::led_last,
+        orchestrator::led_last,
     },
     proto::peer::{self, join_reply},
     types::{ClusterId, MemberId, Ordinal},

@@ -1,8 +1,8 @@
 //! From a pristine volume to a member: one look at everything, one step, until it is one.
 //!
-//! The steps are elsewhere: founding by [promises] or by a [claim], and
-//! [joining](join). Here is what they share: the identity, which changes under one lock and is on
-//! disk before anybody hears of it, and the point from which it cannot change any more.
+//! The ways are elsewhere: founding by [promises] or by a [claim], [joining](join), and going on alone when
+//! told to [recover]. Here is what they share: the identity, which changes under one lock and is on disk
+//! before anybody hears of it, and the point from which it cannot change any more.
 
 mod claim;
 mod join;
@@ -129,8 +129,6 @@ pub struct Formation {
     /// Held from looking at the identity until the next one is on disk: two founders may ask at once.
     deciding: Mutex<()>,
     changed: Notify,
-    /// The cluster of the member whose data is set aside here, on a volume that is not a member's now.
-    was_of: Option<ClusterId>,
 }
 
 #[derive(Debug, Default)]
@@ -140,6 +138,8 @@ struct State {
     contacted: bool,
     /// The identity is taken, and a log is being made under it: it cannot be another one any more.
     settled: bool,
+    /// Without an identity: the cluster of the member whose data is set aside here.
+    was_of: Option<ClusterId>,
     /// A claim that is not finished.
     claim: Option<Seen>,
     /// Ordinals that are wanted, beside those that are known.
@@ -171,19 +171,11 @@ impl Formation {
             identity.boot += 1;
             dir.store_identity(identity)?;
         }
-        // A founder that nobody was served by leaves nothing behind that must be heeded.
-        let served = |dead: &Identity| dead.founders.is_empty();
-        let was_of = match identity.as_ref().map(|identity| identity.stage) {
-            // It founds nothing, so a damaged archive need not stop it.
-            Some(Stage::Member | Stage::Recovering | Stage::Dead) => None,
-            // An id that is only assigned may yet be given up.
-            Some(Stage::Assigned | Stage::Promised) | None => {
-                dir.set_aside()?.filter(served).map(|dead| dead.cluster)
-            }
-        };
-        let state = Mutex::new(State { identity, ..State::default() });
+        // Who has an identity founds no other cluster: a damaged archive need not stop it.
+        let was_of = if identity.is_none() { was_of(&dir)? } else { None };
+        let state = Mutex::new(State { identity, was_of, ..State::default() });
         let (deciding, changed) = (Mutex::new(()), Notify::new());
-        Ok(Formation { config, dir, rng, state, deciding, changed, was_of })
+        Ok(Formation { config, dir, rng, state, deciding, changed })
     }
 
     pub fn data_dir(&self) -> &Arc<DataDir> {
@@ -194,11 +186,11 @@ impl Formation {
         self.state().identity.clone()
     }
 
-    pub(super) fn ordinal(&self) -> Ordinal {
+    fn ordinal(&self) -> Ordinal {
         self.config.ordinal
     }
 
-    pub(super) fn take_over(&self) -> Duration {
+    fn take_over(&self) -> Duration {
         self.config.take_over
     }
 
@@ -206,11 +198,11 @@ impl Formation {
         self.config.orchestrator.as_ref()
     }
 
-    pub(super) fn new_id(&self) -> u64 {
+    fn new_id(&self) -> u64 {
         self.rng.next_id()
     }
 
-    pub(super) fn identity_of(
+    fn identity_of(
         &self,
         cluster: ClusterId,
         member: MemberId,
@@ -222,7 +214,7 @@ impl Formation {
     }
 
     /// Says for whom or what this volume waits, once.
-    pub(super) fn waits(&self, why: &str) {
+    fn waits(&self, why: &str) {
         let before = std::mem::replace(&mut self.state().waited, why.to_string());
         if before != why {
             tracing::info!(ordinal = %self.config.ordinal, "waiting: {why}");
@@ -233,7 +225,7 @@ impl Formation {
     }
 
     /// So many pods there are: they may be asked, too.
-    pub(super) fn know(&self, wanted: &Desired) {
+    fn know(&self, wanted: &Desired) {
         let all = wanted.start..wanted.start.saturating_add(wanted.replicas);
         self.state().wanted = all.map(Ordinal).collect();
     }
@@ -241,24 +233,25 @@ impl Formation {
     /// Whether this volume knows of no cluster that anybody was ever served in.
     pub fn is_pristine(&self) -> bool {
         match self.identity() {
-            None => self.was_of.is_none(),
+            None => self.was_of().is_none(),
             // A founder that nobody was served by yet.
             Some(identity) => identity.stage == Stage::Promised && !self.state().confirmed,
         }
     }
 
-    /// The cluster of the member whose data is set aside here, on a volume that is empty now.
-    pub(super) fn was_of(&self) -> Option<ClusterId> {
-        self.was_of
+    /// Without an identity: the cluster of the member whose data is set aside here.
+    fn was_of(&self) -> Option<ClusterId> {
+        self.state().was_of
     }
 
     /// Gives up an identity under which nothing was begun.
     pub(super) fn forget(&self, identity: &Identity) -> Result<(), DataDirError> {
         let _deciding = self.deciding();
         if self.identity().as_ref() == Some(identity) && !self.state().settled {
+            let was_of = was_of(&self.dir)?;
             self.dir.forget_identity()?;
             let mut state = self.state();
-            (state.identity, state.contacted) = (None, false);
+            (state.identity, state.contacted, state.was_of) = (None, false, was_of);
         }
         Ok(())
     }
@@ -274,7 +267,7 @@ impl Formation {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+    fn changed(&self) -> tokio::sync::futures::Notified<'_> {
         self.changed.notified()
     }
 
@@ -283,11 +276,7 @@ impl Formation {
     }
 
     /// Takes an identity in place of the one it was decided on; false: that is not ours any more.
-    pub(super) fn adopt(
-        &self,
-        new: Identity,
-        instead_of: Option<&Identity>,
-    ) -> Result<bool, DataDirError> {
+    fn adopt(&self, new: Identity, instead_of: Option<&Identity>) -> Result<bool, DataDirError> {
         let _deciding = self.deciding();
         if self.identity().as_ref() != instead_of {
             return Ok(false);
@@ -298,7 +287,7 @@ impl Formation {
 
     /// The point of no return: from here on nobody gets another promise. `None`: the identity has
     /// changed meanwhile.
-    pub(super) fn settle(&self, identity: Identity, initialize: bool) -> Option<Formed> {
+    fn settle(&self, identity: Identity, initialize: bool) -> Option<Formed> {
         let _deciding = self.deciding();
         let mut state = self.state();
         if state.identity.as_ref() != Some(&identity) {
@@ -310,7 +299,7 @@ impl Formation {
     }
 
     /// The caller is `deciding`.
-    pub(super) fn store(&self, identity: Identity) -> Result<(), DataDirError> {
+    fn store(&self, identity: Identity) -> Result<(), DataDirError> {
         self.dir.store_identity(&identity)?;
         let mut state = self.state();
         // Whoever called, called another one.
@@ -392,6 +381,13 @@ impl Formation {
     fn leads_formation(&self, identity: &Identity) -> bool {
         identity.founders.iter().map(|p| p.ordinal).min() == Some(identity.ordinal)
     }
+}
+
+/// The cluster of the member whose data is set aside. A founder that nobody was served by leaves nothing
+/// behind that must be heeded.
+fn was_of(dir: &DataDir) -> Result<Option<ClusterId>, DataDirError> {
+    let served = |dead: &Identity| dead.founders.is_empty();
+    Ok(dir.set_aside()?.filter(served).map(|dead| dead.cluster))
 }
 
 fn check_place(

@@ -578,6 +578,30 @@ fn an_id_that_died_early_does_not_hide_the_member_set_aside_before_it() {
     });
 }
 
+/// It founds nothing, and needs the archive for nothing else.
+#[test]
+fn a_damaged_archive_stops_nobody_who_has_an_id() {
+    run(async || {
+        let world = World::new();
+        world.all_up().await;
+        world.pods[1].lock().unwrap().up.as_ref().unwrap().bury().unwrap();
+        world.crash(1, Crash::KeepAll);
+        world.start(1);
+        world.round(1, true).await;
+        world.crash(1, Crash::KeepAll);
+        let disk = world.pods[1].lock().unwrap().disk.clone();
+        let archived = disk.open(Path::new("/data/archive/identity"), Open::Write).unwrap();
+        archived.write_all_at(&[0xff; 8], 0).unwrap();
+        world.start(1);
+        let up = world.pods[1].lock().unwrap().up.clone().unwrap();
+        let assigned = up.identity().expect("an id");
+        assert_eq!(assigned.stage, Stage::Assigned);
+        // What would let it found stays undone.
+        assert!(up.forget(&assigned).is_err());
+        assert_eq!(up.identity(), Some(assigned));
+    });
+}
+
 /// A claim that was emptied looks like a new one. Members that are only starting are seen all the same.
 #[test]
 fn an_emptied_claim_founds_nothing_beside_members_that_are_starting() {
