@@ -96,7 +96,7 @@ pub(crate) async fn evidence(store: &Store) -> String {
         &["get", "configmap/kv-cluster", "lease/kv-leader", "service/kv-leader", "--output=yaml"],
         &["get", "events", "--sort-by=.lastTimestamp"],
         &["describe", "pods"],
-        &["logs", "--selector=app.kubernetes.io/component=member", "--prefix", "--tail=200"],
+        &["logs", "--selector=app.kubernetes.io/component=member", "--prefix", "--tail=1000"],
         &["logs", "--selector=app.kubernetes.io/component=member", "--prefix", "--previous"],
     ];
     for question in questions {

@@ -77,10 +77,15 @@ async fn whatever_happens_to_pods_nothing_acknowledged_is_lost() {
             let ran = play(&scenario, run).await;
             let took = started.elapsed();
             match &ran {
-                Ok((_, seen)) => println!(
-                    "{} {run}/{runs}: ok in {took:.0?}, write gap {}, read gap {}",
-                    scenario.name, seen.write_gap, seen.read_gap
-                ),
+                Ok((_, seen)) => {
+                    let how = scenario
+                        .too_long(seen)
+                        .map_or("ok".into(), |why| format!("TOO LONG: {why}"));
+                    println!(
+                        "{} {run}/{runs}: {how} in {took:.0?}, write gap {}, read gap {}",
+                        scenario.name, seen.write_gap, seen.read_gap
+                    );
+                }
                 Err(failure) => println!("{} {run}/{runs}: FAILED: {failure}", scenario.name),
             }
             report.add(&scenario, ran);
@@ -125,8 +130,8 @@ async fn play(scenario: &Scenario, run: usize) -> Result<(Duration, Seen), Strin
         stage.load.progress(100).await;
         let seen = stage.load.stop(&store).await;
         check::holds_what_it_promised(&store, &seen).await;
-        let late = scenario.too_late(&seen);
-        let evidence = if late { Some(host::evidence(&store).await) } else { None };
+        let too_long = scenario.too_long(&seen);
+        let evidence = if too_long.is_some() { Some(host::evidence(&store).await) } else { None };
         (formed, seen, evidence)
     };
     let ran = AssertUnwindSafe(acts).catch_unwind().await;
@@ -136,7 +141,10 @@ async fn play(scenario: &Scenario, run: usize) -> Result<(Duration, Seen), Strin
     let ran = match ran {
         Ok((formed, seen, evidence)) => {
             if let Some(evidence) = evidence {
-                println!("too late: {}", keep(&namespace, &evidence).display());
+                println!(
+                    "{namespace}: what there is to see: {}",
+                    keep(&namespace, &evidence).display()
+                );
             }
             Ok((formed, seen))
         }

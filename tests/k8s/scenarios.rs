@@ -63,10 +63,13 @@ const fn scenario(name: &'static str, gap: Option<Duration>, steps: Steps) -> Sc
 }
 
 impl Scenario {
-    /// Whether clients waited for too long.
-    pub(crate) fn too_late(&self, seen: &Seen) -> bool {
-        let longest = seen.write_gap.lasted.max(seen.read_gap.lasted);
-        self.gap.is_some_and(|allowed| longest > allowed)
+    /// Says so if clients waited for too long.
+    pub(crate) fn too_long(&self, seen: &Seen) -> Option<String> {
+        let allowed = self.gap?;
+        let gaps = [("write", seen.write_gap), ("read", seen.read_gap)];
+        let longer = gaps.into_iter().filter(|(_, gap)| gap.lasted > allowed);
+        let told: Vec<String> = longer.map(|(what, gap)| format!("no {what} for {gap}")).collect();
+        (!told.is_empty()).then(|| format!("{}; {allowed:?} are allowed", told.join(", ")))
     }
 
     const fn replicas(mut self, replicas: u32) -> Scenario {

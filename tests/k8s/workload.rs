@@ -34,6 +34,8 @@ use crate::{
 /// Through the pods; one more through the Service.
 const WRITERS: usize = 4;
 const READERS: usize = 2;
+/// So many answered reads show that reads go on.
+const READS: usize = 10;
 const KEYS: u64 = 16;
 pub(crate) const PREFIX: &str = "w/";
 /// Between two requests of a client: gaps are as exact, and histories stay small.
@@ -48,8 +50,8 @@ pub(crate) struct Workload {
     clients: Vec<JoinHandle<()>>,
     watching: Watching,
     pub(crate) oracle: Oracle,
-    writes: Arc<Gaps>,
-    reads: Arc<Gaps>,
+    writes: Arc<Successes>,
+    reads: Arc<Successes>,
     _endpoints: Endpoints,
 }
 
@@ -63,7 +65,7 @@ pub(crate) struct Seen {
     pub(crate) acknowledged: usize,
 }
 
-/// The longest time between two successes, and when it ended: logs tell what happened then.
+/// The longest time without a success, and when it ended: logs tell what happened then.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Gap {
     pub(crate) lasted: Duration,
@@ -82,25 +84,46 @@ impl fmt::Display for Gap {
 
 /// Successes of all clients together.
 #[derive(Debug)]
-struct Gaps(Mutex<(Instant, Gap)>);
+struct Successes(Mutex<Counted>);
 
-impl Gaps {
-    fn begin() -> Gaps {
-        let none = Gap { lasted: Duration::ZERO, ended: SystemClock.now() };
-        Gaps(Mutex::new((Instant::now(), none)))
+#[derive(Debug)]
+struct Counted {
+    count: usize,
+    last: Instant,
+    longest: Gap,
+}
+
+impl Successes {
+    fn begin() -> Successes {
+        let longest = Gap { lasted: Duration::ZERO, ended: SystemClock.now() };
+        Successes(Mutex::new(Counted { count: 0, last: Instant::now(), longest }))
     }
 
-    fn success(&self) {
-        let (last, longest) = &mut *self.0.lock().unwrap();
+    fn note(&self) {
+        let counted = &mut *self.0.lock().unwrap();
+        counted.count += 1;
+        counted.end_gap();
+    }
+
+    fn count(&self) -> usize {
+        self.0.lock().unwrap().count
+    }
+
+    /// Of those that ended, and the one that lasts until now.
+    fn longest_gap(&self) -> Gap {
+        let counted = &mut *self.0.lock().unwrap();
+        counted.end_gap();
+        counted.longest
+    }
+}
+
+impl Counted {
+    fn end_gap(&mut self) {
         let now = Instant::now();
-        let lasted = now - mem::replace(last, now);
-        if lasted > longest.lasted {
-            *longest = Gap { lasted, ended: SystemClock.now() };
+        let lasted = now - mem::replace(&mut self.last, now);
+        if lasted > self.longest.lasted {
+            self.longest = Gap { lasted, ended: SystemClock.now() };
         }
-    }
-
-    fn longest(&self) -> Gap {
-        self.0.lock().unwrap().1
     }
 }
 
@@ -115,7 +138,7 @@ impl Workload {
         let (_, service) = watch::channel(vec![crate::store::endpoint(&service)]);
 
         let oracle = Oracle::default();
-        let (writes, reads) = (Arc::new(Gaps::begin()), Arc::new(Gaps::begin()));
+        let (writes, reads) = (Arc::new(Successes::begin()), Arc::new(Successes::begin()));
         let (stop, stopped) = watch::channel(false);
         let mut clients = Vec::new();
         for number in 0..WRITERS + READERS + 1 {
@@ -135,11 +158,15 @@ impl Workload {
         load
     }
 
-    /// Waits for so many more acknowledged writes.
+    /// Waits for so many more acknowledged writes, and for some more reads.
     pub(crate) async fn progress(&self, writes: usize) {
-        let (began, deadline) = (self.oracle.tally().acknowledged, Instant::now() + PATIENCE);
-        while self.oracle.tally().acknowledged < began + writes {
-            assert!(Instant::now() < deadline, "no more writes are acknowledged");
+        let deadline = Instant::now() + PATIENCE;
+        let goal = (self.writes.count() + writes, self.reads.count() + READS);
+        while self.writes.count() < goal.0 || self.reads.count() < goal.1 {
+            assert!(
+                Instant::now() < deadline,
+                "no more writes are acknowledged, or reads answered"
+            );
             self.check_alive();
             sleep(PAUSE).await;
         }
@@ -153,6 +180,7 @@ impl Workload {
     /// Lets what is under way end, and the watch come to where the store is.
     pub(crate) async fn stop(self, store: &Store) -> Seen {
         self.check_alive();
+        let (write_gap, read_gap) = (self.writes.longest_gap(), self.reads.longest_gap());
         self.stop.send_replace(true);
         for client in self.clients {
             client.await.expect("what a client saw cannot be");
@@ -163,8 +191,8 @@ impl Workload {
         Seen {
             attempts: self.oracle.attempts(),
             watched,
-            write_gap: self.writes.longest(),
-            read_gap: self.reads.longest(),
+            write_gap,
+            read_gap,
             acknowledged: tally.acknowledged,
         }
     }
@@ -192,7 +220,12 @@ impl Peer {
     }
 }
 
-async fn write(mut peer: Peer, oracle: Oracle, writes: Arc<Gaps>, stop: watch::Receiver<bool>) {
+async fn write(
+    mut peer: Peer,
+    oracle: Oracle,
+    writes: Arc<Successes>,
+    stop: watch::Receiver<bool>,
+) {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     while !*stop.borrow() {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -201,7 +234,7 @@ async fn write(mut peer: Peer, oracle: Oracle, writes: Arc<Gaps>, stop: watch::R
         let began = Instant::now();
         let outcome = match peer.client().put(Put::new(&key, &value)).await {
             Ok(done) => {
-                writes.success();
+                writes.note();
                 Outcome::Acknowledged(done.header.unwrap().revision)
             }
             Err(error) if error.was_not_done() => Outcome::Refused,
@@ -214,7 +247,7 @@ async fn write(mut peer: Peer, oracle: Oracle, writes: Arc<Gaps>, stop: watch::R
 }
 
 /// A linearizable read sees all that was acknowledged before it began.
-async fn read(mut peer: Peer, oracle: Oracle, reads: Arc<Gaps>, stop: watch::Receiver<bool>) {
+async fn read(mut peer: Peer, oracle: Oracle, reads: Arc<Successes>, stop: watch::Receiver<bool>) {
     for number in 0_u64.. {
         if *stop.borrow() {
             break;
@@ -225,7 +258,7 @@ async fn read(mut peer: Peer, oracle: Oracle, reads: Arc<Gaps>, stop: watch::Rec
             sleep(PAUSE).await;
             continue;
         };
-        reads.success();
+        reads.note();
         let revision = answer.header.unwrap().revision;
         let of_key = answer.kvs.first().map_or(0, |kv| kv.mod_revision);
         assert!(

@@ -44,17 +44,19 @@ share_processor() {
   if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then
     cpu=/sys/fs/cgroup
     # In a container this may be another's to decide.
-    echo +cpu >"$cpu/cgroup.subtree_control" || return 0
-    echo +cpu >"$cpu/$cgroup/cgroup.subtree_control" || return 0
+    if ! echo +cpu >"$cpu/cgroup.subtree_control" || ! echo +cpu >"$cpu/$cgroup/cgroup.subtree_control"; then
+      echo "k8s: the processor is not shared as on a node: gaps may be longer"
+      return
+    fi
     echo $((40 * (cores + 1))) >"$cpu/$cgroup/cpu.weight"
     mkdir -p "$cpu/$cgroup/system"
     echo 40 >"$cpu/$cgroup/system/cpu.weight"
-  elif [[ -d "$cpu" ]]; then
+  elif [[ -e "$cpu/$cgroup/cpu.shares" ]]; then
     echo $((1024 * (cores + 1))) >"$cpu/$cgroup/cpu.shares"
     mkdir -p "$cpu/$cgroup/system"
     echo 1024 >"$cpu/$cgroup/system/cpu.shares"
   else
-    return 0
+    return
   fi
   echo "$cpu/$cgroup/system/cgroup.procs" >"$state/system"
 }

@@ -24,7 +24,7 @@ stop() {
 # spawn NAME COMMAND…: the shell that starts it ends, and harness/init inherits it.
 spawn() {
   # shellcheck disable=SC2016
-  inside bash -c '[[ ! -s "$1/system" ]] || echo 0 >"$(<"$1/system")"
+  inside bash -c '[[ ! -s "$1/system" ]] || echo 0 >"$(<"$1/system")" || exit
     setsid "${@:3}" >>"$1/logs/$2.log" 2>&1 </dev/null & echo $! >"$1/run/$2.pid"' - "$state" "$@"
 }
 
