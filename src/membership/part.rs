@@ -3,7 +3,7 @@
 //! | Kubernetes says | the member |
 //! |---|---|
 //! | no replicas, or the set is gone | hibernates: stops at once |
-//! | this ordinal is not wanted | leaves: serves until it votes no more, and has nothing to lead |
+//! | this ordinal is not wanted | leaves: serves until it votes no more, and has nothing to lead; then says that it is done, and is removed |
 //! | it is wanted | restarts: hands over, then stops as soon as the others can do without it |
 //! | nothing, for a while | as a restart |
 //!
@@ -41,12 +41,16 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What is left of the grace period to close everything; half of it, if it is short.
 const RESERVE: Duration = Duration::from_secs(15);
 const HAND_OVER: Duration = Duration::from_secs(2);
+/// After so many election timeouts without a quorum there is none to keep.
+const QUORUM_TIMEOUTS: u32 = 4;
 /// Whoever votes no more is removed within this.
 const REMOVAL: Duration = Duration::from_secs(2);
 
 /// Whether the member comes back to its volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parted {
+    /// With all others, some time.
+    ToSleep,
     ToReturn,
     ForGood,
 }
@@ -65,14 +69,18 @@ pub struct Parting<'a, N, P> {
 }
 
 impl<N: NodePort, P: Peers> Parting<'_, N, P> {
+    /// When all has to be over that a member told to stop now waits for.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.grace - RESERVE.min(self.grace / 2)
+    }
+
     /// Serves on until this member may stop.
-    pub async fn wait(&self, pods: &dyn Orchestrator) -> Parted {
-        let deadline = Instant::now() + self.grace - RESERVE.min(self.grace / 2);
+    pub async fn wait(&self, pods: &dyn Orchestrator, deadline: Instant) -> Parted {
         let parting = async {
             match self.intent(pods).await {
                 Some(Intent::Hibernate) => {
                     tracing::info!("hibernating: all pods stop");
-                    Parted::ToReturn
+                    Parted::ToSleep
                 }
                 Some(Intent::Scale(desired)) if !desired.wants(self.me.ordinal) => {
                     self.leave(pods, desired).await
@@ -109,27 +117,30 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
     /// Stays until the others do without it, as long as that is what is wanted.
     async fn leave(&self, pods: &dyn Orchestrator, desired: Desired) -> Parted {
         tracing::info!("leaving: this ordinal is not wanted any more");
-        self.steward.desire(desired).await;
         let begun = Instant::now();
+        self.desire(desired).await;
         let mut asked = begun;
         loop {
-            if begun.elapsed() >= NOTICE && self.has_left() {
-                tracing::info!("this member has left");
-                pods.say(News::of_pod("Left", "the other members go on without this one".into()));
-                return Parted::ForGood;
-            }
-            if asked.elapsed() >= ASK_EVERY {
+            let has_left = begun.elapsed() >= NOTICE && self.has_left();
+            // Not without a last question: it may be wanted again since.
+            if has_left || asked.elapsed() >= ASK_EVERY {
                 asked = Instant::now();
                 match pods.intent().await {
-                    Ok(Intent::Hibernate) => return Parted::ToReturn,
+                    Ok(Intent::Hibernate) => return Parted::ToSleep,
                     Ok(Intent::Scale(desired)) if desired.wants(self.me.ordinal) => {
                         tracing::info!("this ordinal is wanted again: restarting");
-                        self.steward.desire(desired).await;
+                        self.desire(desired).await;
                         return self.restart().await;
                     }
-                    Ok(Intent::Scale(desired)) => self.steward.desire(desired).await,
+                    Ok(Intent::Scale(desired)) => self.desire(desired).await,
                     // What was wanted holds until somebody says otherwise.
                     Err(_) => {}
+                }
+                if has_left && self.has_left() {
+                    tracing::info!("this member has left");
+                    let message = "the other members go on without this one";
+                    pods.say(News::of_pod("Left", message.into()));
+                    return Parted::ForGood;
                 }
                 if self.standing().await == Standing::Removed {
                     return Parted::ForGood;
@@ -139,21 +150,34 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
         }
     }
 
-    /// Whether the committed membership, of one voter set, does not need this member.
+    /// Lets all members know how many there are to be. Who asks does so again, so it does not wait for long.
+    async fn desire(&self, desired: Desired) {
+        let _ = tokio::time::timeout(ASK_EVERY, self.steward.desire(desired)).await;
+    }
+
+    /// Whether the committed membership, of one voter set, does not need this member, and none that is
+    /// planned by what the members know to be wanted will.
     fn has_left(&self) -> bool {
         let (committed, newest) = (self.raft.committed_membership(), self.raft.membership());
+        let desired = &self.raft.view().roster().desired;
         committed.at == newest.at
             && committed.voters.len() == 1
             && !committed.is_voter(self.me.member)
             && !self.raft.leadership().is_mine()
+            && !desired.as_ref().is_some_and(|desired| desired.wants(self.me.ordinal))
     }
 
     /// Of a member that left [for good](Parted::ForGood), and serves nobody any more: says so to the leader,
     /// which then removes it. Its data is set aside at the next start, without a detour; if it does not
     /// hear of its removal here, the next start finds out.
-    pub async fn be_removed(&self) {
+    pub async fn be_removed(&self, deadline: Instant) {
         let begun = Instant::now();
         loop {
+            if self.raft.membership().is_voter(self.me.member) {
+                tracing::info!("this member votes again: it stops as one that restarts");
+                let _ = tokio::time::timeout_at(deadline, self.restart()).await;
+                return;
+            }
             if let Some(leader) = self.raft.leadership().leader {
                 // Asked again until it is removed; an answer would say no more.
                 let _ = self.peers.may_stop(leader).await;
@@ -173,6 +197,11 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
         }
     }
 
+    /// Of a member that serves nobody any more: whoever was handed the lead may have stopped since.
+    pub async fn lead_no_more(&self) {
+        self.raft.hand_over(&self.steward.let_go(), HAND_OVER).await;
+    }
+
     async fn standing(&self) -> Standing {
         let kept = Kept::of(self.raft, self.me.member);
         standing::ask(self.peers, self.me, kept, self.steward.ordinals()).await
@@ -182,8 +211,9 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
     /// leader says so, who then is another one.
     async fn restart(&self) -> Parted {
         let mut said = String::new();
-        let no_leader_limit = self.raft.timing().election_timeout * 4;
-        let mut led_at = Instant::now();
+        let limit = self.raft.timing().election_timeout * QUORUM_TIMEOUTS;
+        let begun = Instant::now();
+        let mut told_to_wait = begun;
         loop {
             let led = self.raft.leadership().is_mine();
             match self.may_stop().await {
@@ -197,7 +227,7 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
                 }
                 Some(MayStop::Yes) => return Parted::ToReturn,
                 Some(MayStop::Wait(why)) => {
-                    led_at = Instant::now();
+                    told_to_wait = Instant::now();
                     if why != said {
                         tracing::info!("not stopping yet: {why}");
                         said = why;
@@ -205,21 +235,27 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
                 }
                 Some(MayStop::NotLeader) | None => {}
             }
-            if self.raft.leadership().leader.is_some() {
-                led_at = led_at.max(Instant::now() - LOOK_EVERY);
-            } else if led_at.elapsed() > no_leader_limit {
-                // There is no quorum to keep.
-                tracing::info!("nobody leads: this member makes no difference");
+            let quorum_age = self.raft.quorum_age().unwrap_or_else(|| begun.elapsed());
+            if quorum_age > limit && told_to_wait.elapsed() > limit {
+                tracing::info!("there is no quorum to keep: this member makes no difference");
                 return Parted::ToReturn;
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
+    /// Who has no vote may stop whatever the leader says, but asks, so as not to be given one now.
     async fn may_stop(&self) -> Option<MayStop> {
-        if !self.raft.committed_membership().is_voter(self.me.member) {
-            return Some(MayStop::Yes);
+        let said = self.ask_leader().await;
+        let (committed, newest) = (self.raft.committed_membership(), self.raft.membership());
+        let votes = [committed, newest].iter().any(|known| known.is_voter(self.me.member));
+        match said {
+            None | Some(MayStop::NotLeader) if !votes => Some(MayStop::Yes),
+            said => said,
         }
+    }
+
+    async fn ask_leader(&self) -> Option<MayStop> {
         let leader = self.raft.leadership().leader?;
         if leader.member == self.me.member {
             return Some(self.steward.may_stop(self.me.member, self.me.boot));

@@ -39,14 +39,12 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 const CLAIM_EVERY: u32 = 5;
 /// A voter that was let go counts as gone for so long, if it is not seen to be back.
 const GONE: Duration = Duration::from_secs(30);
-/// Who leaves and does not say that it is done is removed after so long.
-const FAREWELL: Duration = Duration::from_secs(10);
 /// A new leader listens for so many election timeouts before it lets a voter go.
 const LISTEN_TIMEOUTS: u32 = 2;
 /// What is waited for so long is said to people.
 const SAY_AFTER: Duration = Duration::from_secs(5);
 
-/// Voters that were told that they may stop, how often they had started then, and when.
+/// Members that were told that they may stop, how often they had started then, and when.
 type LetGo = BTreeMap<MemberId, (u64, Instant)>;
 
 /// How one member tends to the membership.
@@ -58,8 +56,6 @@ pub struct Steward<N> {
     orchestrator: Option<Arc<dyn Orchestrator>>,
     looks: Mutex<BTreeMap<MemberId, u32>>,
     let_go: Mutex<LetGo>,
-    /// Since when each member that leaves could be removed.
-    leavers: Mutex<BTreeMap<MemberId, Instant>>,
     /// Since when this member leads.
     leads_since: Mutex<Option<(Term, Instant)>>,
     /// Who is being removed by hand, for as long as somebody waits for it.
@@ -97,7 +93,6 @@ impl<N: NodePort> Steward<N> {
             orchestrator,
             looks: Mutex::default(),
             let_go: Mutex::default(),
-            leavers: Mutex::default(),
             leads_since: Mutex::default(),
             plan: watch::Sender::new(Plan::Settled),
             told_to_leave: Mutex::default(),
@@ -124,6 +119,7 @@ impl<N: NodePort> Steward<N> {
         let timeout = self.raft.timing().election_timeout;
         let last = self.raft.last_index().unwrap_or(0);
         let progress = self.raft.progress();
+        let let_go = self.let_go();
         let looks = lock(&self.looks);
         let told_to_leave = lock(&self.told_to_leave);
         let members = membership.members.iter().map(|member| {
@@ -139,7 +135,8 @@ impl<N: NodePort> Steward<N> {
                 old_voter: membership.voters.first().is_some_and(|set| set.contains(&id)),
                 new_voter: membership.voters.last().is_some_and(|set| set.contains(&id)),
                 in_contact: id == me || silent.is_some_and(|silent| silent < timeout),
-                caught_up: id == me || (near && stable),
+                // Who was told that it may stop is about to be gone: nobody is to depend on it.
+                caught_up: id == me || (near && stable && !let_go.contains(&id)),
                 told_to_leave: told_to_leave.contains(&id),
             }
         });
@@ -215,22 +212,13 @@ impl<N: NodePort> Steward<N> {
     }
 
     /// Whoever is removed gets no more of the log, so what it was asked it could not answer. It is waited
-    /// for until it says that it is done, or is gone, or takes too long.
+    /// for until it says that it is done, or is gone: its pod may not even have been told to stop yet.
     fn let_leavers_finish(&self, plan: Plan, situation: &Situation) -> Plan {
-        let mut since = lock(&self.leavers);
-        let Plan::Do(Step::Remove(going)) = plan else {
-            since.clear();
-            return plan;
-        };
-        since.retain(|member, _| going.contains(member));
+        let Plan::Do(Step::Remove(going)) = plan else { return plan };
         let done = self.let_go();
-        let (may_go, stay): (Vec<&Member>, Vec<&Member>) =
-            situation.members.iter().filter(|m| going.contains(&m.place.member)).partition(|m| {
-                let id = m.place.member;
-                let since = *since.entry(id).or_insert_with(Instant::now);
-                let finished = done.contains(&id) || since.elapsed() > FAREWELL;
-                finished || m.told_to_leave || !m.in_contact
-            });
+        let leavers = situation.members.iter().filter(|m| going.contains(&m.place.member));
+        let (may_go, stay): (Vec<&Member>, Vec<&Member>) = leavers
+            .partition(|m| done.contains(&m.place.member) || m.told_to_leave || !m.in_contact);
         if may_go.is_empty() {
             let for_members = stay.iter().map(|m| m.place).collect();
             return Plan::Wait(Waiting { for_members, why: Why::Leavers });
@@ -367,7 +355,7 @@ impl<N: NodePort> Steward<N> {
         }
     }
 
-    /// Voters that were told that they may stop, and are not seen to be back.
+    /// Members that were told that they may stop, and are not seen to be back.
     pub fn let_go(&self) -> BTreeSet<MemberId> {
         let mut let_go = lock(&self.let_go);
         self.forget_those_who_are_back(&mut let_go);
@@ -381,10 +369,14 @@ impl<N: NodePort> Steward<N> {
         let_go.retain(|id, (boot, at)| at.elapsed() < GONE && !is_back(id, *boot));
     }
 
-    /// Whether this voter may stop, as far as writes go. Whoever may is counted as gone from now on.
+    /// Whether this member may stop, as far as writes go. Whoever may is counted as gone from now on.
     pub fn may_stop(&self, member: MemberId, boot: u64) -> MayStop {
         if !self.raft.leadership().is_mine() {
             return MayStop::NotLeader;
+        }
+        if !self.raft.membership().is_voter(member) {
+            lock(&self.let_go).insert(member, (boot, Instant::now()));
+            return MayStop::Yes;
         }
         // Whom the leader before let go is still thought to be there.
         if self.leads_for() < self.raft.timing().election_timeout * LISTEN_TIMEOUTS {

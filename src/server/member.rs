@@ -292,11 +292,12 @@ pub(super) async fn run(
         grace: config.pod.as_ref().map_or(Duration::ZERO, |pod| pod.grace),
     };
     let life = async {
-        let mut parted = Parted::ToReturn;
+        let mut parted = None;
         tokio::select! {
             () = shutdown => {
                 if let Some(pods) = pods {
-                    parted = parting.wait(pods).await;
+                    let deadline = parting.deadline();
+                    parted = Some((parting.wait(pods, deadline).await, deadline));
                 } else if config.hands_over {
                     member.raft.hand_over(&BTreeSet::new(), HAND_OVER).await;
                 }
@@ -312,8 +313,11 @@ pub(super) async fn run(
         }
         health.stop();
         outer.drain().await;
-        if parted == Parted::ForGood {
-            parting.be_removed().await;
+        if let Some((Parted::ForGood, deadline)) = parted {
+            parting.be_removed(deadline).await;
+        }
+        if let Some((Parted::ForGood | Parted::ToReturn, _)) = parted {
+            parting.lead_no_more().await;
         }
         stop_tasks.stop();
         for task in tasks {

@@ -99,6 +99,15 @@ pub(crate) async fn scale_down_reverted(s: &Stage) {
     scale(s, 5).await;
 }
 
+/// Leavers that may go already are asked to stay, each time somewhat later on their way out.
+pub(crate) async fn scale_down_reverted_late(s: &Stage) {
+    for after in [700, 1200, 1600, 2000, 3000] {
+        s.store.scale(1).await;
+        sleep(Duration::from_millis(after)).await;
+        scale(s, 3).await;
+    }
+}
+
 /// The StatefulSet goes, its volumes stay, and it is installed again.
 pub(crate) async fn recreate(s: &Stage, cascade: &str) {
     let (before, pods) = (s.store.ids().await, s.store.pods().await);

@@ -122,6 +122,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario("old-volumes-return", PLANNED, |s| Box::pin(old_volumes_return(s))).replicas(5),
     scenario("shrink-past-the-dead", UNBOUNDED, |s| Box::pin(shrink_past_dead(s))).replicas(5),
     scenario("scale-down-reverted", PLANNED, |s| Box::pin(scale_down_reverted(s))).replicas(5),
+    scenario("scale-down-reverted-late", PLANNED, |s| Box::pin(scale_down_reverted_late(s))),
     scenario("statefulset-recreated", UNBOUNDED, |s| Box::pin(recreate(s, "foreground"))),
     scenario("statefulset-orphaned", PLANNED, |s| Box::pin(recreate(s, "orphan"))),
     scenario("two-of-one-ordinal", PLANNED, |s| Box::pin(two_of_one_ordinal(s))),
