@@ -9,7 +9,7 @@
 //!
 //! Whatever happens, it is over before the grace period is: being killed then is a crash like any other.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -145,6 +145,10 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
                 if self.standing().await == Standing::Removed {
                     return Parted::ForGood;
                 }
+                if !self.votes() && self.quorum_is_lost(begun) {
+                    tracing::info!("there is no quorum to let this member go: it serves nobody");
+                    return Parted::ToReturn;
+                }
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -173,17 +177,17 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
     pub async fn be_removed(&self, deadline: Instant) {
         let begun = Instant::now();
         loop {
-            if self.raft.membership().is_voter(self.me.member) {
-                tracing::info!("this member votes again: it stops as one that restarts");
-                let _ = tokio::time::timeout_at(deadline, self.restart()).await;
-                return;
-            }
             if let Some(leader) = self.raft.leadership().leader {
                 // Asked again until it is removed; an answer would say no more.
                 let _ = self.peers.may_stop(leader).await;
             }
             if self.standing().await == Standing::Removed {
                 break;
+            }
+            if self.raft.membership().is_voter(self.me.member) {
+                tracing::info!("this member votes again: it stops as one that restarts");
+                let _ = tokio::time::timeout_at(deadline, self.restart()).await;
+                return;
             }
             if begun.elapsed() > REMOVAL {
                 return;
@@ -211,9 +215,8 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
     /// leader says so, who then is another one.
     async fn restart(&self) -> Parted {
         let mut said = String::new();
-        let limit = self.raft.timing().election_timeout * QUORUM_TIMEOUTS;
-        let begun = Instant::now();
-        let mut told_to_wait = begun;
+        let (begun, mut told_to_wait) = (Instant::now(), Instant::now());
+        let mut lost = false;
         loop {
             let led = self.raft.leadership().is_mine();
             match self.may_stop().await {
@@ -235,8 +238,9 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
                 }
                 Some(MayStop::NotLeader) | None => {}
             }
-            let quorum_age = self.raft.quorum_age().unwrap_or_else(|| begun.elapsed());
-            if quorum_age > limit && told_to_wait.elapsed() > limit {
+            let before = mem::replace(&mut lost, self.quorum_is_lost(begun.max(told_to_wait)));
+            // Not at the first look: after a pause of this process all looks old.
+            if lost && before {
                 tracing::info!("there is no quorum to keep: this member makes no difference");
                 return Parted::ToReturn;
             }
@@ -244,13 +248,23 @@ impl<N: NodePort, P: Peers> Parting<'_, N, P> {
         }
     }
 
+    /// Whether nothing was heard of a quorum for so long, and for so long since `then`, that there is none.
+    fn quorum_is_lost(&self, then: Instant) -> bool {
+        let limit = self.raft.timing().election_timeout * QUORUM_TIMEOUTS;
+        then.elapsed() > limit && self.raft.quorum_age().is_none_or(|age| age > limit)
+    }
+
+    /// Whether it votes, as far as it knows.
+    fn votes(&self) -> bool {
+        let (committed, newest) = (self.raft.committed_membership(), self.raft.membership());
+        [committed, newest].iter().any(|known| known.is_voter(self.me.member))
+    }
+
     /// Who has no vote may stop whatever the leader says, but asks, so as not to be given one now.
     async fn may_stop(&self) -> Option<MayStop> {
         let said = self.ask_leader().await;
-        let (committed, newest) = (self.raft.committed_membership(), self.raft.membership());
-        let votes = [committed, newest].iter().any(|known| known.is_voter(self.me.member));
         match said {
-            None | Some(MayStop::NotLeader) if !votes => Some(MayStop::Yes),
+            None | Some(MayStop::NotLeader) if !self.votes() => Some(MayStop::Yes),
             said => said,
         }
     }

@@ -221,7 +221,13 @@ impl<N: NodePort> Steward<N> {
             .partition(|m| done.contains(&m.place.member) || m.told_to_leave || !m.in_contact);
         if may_go.is_empty() {
             let for_members = stay.iter().map(|m| m.place).collect();
-            return Plan::Wait(Waiting { for_members, why: Why::Leavers });
+            let others = situation.members.iter().filter(|m| !going.contains(&m.place.member));
+            let beside = Situation { members: others.copied().collect(), ..situation.clone() };
+            // Whatever else is waited for is of more interest.
+            return match planner::plan(&beside) {
+                Plan::Settled => Plan::Wait(Waiting { for_members, why: Why::Leavers }),
+                plan => plan,
+            };
         }
         Plan::Do(Step::Remove(may_go.iter().map(|m| m.place.member).collect()))
     }

@@ -88,13 +88,16 @@ impl Formation {
         all.into_iter().filter(|o| *o != self.config.ordinal).collect()
     }
 
-    /// Asks everybody known, and the leader they name.
+    /// Asks everybody known, and the leader they name: first who led last, then the lowest ordinals, which
+    /// are members already where many join at once.
     async fn ask_join(
         &self,
         peers: &impl Peers,
         request: peer::JoinRequest,
     ) -> Result<Asked, FormationError> {
         let mut ask = self.others();
+        ask.reverse();
+        ask.extend(self.state().led_last.filter(|led| *led != self.config.ordinal));
         let (mut hops, mut asked) = (0, Asked::Nobody);
         while let Some(to) = ask.pop() {
             let Ok(reply) = peers.join(to, request.clone()).await else { continue };
