@@ -70,10 +70,17 @@ async fn a_member_that_lost_its_volume_is_replaced_by_itself() {
     check::holds_what_it_promised(&cluster, &oracle).await;
 }
 
+/// Who lives there, once it has said so: a member is ready before its name is known.
 pub(crate) async fn id_of(cluster: &Cluster, ordinal: usize) -> u64 {
-    let list = cluster.members[ordinal].client().member_list().await.unwrap();
-    let name = format!("kv-{ordinal}");
-    list.members.iter().find(|m| m.name == name).unwrap().id
+    let (name, deadline) = (format!("kv-{ordinal}"), Instant::now() + PATIENCE);
+    loop {
+        let list = cluster.members[ordinal].client().member_list().await.unwrap();
+        if let Some(member) = list.members.iter().find(|m| m.name == name) {
+            return member.id;
+        }
+        assert!(Instant::now() < deadline, "{name} is not listed: {list:?}");
+        sleep(POLL).await;
+    }
 }
 
 pub(crate) async fn wait_until_gone(cluster: &Cluster, id: u64) {

@@ -17,6 +17,7 @@ mod check;
 mod endpoints;
 mod host;
 mod kubectl;
+mod machine;
 mod manifests;
 mod membership;
 mod outages;
@@ -40,6 +41,7 @@ use tokio::time::{Duration, Instant};
 
 use self::{
     host::Host,
+    machine::Processors,
     report::Report,
     scenarios::{SCENARIOS, Scenario, Stage},
     store::Store,
@@ -73,16 +75,19 @@ async fn whatever_happens_to_pods_nothing_acknowledged_is_lost() {
             continue;
         }
         for run in 1..=runs {
-            let started = Instant::now();
+            let (started, processors) = (Instant::now(), Processors::now());
             let ran = play(&scenario, run).await;
             let took = started.elapsed();
+            let stolen =
+                processors.zip(Processors::now()).map(|(then, now)| then.stolen_until(now));
+            let stolen = stolen.map_or(String::new(), |stolen| format!(", {stolen}"));
             match &ran {
                 Ok((_, seen)) => {
                     let how = scenario
                         .too_long(seen)
                         .map_or("ok".into(), |why| format!("TOO LONG: {why}"));
                     println!(
-                        "{} {run}/{runs}: {how} in {took:.0?}, write gap {}, read gap {}",
+                        "{} {run}/{runs}: {how} in {took:.0?}, write gap {}, read gap {}{stolen}",
                         scenario.name, seen.write_gap, seen.read_gap
                     );
                 }
