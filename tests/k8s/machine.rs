@@ -17,7 +17,6 @@ pub(crate) struct Stolen {
 
 impl Processors {
     /// `None` where the kernel does not tell.
-    #[expect(clippy::disallowed_methods, reason = "what the kernel counts is no file of ours")]
     pub(crate) fn now() -> Option<Processors> {
         let told = fs::read_to_string("/proc/stat").ok()?;
         // user nice system idle iowait irq softirq steal; what follows is part of user and nice.
