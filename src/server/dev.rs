@@ -6,8 +6,9 @@ use anyhow::Context;
 use tokio::{sync::oneshot, task::JoinSet};
 
 use super::{
-    member::{self, MemberConfig, Ports},
+    member::{self, MemberConfig},
     serve::{retention, timing, wal_segment_bytes},
+    servers::Ports,
     signals,
 };
 use crate::{config::Dev, peer::PeerAddresses, stop::Stop, types::Ordinal};

@@ -1,22 +1,15 @@
 //! One member from start to stop.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use tokio::{
-    net::TcpListener,
-    sync::{oneshot, watch as watch_channel},
-    task::JoinHandle,
-};
-use tonic::{service::Routes, transport::Server};
+use tokio::sync::{oneshot, watch as watch_channel};
 
 use super::{
     adapters::OpenStorage,
-    admin::{self, Health},
-    calls::{self, Calls},
-    listen::bind,
-    port::Port,
+    admin::Health,
     scrape::Sources,
+    servers::{ClientSide, Ports, Servers, listen},
 };
 use crate::{
     api,
@@ -29,9 +22,8 @@ use crate::{
         Orchestrator, Parted, Parting, Stage, Standing, Steward, TAKE_OVER, ask_standing, dead,
         led_last,
     },
-    node::{Lessor, MembershipPort, Node, NodeOptions, NodePort, NodeTasks},
+    node::{Lessor, Node, NodeOptions, NodePort, NodeTasks},
     peer::{Me, PeerAddresses, PeerClient, PeerService, Running},
-    proto,
     raft::{self, Raft, RaftOptions, RaftTasks, Retention, Timing},
     rng::{Rng, SystemRng},
     stop::{Stop, Stopping},
@@ -40,31 +32,10 @@ use crate::{
     watch::{self, Feed, WatchLanes, Watches},
 };
 
-/// In-flight client requests get so long to end at shutdown.
-const DRAIN: Duration = Duration::from_secs(5);
-/// What is left then is cut off, which takes no time to speak of.
-const CUT: Duration = Duration::from_secs(1);
-/// Streams of one client's connection. (etcd has no bound; each watcher may be a stream.)
-const CLIENT_STREAMS_MAX: u32 = 4096;
-/// Streams of one peer's connection, of which a handful are in use.
-const PEER_STREAMS_MAX: u32 = 32;
-/// Who is silent for so long is asked for a sign of life, and has twice as long to give it: a dead
-/// connection is gone within half a minute.
-const KEEPALIVE: Duration = Duration::from_secs(10);
 /// A planned change of leader takes milliseconds; more than this is waited for in vain.
 const HAND_OVER: Duration = Duration::from_secs(2);
 /// Between two tries to tell the others who we are.
 const DESCRIBE_PAUSE: Duration = Duration::from_millis(500);
-
-/// Where a member listens.
-#[derive(Debug, Clone, Copy)]
-pub struct Ports {
-    pub client: SocketAddr,
-    pub peer: SocketAddr,
-    pub admin: SocketAddr,
-    /// The flag that moves them, for errors.
-    pub flags: [&'static str; 3],
-}
 
 /// What a member is made from.
 #[derive(Debug, Clone)]
@@ -102,75 +73,6 @@ pub struct Pod {
     pub grace: Duration,
 }
 
-/// The bound ports, before anything runs on them.
-struct Listeners {
-    client: TcpListener,
-    peer: TcpListener,
-    admin: TcpListener,
-}
-
-/// Servers that were started, and the switches that end them.
-struct Servers {
-    /// They take no further requests.
-    stop: Stop,
-    /// Their connections end, whatever they are at.
-    cut: Stop,
-    tasks: Vec<(&'static str, JoinHandle<anyhow::Result<()>>)>,
-}
-
-impl Servers {
-    fn new() -> Servers {
-        Servers { stop: Stop::default(), cut: Stop::default(), tasks: Vec::new() }
-    }
-
-    fn port(&self, listener: TcpListener) -> Port {
-        Port::new(listener, self.cut.stopping())
-    }
-
-    /// Resolves when the servers should stop taking requests.
-    fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
-        let mut stopping = self.stop.stopping();
-        async move { stopping.wait().await }
-    }
-
-    fn add(
-        &mut self,
-        name: &'static str,
-        server: impl Future<Output = anyhow::Result<()>> + Send + 'static,
-    ) {
-        self.tasks.push((name, tokio::spawn(server)));
-    }
-
-    /// Lets requests under way end, for a while; then cuts them off.
-    async fn drain(mut self) {
-        self.stop.stop();
-        let ended = async {
-            for (name, task) in &mut self.tasks {
-                join(name, task).await;
-            }
-        };
-        if tokio::time::timeout(DRAIN, ended).await.is_ok() {
-            return;
-        }
-        tracing::info!("connections are still open: closing them");
-        self.cut.stop();
-        for (name, task) in &mut self.tasks {
-            if !task.is_finished() && tokio::time::timeout(CUT, join(name, task)).await.is_err() {
-                tracing::error!(server = name, "did not end");
-                task.abort();
-            }
-        }
-    }
-}
-
-async fn join(server: &str, task: &mut JoinHandle<anyhow::Result<()>>) {
-    match task.await {
-        Ok(Ok(())) => {}
-        Ok(Err(e)) => tracing::error!(server, error = %e, "ended badly"),
-        Err(e) => tracing::error!(server, error = %e, "ended badly"),
-    }
-}
-
 /// Runs a member until `shutdown`; `ready` is told once it serves clients.
 ///
 /// # Errors
@@ -187,12 +89,12 @@ pub(super) async fn run(
     let (mut inner, mut outer) = (Servers::new(), Servers::new());
     let client = PeerClient::new(config.addresses.clone());
     let peers = client.metrics().clone();
-    let stopping = inner.stop.stopping();
+    let stopping = inner.stopping();
     let addresses = config.addresses.clone();
     let service = PeerService::new(formation.clone(), addresses, lanes, peers.clone(), stopping);
     let health = Health::new(lanes, fault.clone());
-    serve_peers(&mut inner, listeners.peer, service.clone());
-    serve_admin(&mut inner, listeners.admin, health.clone());
+    inner.serve_peers(listeners.peer, service.clone());
+    inner.serve_admin(listeners.admin, health.clone());
 
     let mut shutdown = std::pin::pin!(shutdown);
     let formed = tokio::select! {
@@ -245,7 +147,21 @@ pub(super) async fn run(
         Arc::new(SystemClock),
         Arc::new(SystemRng),
     );
-    serve_clients(&mut outer, listeners.client, &member, by_hand, health.calls(), &config)?;
+    let options = api::Options {
+        max_request_bytes: config.max_request_bytes,
+        watch_progress_interval: config.watch_progress_interval,
+        ..api::Options::default()
+    };
+    outer.serve_clients(
+        listeners.client,
+        ClientSide {
+            node: member.node.clone(),
+            watches: member.watches.clone(),
+            members: by_hand,
+            calls: health.calls().clone(),
+            options,
+        },
+    )?;
     let storage = member.storage.metrics();
     let (node, watches) = (member.node.clone(), member.watches.clone());
     health.run(Sources { node, storage, peers, watches });
@@ -356,15 +272,6 @@ fn known_ordinals(config: &MemberConfig) -> BTreeSet<Ordinal> {
     config.addresses.known(config.ordinal).into_iter().chain(founders).collect()
 }
 
-async fn listen(ports: &Ports) -> anyhow::Result<Listeners> {
-    let [client, peer, admin] = ports.flags;
-    Ok(Listeners {
-        client: bind("client port", client, ports.client).await?,
-        peer: bind("peer port", peer, ports.peer).await?,
-        admin: bind("admin port", admin, ports.admin).await?,
-    })
-}
-
 async fn open_formation(config: &MemberConfig, lanes: Lanes) -> anyhow::Result<Arc<Formation>> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let rng: Arc<dyn Rng> = Arc::new(SystemRng);
@@ -383,64 +290,6 @@ async fn open_formation(config: &MemberConfig, lanes: Lanes) -> anyhow::Result<A
     });
     let opened = opened.await?.context("opening the data directory panicked")?;
     Ok(Arc::new(opened?))
-}
-
-fn serve_peers(servers: &mut Servers, listener: TcpListener, service: PeerService) {
-    let server = Server::builder()
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(16 << 20)
-        .max_concurrent_streams(PEER_STREAMS_MAX)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE * 2))
-        .add_service(service.into_server());
-    let (stopped, port) = (servers.stopped(), servers.port(listener));
-    servers.add("peer", async move {
-        Ok(server.serve_with_incoming_shutdown(port.connections(), stopped).await?)
-    });
-}
-
-fn serve_admin(servers: &mut Servers, listener: TcpListener, health: Health) {
-    let (stopped, port) = (servers.stopped(), servers.port(listener));
-    servers.add("admin", async move {
-        let router = admin::router(health);
-        Ok(axum::serve(port, router).with_graceful_shutdown(stopped).await?)
-    });
-}
-
-fn serve_clients(
-    servers: &mut Servers,
-    listener: TcpListener,
-    member: &Member,
-    members: impl MembershipPort,
-    calls: &Calls,
-    config: &MemberConfig,
-) -> anyhow::Result<()> {
-    let options = api::Options {
-        max_request_bytes: config.max_request_bytes,
-        watch_progress_interval: config.watch_progress_interval,
-        ..api::Options::default()
-    };
-    let (_, health) = tonic_health::server::health_reporter();
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .context("the built-in descriptors are unreadable")?;
-    let (node, watches) = (member.node.clone(), member.watches.clone());
-    let routes = api::routes(node, members, watches, options, servers.stop.stopping())
-        .add_service(health)
-        .add_service(reflection);
-    let observed = axum::middleware::from_fn_with_state(calls.clone(), calls::observe);
-    let routes = Routes::from(routes.into_axum_router().layer(observed));
-    let server = Server::builder()
-        .max_concurrent_streams(CLIENT_STREAMS_MAX)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE * 2))
-        .add_routes(routes);
-    let (stopped, port) = (servers.stopped(), servers.port(listener));
-    servers.add("client", async move {
-        Ok(server.serve_with_incoming_shutdown(port.connections(), stopped).await?)
-    });
-    Ok(())
 }
 
 /// Everything below the services.

@@ -24,11 +24,13 @@ mod pod;
 mod port;
 mod scrape;
 mod serve;
+mod servers;
 mod signals;
 mod telemetry;
 
 pub use dev::dev;
-pub use member::{MemberConfig, Pod, Ports};
+pub use member::{MemberConfig, Pod};
 pub use panics::end_process_on_panic;
 pub use serve::serve;
+pub use servers::Ports;
 pub use telemetry::{Telemetry, init as init_telemetry};

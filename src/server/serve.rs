@@ -4,8 +4,10 @@ use anyhow::{Context, bail, ensure};
 use tokio::sync::oneshot;
 
 use super::{
-    member::{self, MemberConfig, Ports},
-    pod, signals,
+    member::{self, MemberConfig},
+    pod,
+    servers::Ports,
+    signals,
 };
 use crate::{
     config::{Serve, Tuning, Wal},

@@ -41,7 +41,7 @@ use tokio::time::{Duration, Instant};
 
 use self::{
     host::Host,
-    machine::Processors,
+    machine::Stolen,
     report::Report,
     scenarios::{SCENARIOS, Scenario, Stage},
     store::Store,
@@ -75,19 +75,16 @@ async fn whatever_happens_to_pods_nothing_acknowledged_is_lost() {
             continue;
         }
         for run in 1..=runs {
-            let (started, processors) = (Instant::now(), Processors::now());
+            let (started, stolen) = (Instant::now(), Stolen::from_now());
             let ran = play(&scenario, run).await;
             let took = started.elapsed();
-            let stolen =
-                processors.zip(Processors::now()).map(|(then, now)| then.stolen_until(now));
-            let stolen = stolen.map_or(String::new(), |stolen| format!(", {stolen}"));
             match &ran {
                 Ok((_, seen)) => {
                     let how = scenario
                         .too_long(seen)
                         .map_or("ok".into(), |why| format!("TOO LONG: {why}"));
                     println!(
-                        "{} {run}/{runs}: {how} in {took:.0?}, write gap {}, read gap {}{stolen}",
+                        "{} {run}/{runs}: {how} in {took:.0?}, write gap {}, read gap {}, {stolen}",
                         scenario.name, seen.write_gap, seen.read_gap
                     );
                 }

@@ -3,3 +3,4 @@
 mod archive;
 mod claim;
 mod founders;
+mod pods;
