@@ -7,14 +7,10 @@ use std::{
     process::Command,
 };
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 /// Everything that people read, below the root.
 #[expect(clippy::disallowed_methods, reason = "a test reads its own documents")]
 fn documents() -> Vec<(PathBuf, String)> {
-    let folders = ["", "docs", "docs/adr", "examples", "k8s"].map(|folder| root().join(folder));
+    let folders = [".", "docs", "docs/adr", "examples", "k8s"];
     let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|e| e == "md"));
@@ -44,7 +40,7 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
 
 fn broken(document: &Path, text: &str) -> Vec<String> {
     let folder = document.parent().unwrap();
-    let named = named_paths(text).map(|path| root().join(path));
+    let named = named_paths(text).map(PathBuf::from);
     let linked = links(text).map(|target| folder.join(target));
     let missing = named.chain(linked).filter(|path| !path.exists());
     missing.map(|path| format!("{}: no {}", document.display(), path.display())).collect()
@@ -60,7 +56,7 @@ fn documents_name_and_link_only_what_is_there() {
 fn a_path_or_a_link_to_nothing_is_seen() {
     let text =
         "See `src/lane.rs`, `src/gone.rs`, [a](README.md), [b](gone.md#part), [c](https://x.y).";
-    let wrong = broken(&root().join("made-up.md"), text);
+    let wrong = broken(Path::new("made-up.md"), text);
     assert_eq!(wrong.len(), 2, "{wrong:?}");
     assert!(wrong[0].ends_with("src/gone.rs") && wrong[1].ends_with("gone.md"), "{wrong:?}");
 }
@@ -68,7 +64,7 @@ fn a_path_or_a_link_to_nothing_is_seen() {
 #[test]
 #[cfg_attr(feature = "otlp", ignore = "the help has one flag more")]
 fn the_documented_flags_are_those_that_the_program_has() {
-    let document = std::fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let document = std::fs::read_to_string("docs/configuration.md").unwrap();
     for command in ["serve", "dev"] {
         let mut kvd = Command::new(env!("CARGO_BIN_EXE_kvd"));
         let help = kvd.args([command, "--help"]).env_clear().output().unwrap();

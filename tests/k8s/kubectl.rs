@@ -1,6 +1,6 @@
 //! `kubectl`, as a user has it: the cluster is whichever `KUBECONFIG` names.
 
-use std::{path::PathBuf, process::Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 use tokio::{
@@ -86,8 +86,7 @@ impl Kubectl {
 
 /// The manifests of a directory of this repository, as `kubectl apply -k` would send them.
 pub(crate) async fn rendered(directory: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(directory);
-    let done = Command::new("kubectl").arg("kustomize").arg(path).output().await.unwrap();
+    let done = Command::new("kubectl").arg("kustomize").arg(directory).output().await.unwrap();
     let complaint = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success() && complaint.is_empty(), "{directory}: {complaint}");
     String::from_utf8(done.stdout).unwrap()

@@ -35,7 +35,6 @@ pub(crate) async fn check() {
 }
 
 fn file(path: &str) -> String {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     std::fs::read_to_string(path).unwrap()
 }
 

@@ -14,10 +14,7 @@ mod exposition;
 mod otlp;
 mod spans;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use cluster::Cluster;
 use exposition::Family;
@@ -45,8 +42,7 @@ fn listed() -> Vec<Listed> {
 
 /// The first column of the table below a heading of `docs/metrics.md`.
 fn documented(heading: &str) -> BTreeMap<String, String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = std::fs::read_to_string("docs/metrics.md").unwrap();
     let part = text.split("\n## ").find(|part| part.starts_with(heading)).unwrap();
     let rows = part.lines().filter_map(|line| line.strip_prefix("| `"));
     let rows = rows.filter_map(|row| row.trim_end_matches(" |").split_once("` | "));

@@ -29,9 +29,9 @@ use crate::{
 
 #[test]
 fn scripts_answer_as_recorded() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts/state");
+    let dir = Path::new("tests/scripts/state");
     #[expect(clippy::disallowed_methods, reason = "test scripts are not data of the store")]
-    let files = std::fs::read_dir(&dir).unwrap();
+    let files = std::fs::read_dir(dir).unwrap();
     let mut paths: Vec<_> = files.map(|file| file.unwrap().path()).collect();
     paths.sort();
     assert!(paths.len() > 10, "scripts are missing from {}", dir.display());
