@@ -14,7 +14,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod check;
-mod endpoints;
+mod follow;
 mod host;
 mod kubectl;
 mod machine;

@@ -78,11 +78,12 @@ pub(crate) async fn rolling_update(s: &Stage) {
 pub(crate) async fn bad_image(s: &Stage) {
     let before = s.store.ready(3).await;
     s.store.kubectl.run(&["set", "image", "statefulset/kv", "kvd=ordinal:missing"]).await;
-    eventually(async || match s.store.pod("kv-2").await {
-        Some(pod) if pod.uid != before[2].uid && !pod.ready => Ok(()),
-        pod => Err(format!("kv-2 has still the old image: {pod:?}")),
-    })
-    .await;
+    s.store
+        .until(|pods| match pods.get(2) {
+            Some(pod) if pod.uid != before[2].uid && !pod.ready => Ok(()),
+            pod => Err(format!("kv-2 has still the old image: {pod:?}")),
+        })
+        .await;
     s.load.progress(200).await;
     s.store.kubectl.run(&["rollout", "undo", "statefulset/kv"]).await;
     // Whether Kubernetes removes the pod that cannot start depends on its version

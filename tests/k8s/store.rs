@@ -1,12 +1,15 @@
 //! A store in a namespace of its own, installed and changed as a user does it.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use ordinal::client::{Client, Endpoint, Timeouts};
 use serde_json::Value;
-use tokio::time::Duration;
+use tokio::time::{Duration, timeout};
 
-use crate::kubectl::{Kubectl, eventually, rendered};
+use crate::{
+    follow::{Followed, Objects},
+    kubectl::{Kubectl, eventually, rendered},
+};
 
 /// Short, so that a client that asked a dead member soon asks another.
 pub(crate) const TIMEOUTS: Timeouts =
@@ -14,11 +17,16 @@ pub(crate) const TIMEOUTS: Timeouts =
 const CLIENT_PORT: u16 = 2379;
 /// Keeps the API object of a pod that is deleted, so that nobody makes another in its place.
 const HOLD: &str = "ordinal.test/hold";
+const MEMBERS: &[&str] = &["pods", "--selector=app.kubernetes.io/component=member"];
+/// Asked again after so long, even if nothing was told.
+const ASK_AFTER: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     pub(crate) kubectl: Kubectl,
     manifests: String,
+    /// The members' pods, as far as told.
+    told: Arc<Followed<Vec<Pod>>>,
 }
 
 /// A pod, as the API server knows it.
@@ -57,7 +65,8 @@ impl Store {
             assert!(manifests.contains(shipped), "the base has no {shipped:?}");
             manifests = manifests.replace(shipped, &wanted);
         }
-        let store = Store { kubectl, manifests };
+        let told = Arc::new(Followed::begin(kubectl.clone(), MEMBERS, pods));
+        let store = Store { kubectl, manifests, told };
         store.apply().await;
         store
     }
@@ -85,15 +94,27 @@ impl Store {
 
     /// The members' pods, by ordinal.
     pub(crate) async fn pods(&self) -> Vec<Pod> {
-        let members = ["pods", "--selector=app.kubernetes.io/component=member"];
-        let list = self.kubectl.get(&members).await;
-        let mut pods: Vec<Pod> = list["items"].as_array().unwrap().iter().map(pod).collect();
-        pods.sort_by_key(|pod| ordinal(&pod.name));
-        pods
+        let list = self.kubectl.get(MEMBERS).await;
+        sorted(list["items"].as_array().expect("a list has items"))
     }
 
     pub(crate) async fn pod(&self, name: &str) -> Option<Pod> {
-        self.pods().await.into_iter().find(|pod| pod.name == name)
+        named(self.pods().await, name)
+    }
+
+    /// Waits until the pods are as `judge` wants them: by what the API server says when it is asked,
+    /// and it is asked again when it was told that they are.
+    pub(crate) async fn until<T>(&self, judge: impl Fn(Vec<Pod>) -> Result<T, String>) -> T {
+        let mut told = self.told.subscribe();
+        eventually(async || {
+            let judged = judge(self.pods().await);
+            if judged.is_err() {
+                let likely = told.wait_for(|pods| judge(pods.clone()).is_ok());
+                let _ = timeout(ASK_AFTER, likely).await;
+            }
+            judged
+        })
+        .await
     }
 
     /// Waits until exactly these many members run, and all are ready.
@@ -103,8 +124,7 @@ impl Store {
 
     /// The same, at these ordinals.
     pub(crate) async fn ready_at(&self, ordinals: Range<u32>) -> Vec<Pod> {
-        eventually(async || {
-            let pods = self.pods().await;
+        self.until(|pods| {
             let names = pods.iter().map(|pod| pod.name.clone());
             let wanted = ordinals.clone().map(|ordinal| format!("kv-{ordinal}"));
             let all = names.eq(wanted) && pods.iter().all(|pod| pod.ready && !pod.deleting);
@@ -115,12 +135,9 @@ impl Store {
 
     /// Waits until another pod than this one is ready in its place.
     pub(crate) async fn replaced(&self, old: &Pod) -> Pod {
-        eventually(async || {
-            let now = self.pod(&old.name).await;
-            match now {
-                Some(pod) if pod.uid != old.uid && pod.ready && !pod.deleting => Ok(pod),
-                _ => Err(format!("{} is not replaced: {now:?}", old.name)),
-            }
+        self.until(|pods| match named(pods, &old.name) {
+            Some(pod) if pod.uid != old.uid && pod.ready && !pod.deleting => Ok(pod),
+            now => Err(format!("{} is not replaced: {now:?}", old.name)),
         })
         .await
     }
@@ -205,15 +222,16 @@ impl Store {
     }
 
     /// A client of all members that are ready.
-    pub(crate) async fn client(&self) -> Client {
-        let pods = self.pods().await.into_iter().filter(|pod| pod.ready);
+    pub(crate) fn client(&self) -> Client {
+        let pods = self.told.subscribe();
+        let pods = pods.borrow().clone().into_iter().filter(|pod| pod.ready);
         client_of(&pods.map(|pod| endpoint(&pod.ip)).collect::<Vec<_>>())
     }
 
     /// Waits until the cluster has so many voters and learners, and names no others.
     pub(crate) async fn membership(&self, voters: usize, learners: usize) {
         eventually(async || {
-            let answer = self.client().await.member_list().await;
+            let answer = self.client().member_list().await;
             let members = answer.map_err(|error| error.to_string())?.members;
             let (l, v): (Vec<_>, Vec<_>) = members.iter().partition(|member| member.is_learner);
             let right = (v.len(), l.len()) == (voters, learners);
@@ -224,7 +242,7 @@ impl Store {
 
     /// Which member id each pod's name has.
     pub(crate) async fn ids(&self) -> BTreeMap<String, u64> {
-        let members = self.client().await.member_list().await.unwrap().members;
+        let members = self.client().member_list().await.unwrap().members;
         members.into_iter().map(|member| (member.name, member.id)).collect()
     }
 }
@@ -238,6 +256,20 @@ pub(crate) fn client_of(endpoints: &[Endpoint]) -> Client {
     let nobody = || vec!["127.0.0.1:9".parse().expect("an address and a port")];
     let endpoints = if endpoints.is_empty() { nobody() } else { endpoints.to_vec() };
     Client::new(endpoints, TIMEOUTS)
+}
+
+fn pods(objects: &Objects) -> Vec<Pod> {
+    sorted(objects.values())
+}
+
+fn sorted<'a>(items: impl IntoIterator<Item = &'a Value>) -> Vec<Pod> {
+    let mut pods: Vec<Pod> = items.into_iter().map(pod).collect();
+    pods.sort_by_key(|pod| ordinal(&pod.name));
+    pods
+}
+
+fn named(pods: Vec<Pod>, name: &str) -> Option<Pod> {
+    pods.into_iter().find(|pod| pod.name == name)
 }
 
 fn ordinal(pod: &str) -> u32 {

@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    endpoints::Endpoints,
+    follow::{Followed, Objects},
     kubectl::PATIENCE,
     oracle::{Attempt, Oracle, Outcome},
     store::{Store, client_of},
@@ -52,7 +52,14 @@ pub(crate) struct Workload {
     pub(crate) oracle: Oracle,
     writes: Arc<Successes>,
     reads: Arc<Successes>,
-    _endpoints: Endpoints,
+    _endpoints: Followed<Vec<Endpoint>>,
+}
+
+/// Where clients of the store go: those that a Service names as ready.
+fn ready(slices: &Objects) -> Vec<Endpoint> {
+    let endpoints = slices.values().filter_map(|slice| slice["endpoints"].as_array()).flatten();
+    let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] == true);
+    ready.filter_map(|ready| ready["addresses"][0].as_str()).map(crate::store::endpoint).collect()
 }
 
 /// What a workload saw.
@@ -130,7 +137,8 @@ impl Counted {
 impl Workload {
     /// Starts once somebody is ready.
     pub(crate) async fn start(store: &Store) -> Workload {
-        let endpoints = Endpoints::follow(store.kubectl.clone());
+        let slices = &["endpointslices", "--selector=kubernetes.io/service-name=kv-client"];
+        let endpoints = Followed::begin(store.kubectl.clone(), slices, ready);
         let mut ready = endpoints.subscribe();
         ready.wait_for(|ready| !ready.is_empty()).await.expect("its sender lives");
         let service = store.kubectl.get(&["service", "kv-client"]).await;

@@ -1,0 +1,98 @@
+//! What a cluster has, told whenever it changes: to ask with `kubectl` again and again costs the
+//! members more of the processor than they need themselves.
+
+use std::{collections::BTreeMap, process::Stdio};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::ChildStdout,
+    sync::watch,
+    task::JoinHandle,
+    time::{Duration, sleep},
+};
+
+use crate::kubectl::Kubectl;
+
+const AGAIN_AFTER: Duration = Duration::from_millis(300);
+
+/// Objects by name.
+pub(crate) type Objects = BTreeMap<String, Value>;
+
+/// Follows objects until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Followed<T> {
+    now: watch::Receiver<T>,
+    follower: JoinHandle<()>,
+}
+
+impl<T> Followed<T>
+where
+    T: Clone + Default + PartialEq + Send + Sync + 'static,
+{
+    /// `what` as for `kubectl get`; `view` is what matters of it.
+    pub(crate) fn begin(
+        kubectl: Kubectl,
+        what: &'static [&'static str],
+        view: fn(&Objects) -> T,
+    ) -> Followed<T> {
+        let (tx, now) = watch::channel(T::default());
+        let follower = tokio::spawn(async move {
+            loop {
+                follow(&kubectl, what, view, &tx).await;
+                sleep(AGAIN_AFTER).await;
+            }
+        });
+        Followed { now, follower }
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<T> {
+        self.now.clone()
+    }
+}
+
+impl<T> Drop for Followed<T> {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
+}
+
+/// Until kubectl ends. Without an API server, what it said last stays.
+async fn follow<T: PartialEq>(
+    kubectl: &Kubectl,
+    what: &[&str],
+    view: fn(&Objects) -> T,
+    tx: &watch::Sender<T>,
+) {
+    let how = ["get", "--watch", "--output-watch-events", "--output=json"];
+    let mut command = kubectl.command(&[how.as_slice(), what].concat());
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut running = command.spawn().expect("kubectl is there");
+    let mut lines = BufReader::new(running.stdout.take().expect("it is piped")).lines();
+    let mut objects = Objects::new();
+    while let Some(event) = next_event(&mut lines).await {
+        let name = event["object"]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        match event["type"].as_str() {
+            Some("DELETED") => objects.remove(&name),
+            _ => objects.insert(name, event["object"].clone()),
+        };
+        let viewed = view(&objects);
+        tx.send_if_modified(|now| {
+            let changed = *now != viewed;
+            *now = viewed;
+            changed
+        });
+    }
+}
+
+/// On one line or on many, as its version prints it.
+async fn next_event(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<Value> {
+    let mut event = String::new();
+    while let Ok(Some(line)) = lines.next_line().await {
+        event.push_str(&line);
+        if let Ok(event) = serde_json::from_str(&event) {
+            return Some(event);
+        }
+    }
+    None
+}
