@@ -34,12 +34,16 @@ use crate::{
 /// Through the pods; one more through the Service.
 const WRITERS: usize = 4;
 const READERS: usize = 2;
+const CLIENTS: usize = WRITERS + READERS + 1;
+/// How often a client looks up who is ready: names may be remembered for longer.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// So many answered reads show that reads go on.
 const READS: usize = 10;
 const KEYS: u64 = 16;
 pub(crate) const PREFIX: &str = "w/";
-/// Between two requests of a client: gaps are as exact, and histories stay small.
-const PACE: Duration = Duration::from_millis(4);
+/// Between two requests of a client: of all together, gaps are exact to a few milliseconds, and twenty
+/// members on two processors have some left.
+const PACE: Duration = Duration::from_millis(10);
 const PAUSE: Duration = Duration::from_millis(20);
 const VALUE_BYTES: usize = 100;
 
@@ -149,9 +153,10 @@ impl Workload {
         let (writes, reads) = (Arc::new(Successes::begin()), Arc::new(Successes::begin()));
         let (stop, stopped) = watch::channel(false);
         let mut clients = Vec::new();
-        for number in 0..WRITERS + READERS + 1 {
+        for number in 0..CLIENTS {
             let endpoints = if number == 0 { service.clone() } else { ready.clone() };
-            let peer = Peer { endpoints, number, client: None };
+            let look_at = Instant::now() + LOOK_EVERY / CLIENTS as u32 * number as u32;
+            let peer = Peer { endpoints, number, client: None, look_at };
             let (oracle, stopped) = (oracle.clone(), stopped.clone());
             clients.push(if number <= WRITERS {
                 tokio::spawn(write(peer, oracle, writes.clone(), stopped))
@@ -211,12 +216,14 @@ struct Peer {
     endpoints: watch::Receiver<Vec<Endpoint>>,
     number: usize,
     client: Option<Client>,
+    look_at: Instant,
 }
 
 impl Peer {
+    /// A client of who was ready when it looked last: all of them at once would be one gap of them all.
     fn client(&mut self) -> Client {
-        let changed = self.endpoints.has_changed().unwrap_or(false);
-        if self.client.is_none() || changed {
+        let look = self.looks_now() && self.endpoints.has_changed().unwrap_or(false);
+        if look || self.client.is_none() {
             let mut endpoints = self.endpoints.borrow_and_update().clone();
             if !endpoints.is_empty() {
                 let first = self.number % endpoints.len();
@@ -225,6 +232,15 @@ impl Peer {
             }
         }
         self.client.get_or_insert_with(|| client_of(&[])).clone()
+    }
+
+    fn looks_now(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.look_at <= now;
+        while self.look_at <= now {
+            self.look_at += LOOK_EVERY;
+        }
+        due
     }
 }
 

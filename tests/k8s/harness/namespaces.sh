@@ -36,29 +36,30 @@ enter_namespaces() {
   tr -d ' ' <"/proc/$outside/task/$outside/children" >"$state/init.pid"
 }
 
-# As on a node of its own: what runs the pods has the share of one core, the pods (by the kubelet) that
-# of all. Else each of a dozen programs has as much as all the pods together, and members wait for them.
+# As if clients, members and the control plane were on machines of their own: the clients come first, the
+# pods (by the kubelet) have the share of all cores, and what runs them takes what is left. With shares
+# alone the pods together, and the clients, got nothing for up to half a second while many pods started
+# (perf sched, Linux 6.18).
 share_processor() {
-  local cpu=/sys/fs/cgroup/cpu cores
+  local cpu=/sys/fs/cgroup/cpu file=cpu.shares each=1024 cores
   cores="$(nproc)"
   if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then
-    cpu=/sys/fs/cgroup
+    cpu=/sys/fs/cgroup file=cpu.weight each=40
     # In a container this may be another's to decide.
     if ! echo +cpu >"$cpu/cgroup.subtree_control" || ! echo +cpu >"$cpu/$cgroup/cgroup.subtree_control"; then
       echo "k8s: the processor is not shared as on a node: gaps may be longer"
       return
     fi
-    echo $((40 * (cores + 1))) >"$cpu/$cgroup/cpu.weight"
-    mkdir -p "$cpu/$cgroup/system"
-    echo 40 >"$cpu/$cgroup/system/cpu.weight"
-  elif [[ -e "$cpu/$cgroup/cpu.shares" ]]; then
-    echo $((1024 * (cores + 1))) >"$cpu/$cgroup/cpu.shares"
-    mkdir -p "$cpu/$cgroup/system"
-    echo 1024 >"$cpu/$cgroup/system/cpu.shares"
-  else
+  elif [[ ! -e "$cpu/$cgroup/$file" ]]; then
     return
   fi
-  echo "$cpu/$cgroup/system/cgroup.procs" >"$state/system"
+  cpu="$cpu/$cgroup"
+  mkdir -p "$cpu/system" "$cpu/clients"
+  echo $((each * (5 * cores + 1))) >"$cpu/$file"
+  echo $((each * 4 * cores)) >"$cpu/clients/$file"
+  echo "$each" >"$cpu/system/$file"
+  [[ ! -e "$cpu/system/cpu.idle" ]] || echo 1 >"$cpu/system/cpu.idle"
+  echo "$cpu" >"$state/cgroup"
 }
 
 # Every process in a PID namespace ends with its first one, and mounts and interfaces with the last.

@@ -24,7 +24,7 @@ stop() {
 # spawn NAME COMMAND…: the shell that starts it ends, and harness/init inherits it.
 spawn() {
   # shellcheck disable=SC2016
-  inside bash -c '[[ ! -s "$1/system" ]] || echo 0 >"$(<"$1/system")" || exit
+  inside bash -c '[[ ! -s "$1/cgroup" ]] || echo 0 >"$(<"$1/cgroup")/system/cgroup.procs" || exit
     setsid "${@:3}" >>"$1/logs/$2.log" 2>&1 </dev/null & echo $! >"$1/run/$2.pid"' - "$state" "$@"
 }
 
@@ -92,12 +92,12 @@ state = "/run/containerd"
   bin_dir = "$cni_bin"
   conf_dir = "$state/cni/net.d"
 TOML
+  # Nobody outside is talked to, and no pod has a host's port: rules for each would be a burst of iptables.
   cat >"$state/cni/net.d/10-bridge.conflist" <<JSON
 {"cniVersion": "0.4.0", "name": "ordinal", "plugins": [
-  {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
+  {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.77.0.0/16"}]],
-            "routes": [{"dst": "0.0.0.0/0"}], "dataDir": "$state/cni/addresses"}},
-  {"type": "portmap", "capabilities": {"portMappings": true}}]}
+            "routes": [{"dst": "0.0.0.0/0"}], "dataDir": "$state/cni/addresses"}}]}
 JSON
   spawn containerd containerd --config "$state/containerd/config.toml"
 }
