@@ -18,7 +18,7 @@ use crate::{
 /// write, and that the watch told exactly that. Nobody may write meanwhile.
 pub(crate) async fn holds_what_it_promised(store: &Store, seen: &Seen) {
     let revision = agreed_revision(store).await;
-    let versions = history(&store.client(), revision).await;
+    let versions = history(&store.client().await, revision).await;
     check_versions(&versions, &seen.attempts);
     check_real_time(&seen.attempts);
     let revisions: Vec<i64> = versions.iter().map(|kv| kv.mod_revision).collect();

@@ -137,8 +137,10 @@ async fn play(scenario: &Scenario, run: usize) -> Result<(Duration, Seen), Strin
         (formed, seen, evidence)
     };
     let ran = AssertUnwindSafe(acts).catch_unwind().await;
-    if let Some(host) = Host::of_env() {
-        host.heal().await;
+    if let Some(host) = Host::of_env()
+        && AssertUnwindSafe(host.heal()).catch_unwind().await.is_err()
+    {
+        println!("{namespace}: the cluster is not healed");
     }
     let ran = match ran {
         Ok((formed, seen, evidence)) => {

@@ -222,16 +222,16 @@ impl Store {
     }
 
     /// A client of all members that are ready.
-    pub(crate) fn client(&self) -> Client {
-        let pods = self.told.subscribe();
-        let pods = pods.borrow().clone().into_iter().filter(|pod| pod.ready);
-        client_of(&pods.map(|pod| endpoint(&pod.ip)).collect::<Vec<_>>())
+    pub(crate) async fn client(&self) -> Client {
+        client_of_ready(&self.pods().await)
     }
 
     /// Waits until the cluster has so many voters and learners, and names no others.
     pub(crate) async fn membership(&self, voters: usize, learners: usize) {
+        let told = self.told.subscribe();
         eventually(async || {
-            let answer = self.client().member_list().await;
+            let client = client_of_ready(&told.borrow());
+            let answer = client.member_list().await;
             let members = answer.map_err(|error| error.to_string())?.members;
             let (l, v): (Vec<_>, Vec<_>) = members.iter().partition(|member| member.is_learner);
             let right = (v.len(), l.len()) == (voters, learners);
@@ -242,7 +242,7 @@ impl Store {
 
     /// Which member id each pod's name has.
     pub(crate) async fn ids(&self) -> BTreeMap<String, u64> {
-        let members = self.client().member_list().await.unwrap().members;
+        let members = self.client().await.member_list().await.unwrap().members;
         members.into_iter().map(|member| (member.name, member.id)).collect()
     }
 }
@@ -270,6 +270,11 @@ fn sorted<'a>(items: impl IntoIterator<Item = &'a Value>) -> Vec<Pod> {
 
 fn named(pods: Vec<Pod>, name: &str) -> Option<Pod> {
     pods.into_iter().find(|pod| pod.name == name)
+}
+
+fn client_of_ready(pods: &[Pod]) -> Client {
+    let ready = pods.iter().filter(|pod| pod.ready);
+    client_of(&ready.map(|pod| endpoint(&pod.ip)).collect::<Vec<_>>())
 }
 
 fn ordinal(pod: &str) -> u32 {

@@ -38,11 +38,17 @@ impl Watching {
     }
 
     /// All that it told up to this revision.
-    pub(crate) async fn until(self, revision: i64) -> Vec<KeyValue> {
+    pub(crate) async fn until(&mut self, revision: i64) -> Vec<KeyValue> {
         self.end.store(revision, Ordering::Relaxed);
-        let told = timeout(PATIENCE, self.task).await;
+        let told = timeout(PATIENCE, &mut self.task).await;
         let told = told.unwrap_or_else(|_| panic!("the watch does not tell revision {revision}"));
         told.expect("what the watch told cannot be")
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 

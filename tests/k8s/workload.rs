@@ -5,6 +5,7 @@
 //! with another one; one writer goes through the Service's own address.
 
 use std::{
+    collections::BTreeMap,
     fmt, mem,
     sync::{
         Arc, Mutex,
@@ -20,7 +21,7 @@ use ordinal::{
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{Duration, Instant, sleep},
+    time::{Duration, Instant, sleep, timeout},
 };
 
 use crate::{
@@ -93,13 +94,13 @@ impl fmt::Display for Gap {
     }
 }
 
-/// Successes of all clients together.
+/// Successes of all clients together, and how many each has had.
 #[derive(Debug)]
 struct Successes(Mutex<Counted>);
 
 #[derive(Debug)]
 struct Counted {
-    count: usize,
+    of_client: BTreeMap<usize, usize>,
     last: Instant,
     longest: Gap,
 }
@@ -107,17 +108,18 @@ struct Counted {
 impl Successes {
     fn begin() -> Successes {
         let longest = Gap { lasted: Duration::ZERO, ended: SystemClock.now() };
-        Successes(Mutex::new(Counted { count: 0, last: Instant::now(), longest }))
+        let of_client = BTreeMap::new();
+        Successes(Mutex::new(Counted { of_client, last: Instant::now(), longest }))
     }
 
-    fn note(&self) {
+    fn note(&self, client: usize) {
         let counted = &mut *self.0.lock().unwrap();
-        counted.count += 1;
+        *counted.of_client.entry(client).or_default() += 1;
         counted.end_gap();
     }
 
-    fn count(&self) -> usize {
-        self.0.lock().unwrap().count
+    fn of_client(&self) -> BTreeMap<usize, usize> {
+        self.0.lock().unwrap().of_client.clone()
     }
 
     /// Of those that ended, and the one that lasts until now.
@@ -144,7 +146,11 @@ impl Workload {
         let slices = &["endpointslices", "--selector=kubernetes.io/service-name=kv-client"];
         let endpoints = Followed::begin(store.kubectl.clone(), slices, ready);
         let mut ready = endpoints.subscribe();
-        ready.wait_for(|ready| !ready.is_empty()).await.expect("its sender lives");
+        let anybody = ready.wait_for(|ready| !ready.is_empty());
+        timeout(PATIENCE, anybody)
+            .await
+            .expect("kubectl tells who is ready")
+            .expect("its sender lives");
         let service = store.kubectl.get(&["service", "kv-client"]).await;
         let service = service["spec"]["clusterIP"].as_str().expect("it has an address").to_owned();
         let (_, service) = watch::channel(vec![crate::store::endpoint(&service)]);
@@ -171,14 +177,19 @@ impl Workload {
         load
     }
 
-    /// Waits for so many more acknowledged writes, and for some more reads.
+    /// Waits for so many more acknowledged writes and some more reads, of each client at least one, and
+    /// until all have looked who is ready now.
     pub(crate) async fn progress(&self, writes: usize) {
-        let deadline = Instant::now() + PATIENCE;
-        let goal = (self.writes.count() + writes, self.reads.count() + READS);
-        while self.writes.count() < goal.0 || self.reads.count() < goal.1 {
+        let begun = Instant::now();
+        let before = (self.writes.of_client(), self.reads.of_client());
+        while begun.elapsed() < 2 * LOOK_EVERY
+            || !went_on(&before.0, &self.writes.of_client(), WRITERS + 1, writes)
+            || !went_on(&before.1, &self.reads.of_client(), READERS, READS)
+        {
             assert!(
-                Instant::now() < deadline,
-                "no more writes are acknowledged, or reads answered"
+                begun.elapsed() < PATIENCE,
+                "clients wait: successes before {before:?}, now {:?}",
+                (self.writes.of_client(), self.reads.of_client())
             );
             self.check_alive();
             sleep(PAUSE).await;
@@ -191,11 +202,11 @@ impl Workload {
     }
 
     /// Lets what is under way end, and the watch come to where the store is.
-    pub(crate) async fn stop(self, store: &Store) -> Seen {
+    pub(crate) async fn stop(mut self, store: &Store) -> Seen {
         self.check_alive();
         let (write_gap, read_gap) = (self.writes.longest_gap(), self.reads.longest_gap());
         self.stop.send_replace(true);
-        for client in self.clients {
+        for client in mem::take(&mut self.clients) {
             client.await.expect("what a client saw cannot be");
         }
         let revision = crate::check::agreed_revision(store).await;
@@ -208,6 +219,25 @@ impl Workload {
             read_gap,
             acknowledged: tally.acknowledged,
         }
+    }
+}
+
+/// Whether all these clients had a success more, and so many together.
+fn went_on(
+    before: &BTreeMap<usize, usize>,
+    now: &BTreeMap<usize, usize>,
+    clients: usize,
+    successes: usize,
+) -> bool {
+    let more = |(client, count): (&usize, &usize)| count - before.get(client).unwrap_or(&0);
+    let advanced = now.iter().filter(|of| more(*of) > 0).count();
+    advanced == clients && now.iter().map(more).sum::<usize>() >= successes
+}
+
+/// After a failure nobody is to load the store of the next scenario.
+impl Drop for Workload {
+    fn drop(&mut self) {
+        self.clients.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -258,7 +288,7 @@ async fn write(
         let began = Instant::now();
         let outcome = match peer.client().put(Put::new(&key, &value)).await {
             Ok(done) => {
-                writes.note();
+                writes.note(peer.number);
                 Outcome::Acknowledged(done.header.unwrap().revision)
             }
             Err(error) if error.was_not_done() => Outcome::Refused,
@@ -282,7 +312,7 @@ async fn read(mut peer: Peer, oracle: Oracle, reads: Arc<Successes>, stop: watch
             sleep(PAUSE).await;
             continue;
         };
-        reads.note();
+        reads.note(peer.number);
         let revision = answer.header.unwrap().revision;
         let of_key = answer.kvs.first().map_or(0, |kv| kv.mod_revision);
         assert!(
