@@ -8,6 +8,10 @@ pub(crate) struct Stolen {
     began: Option<Ticks>,
 }
 
+/// Of the time of all processors; `None` where the kernel does not tell.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Percent(Option<u64>);
+
 /// Time of all processors since the machine started.
 #[derive(Debug, Clone, Copy)]
 struct Ticks {
@@ -19,16 +23,29 @@ impl Stolen {
     pub(crate) fn from_now() -> Stolen {
         Stolen { began: Ticks::now() }
     }
+
+    pub(crate) fn percent(&self) -> Percent {
+        Percent(self.began.zip(Ticks::now()).map(|(then, now)| {
+            let total = now.total.saturating_sub(then.total).max(1);
+            100 * now.stolen.saturating_sub(then.stolen) / total
+        }))
+    }
 }
 
-impl fmt::Display for Stolen {
+impl Percent {
+    /// So much that clients' waiting is no measure of the store: a twentieth on average is, at times,
+    /// both processors for half a second.
+    pub(crate) fn disturbs(self) -> bool {
+        self.0.is_some_and(|percent| percent > 5)
+    }
+}
+
+impl fmt::Display for Percent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some((then, now)) = self.began.zip(Ticks::now()) else {
-            return f.write_str("nobody tells how much of the processors was stolen");
-        };
-        let total = now.total.saturating_sub(then.total).max(1);
-        let percent = 100 * now.stolen.saturating_sub(then.stolen) / total;
-        write!(f, "{percent} % of the processors stolen")
+        match self.0 {
+            Some(percent) => write!(f, "{percent} % of the processors stolen"),
+            None => f.write_str("nobody tells how much of the processors was stolen"),
+        }
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) async fn cut_leader_off(s: &Stage) {
     let leader = s.store.leader().await;
     s.host().cut_off(&leader).await;
     sleep(Duration::from_secs(15)).await;
-    s.load.progress(200).await;
+    s.load.progress_of_some(200).await;
     s.host().heal().await;
     s.store.ready(3).await;
     s.load.progress(200).await;

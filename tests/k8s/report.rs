@@ -16,13 +16,27 @@ struct Row {
     acknowledged: usize,
     /// Until all pods were ready.
     formed: Duration,
+    /// Of runs that were not disturbed.
     write_gap: Duration,
     read_gap: Duration,
+    disturbed: usize,
+    /// The longest gap of those, of writes or of reads.
+    disturbed_gap: Duration,
     failures: Vec<String>,
 }
 
+/// A run that went through.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// Until all pods were ready.
+    pub(crate) formed: Duration,
+    pub(crate) seen: Seen,
+    /// The machine had too much else to do for its gaps to count.
+    pub(crate) disturbed: bool,
+}
+
 impl Report {
-    pub(crate) fn add(&mut self, scenario: &Scenario, ran: Result<(Duration, Seen), String>) {
+    pub(crate) fn add(&mut self, scenario: &Scenario, ran: Result<Run, String>) {
         if self.0.last().is_none_or(|row| row.scenario.name != scenario.name) {
             self.0.push(Row::new(*scenario));
         }
@@ -41,29 +55,41 @@ impl Report {
 impl Row {
     fn new(scenario: Scenario) -> Row {
         let none = Duration::ZERO;
-        let (formed, write_gap, read_gap) = (none, none, none);
-        let failures = Vec::new();
-        Row { scenario, runs: 0, acknowledged: 0, formed, write_gap, read_gap, failures }
+        Row {
+            scenario,
+            runs: 0,
+            acknowledged: 0,
+            formed: none,
+            write_gap: none,
+            read_gap: none,
+            disturbed: 0,
+            disturbed_gap: none,
+            failures: Vec::new(),
+        }
     }
 
-    fn add(&mut self, ran: Result<(Duration, Seen), String>) {
+    fn add(&mut self, ran: Result<Run, String>) {
         self.runs += 1;
-        match ran {
-            Ok((formed, seen)) => {
-                self.acknowledged += seen.acknowledged;
-                self.formed = self.formed.max(formed);
-                self.write_gap = self.write_gap.max(seen.write_gap.lasted);
-                self.read_gap = self.read_gap.max(seen.read_gap.lasted);
-                let failure = self.scenario.too_long(&seen).filter(|_| gaps_count());
-                self.failures.extend(failure);
-            }
-            Err(failure) => self.failures.push(failure),
+        let Run { formed, seen, disturbed } = match ran {
+            Ok(run) => run,
+            Err(failure) => return self.failures.push(failure),
+        };
+        self.acknowledged += seen.acknowledged;
+        self.formed = self.formed.max(formed);
+        let (write, read) = (seen.write_gap.lasted, seen.read_gap.lasted);
+        if disturbed {
+            self.disturbed += 1;
+            self.disturbed_gap = self.disturbed_gap.max(write).max(read);
+        } else {
+            self.write_gap = self.write_gap.max(write);
+            self.read_gap = self.read_gap.max(read);
+            self.failures.extend(self.scenario.too_long(&seen).filter(|_| gaps_count()));
         }
     }
 }
 
 /// On a machine that does other things too, how long is no measure of the store.
-fn gaps_count() -> bool {
+pub(crate) fn gaps_count() -> bool {
     std::env::var("K8S_GAPS").as_deref() != Ok("tell")
 }
 
@@ -72,20 +98,23 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "| scenario | runs | failed | acknowledged | lost | formed within | longest write gap | \
-             longest read gap |\n|---|--:|--:|--:|--:|--:|--:|--:|"
+             longest read gap | disturbed runs | longest gap of those |\n\
+             |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
         )?;
         for row in &self.0 {
             let lost = row.failures.iter().filter(|failure| failure.contains("lost:")).count();
             writeln!(
                 f,
-                "| {} | {} | {} | {} | {lost} | {:.1} s | {:.2} s | {:.2} s |",
+                "| {} | {} | {} | {} | {lost} | {:.1} s | {:.2} s | {:.2} s | {} | {:.2} s |",
                 row.scenario.name,
                 row.runs,
                 row.failures.len(),
                 row.acknowledged,
                 row.formed.as_secs_f64(),
                 row.write_gap.as_secs_f64(),
-                row.read_gap.as_secs_f64()
+                row.read_gap.as_secs_f64(),
+                row.disturbed,
+                row.disturbed_gap.as_secs_f64()
             )?;
         }
         Ok(())
