@@ -274,6 +274,11 @@ impl Peer {
         self.client.get_or_insert_with(|| client_of(&[])).clone()
     }
 
+    /// Whom it knows may be gone: names are looked up again.
+    fn failed(&mut self) {
+        self.look_at = Instant::now();
+    }
+
     fn looks_now(&mut self) -> bool {
         let now = Instant::now();
         let due = self.look_at <= now;
@@ -306,6 +311,9 @@ async fn write(
         };
         oracle.note(Attempt { key, value, began, ended: Instant::now(), outcome });
         let refused = !matches!(outcome, Outcome::Acknowledged(_));
+        if refused {
+            peer.failed();
+        }
         sleep(if refused { PAUSE } else { PACE }).await;
     }
 }
@@ -319,6 +327,7 @@ async fn read(mut peer: Peer, oracle: Oracle, reads: Arc<Successes>, stop: watch
         let key = format!("{PREFIX}{}", number % KEYS);
         let floor = oracle.floor(&key);
         let Ok(answer) = peer.client().range(Get::new(&key)).await else {
+            peer.failed();
             sleep(PAUSE).await;
             continue;
         };
