@@ -81,11 +81,12 @@ async fn whatever_happens_to_pods_nothing_acknowledged_is_lost() {
             let (started, stolen) = (Instant::now(), Stolen::from_now());
             let ran = play(&scenario, run).await;
             let (took, stolen) = (started.elapsed(), stolen.percent());
-            counted += usize::from(!stolen.disturbs() || ran.is_err() || !gaps_count());
+            let disturbed = stolen.disturbs();
+            counted += usize::from(!disturbed || ran.is_err() || !gaps_count());
             match &ran {
                 Ok((_, seen)) => {
                     let how = match scenario.too_long(seen) {
-                        Some(_) if stolen.disturbs() => "disturbed".into(),
+                        Some(_) if disturbed => "disturbed".into(),
                         Some(why) => format!("TOO LONG: {why}"),
                         None => "ok".to_owned(),
                     };
@@ -96,8 +97,10 @@ async fn whatever_happens_to_pods_nothing_acknowledged_is_lost() {
                 }
                 Err(failure) => println!("{} {run}/{runs}: FAILED: {failure}", scenario.name),
             }
-            let disturbed = stolen.disturbs();
             report.add(&scenario, ran.map(|(formed, seen)| Run { formed, seen, disturbed }));
+        }
+        if counted < runs {
+            report.fail(&scenario, format!("{} of {run} runs were disturbed", run - counted));
         }
     }
     println!("\n{report}");
@@ -144,12 +147,11 @@ async fn play(scenario: &Scenario, run: usize) -> Result<(Duration, Seen), Strin
         (formed, seen, evidence)
     };
     let ran = AssertUnwindSafe(acts).catch_unwind().await;
-    if let Some(host) = Host::of_env()
-        && AssertUnwindSafe(host.heal()).catch_unwind().await.is_err()
-    {
-        println!("{namespace}: the cluster is not healed");
-    }
-    let ran = match ran {
+    let healed = match Host::of_env() {
+        Some(host) => AssertUnwindSafe(host.heal()).catch_unwind().await,
+        None => Ok(()),
+    };
+    let ran = match ran.and_then(|seen| healed.map(|()| seen)) {
         Ok((formed, seen, evidence)) => {
             if let Some(evidence) = evidence {
                 println!(

@@ -37,10 +37,19 @@ pub(crate) struct Run {
 
 impl Report {
     pub(crate) fn add(&mut self, scenario: &Scenario, ran: Result<Run, String>) {
+        self.row(scenario).add(ran);
+    }
+
+    /// What no single run tells.
+    pub(crate) fn fail(&mut self, scenario: &Scenario, failure: String) {
+        self.row(scenario).failures.push(failure);
+    }
+
+    fn row(&mut self, scenario: &Scenario) -> &mut Row {
         if self.0.last().is_none_or(|row| row.scenario.name != scenario.name) {
             self.0.push(Row::new(*scenario));
         }
-        self.0.last_mut().expect("just pushed").add(ran);
+        self.0.last_mut().expect("just pushed")
     }
 
     pub(crate) fn failures(&self) -> impl Iterator<Item = String> {
