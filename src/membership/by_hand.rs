@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    Formation, Peers, Steward, door,
+    Fellows, Formation, Steward, door,
     planner::{self, Plan, Situation, Waiting, Why},
     steward::lock,
 };
@@ -64,7 +64,7 @@ impl<N, P> Clone for ByHand<N, P> {
     }
 }
 
-impl<N: NodePort, P: Peers + 'static> ByHand<N, P> {
+impl<N: NodePort, P: Fellows + 'static> ByHand<N, P> {
     pub fn new(
         raft: Raft,
         steward: Arc<Steward<N>>,
@@ -159,7 +159,7 @@ impl<N: NodePort, P: Peers + 'static> ByHand<N, P> {
     }
 }
 
-impl<N: NodePort, P: Peers + 'static> MembershipPort for ByHand<N, P> {
+impl<N: NodePort, P: Fellows + 'static> MembershipPort for ByHand<N, P> {
     async fn change(&self, change: MemberChange) -> Result<MemberId, MembershipError> {
         let moves = matches!(change, MemberChange::MoveLeader(_));
         if self.0.steward.follows_pods() && !moves {

@@ -20,6 +20,7 @@
 mod by_hand;
 mod datadir;
 mod door;
+mod fellows;
 mod formation;
 mod identity;
 mod orchestrator;
@@ -35,6 +36,7 @@ mod waking;
 pub use by_hand::ByHand;
 pub use datadir::{DataDir, DataDirError};
 pub use door::{Door, House};
+pub use fellows::Fellows;
 pub use formation::{Formation, FormationConfig, FormationError, Formed, Peers, TAKE_OVER};
 pub use identity::{Identity, IdentityError, Stage};
 pub use orchestrator::{

@@ -14,7 +14,7 @@ use std::{mem, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    Intent, News, Orchestrator, Peers, Standing, Steward,
+    Fellows, Intent, News, Orchestrator, Standing, Steward,
     formation::Formation,
     identity::Identity,
     standing::{self, Kept},
@@ -68,7 +68,7 @@ pub struct Parting<'a, N, P> {
     pub grace: Duration,
 }
 
-impl<N: NodePort, P: Peers> Parting<'_, N, P> {
+impl<N: NodePort, P: Fellows> Parting<'_, N, P> {
     /// When all has to be over that a member told to stop now waits for.
     pub fn deadline(&self) -> Instant {
         Instant::now() + self.grace - RESERVE.min(self.grace / 2)

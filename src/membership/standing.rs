@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    Intent, Orchestrator, Peers, identity::Identity, orchestrator::led_last, waking::Waking,
+    Fellows, Intent, Orchestrator, identity::Identity, orchestrator::led_last, waking::Waking,
 };
 use crate::{
     proto::peer::{StandingReply, StandingRequest, standing_reply::Standing as Wire},
@@ -61,7 +61,7 @@ impl Kept {
 
 /// Asks all of these, at once. The worst answer counts: only who certainly knows gives one.
 pub async fn ask(
-    peers: &impl Peers,
+    peers: &impl Fellows,
     me: &Identity,
     kept: Kept,
     ordinals: BTreeSet<Ordinal>,
@@ -98,7 +98,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Resolves when this member has learned that it is dead. Meanwhile, says what else may keep it alone.
 pub async fn dead(
-    peers: &impl Peers,
+    peers: &impl Fellows,
     me: &Identity,
     raft: &Raft,
     known: &BTreeSet<Ordinal>,

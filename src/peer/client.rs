@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::MAX_REQUEST_BYTES_MAX,
-    membership::Peers,
+    membership::{Fellows, Peers},
     node::{Answers, LeaderLink, LinkError},
     proto::peer::{self, peer_client::PeerClient as Generated},
     raft::{Opening, Transport, TransportError},
@@ -295,18 +295,7 @@ impl LeaderLink for PeerClient {
     }
 }
 
-impl Peers for PeerClient {
-    async fn promise(
-        &self,
-        to: Ordinal,
-        request: peer::PromiseRequest,
-    ) -> Result<peer::PromiseReply, String> {
-        let mut client = self.client(to, Traffic::Control)?;
-        let call = tokio::time::timeout(FORMATION_TIMEOUT, client.promise(request));
-        let reply = call.await.map_err(|_| "no answer in time".to_string())?;
-        reply.map(tonic::Response::into_inner).map_err(|status| status.message().to_string())
-    }
-
+impl Fellows for PeerClient {
     async fn standing(
         &self,
         to: Ordinal,
@@ -343,6 +332,19 @@ impl Peers for PeerClient {
     fn ordinal_at(&self, address: &str) -> Result<Ordinal, String> {
         let addresses = &self.inner.addresses;
         addresses.find(address).ok_or_else(|| addresses.to_string())
+    }
+}
+
+impl Peers for PeerClient {
+    async fn promise(
+        &self,
+        to: Ordinal,
+        request: peer::PromiseRequest,
+    ) -> Result<peer::PromiseReply, String> {
+        let mut client = self.client(to, Traffic::Control)?;
+        let call = tokio::time::timeout(FORMATION_TIMEOUT, client.promise(request));
+        let reply = call.await.map_err(|_| "no answer in time".to_string())?;
+        reply.map(tonic::Response::into_inner).map_err(|status| status.message().to_string())
     }
 
     async fn join(

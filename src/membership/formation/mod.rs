@@ -51,29 +51,6 @@ pub trait Peers: Send + Sync {
         to: Ordinal,
         request: peer::JoinRequest,
     ) -> impl Future<Output = Result<peer::JoinReply, String>> + Send;
-
-    fn standing(
-        &self,
-        to: Ordinal,
-        request: peer::StandingRequest,
-    ) -> impl Future<Output = Result<peer::StandingReply, String>> + Send;
-
-    /// Once this volume is a member.
-    fn may_stop(
-        &self,
-        to: PeerPlace,
-    ) -> impl Future<Output = Result<peer::MayStopReply, String>> + Send;
-
-    /// Waits `limit` for the answer. Once this volume is a member.
-    fn change_members(
-        &self,
-        to: PeerPlace,
-        change: peer::change_members_request::Change,
-        limit: Duration,
-    ) -> impl Future<Output = Result<peer::ChangeMembersReply, String>> + Send;
-
-    /// Which ordinal is dialled at this `host:port`; else what is known, in words.
-    fn ordinal_at(&self, address: &str) -> Result<Ordinal, String>;
 }
 
 /// What a volume found out about itself.

@@ -8,7 +8,6 @@ use std::{
     collections::BTreeSet,
     path::Path,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use proptest::prelude::*;
@@ -219,31 +218,6 @@ impl Peers for World {
             }),
         };
         Ok(peer::JoinReply { result: Some(result) })
-    }
-
-    async fn standing(
-        &self,
-        _: Ordinal,
-        _: peer::StandingRequest,
-    ) -> Result<peer::StandingReply, String> {
-        Err("asked by members that run, and these do not".into())
-    }
-
-    async fn may_stop(&self, _: PeerPlace) -> Result<peer::MayStopReply, String> {
-        Err("asked by members that run, and these do not".into())
-    }
-
-    async fn change_members(
-        &self,
-        _: PeerPlace,
-        _: peer::change_members_request::Change,
-        _: Duration,
-    ) -> Result<peer::ChangeMembersReply, String> {
-        Err("asked by members that run, and these do not".into())
-    }
-
-    fn ordinal_at(&self, _: &str) -> Result<Ordinal, String> {
-        Err("asked by members that run, and these do not".into())
     }
 }
 

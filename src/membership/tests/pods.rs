@@ -24,7 +24,7 @@ use crate::{
     },
     proto::peer::{self, join_reply},
     rng::Rng,
-    types::{ClusterId, Desired, Ordinal, PeerPlace},
+    types::{ClusterId, Desired, Ordinal},
 };
 
 pub(super) const PODS: usize = 3;
@@ -366,31 +366,6 @@ impl Peers for World {
             Some(_) => join_reply::Result::NoLeader(peer::NoLeader {}),
         };
         Ok(peer::JoinReply { result: Some(result) })
-    }
-
-    async fn standing(
-        &self,
-        _: Ordinal,
-        _: peer::StandingRequest,
-    ) -> Result<peer::StandingReply, String> {
-        Err("asked by members that run, and these do not".into())
-    }
-
-    async fn may_stop(&self, _: PeerPlace) -> Result<peer::MayStopReply, String> {
-        Err("asked by members that run, and these do not".into())
-    }
-
-    async fn change_members(
-        &self,
-        _: PeerPlace,
-        _: peer::change_members_request::Change,
-        _: Duration,
-    ) -> Result<peer::ChangeMembersReply, String> {
-        Err("asked by members that run, and these do not".into())
-    }
-
-    fn ordinal_at(&self, _: &str) -> Result<Ordinal, String> {
-        Err("asked by members that run, and these do not".into())
     }
 }
 
