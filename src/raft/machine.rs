@@ -106,14 +106,19 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn install_snapshot(
         &mut self,
-        _meta: &SnapshotMetaOf<Types>,
+        meta: &SnapshotMetaOf<Types>,
         snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
         match snapshot {
             SnapshotData::Received(incoming) => {
                 let _installing = self.metrics.installing.raise();
+                let index = meta.last_log_id.map_or(0, |id| id.index);
+                // Told here: whoever sent it may be gone by now, and what answers it with it.
+                tracing::info!(index, "installing a snapshot");
                 let recovered = self.store.install(incoming).await.map_err(io::Error::other)?;
-                self.hop(|done| Work::Install { recovered, done }).await
+                self.hop(|done| Work::Install { recovered, done }).await?;
+                tracing::info!(index, "a snapshot was installed");
+                Ok(())
             }
             // Only at start, and storage has recovered at least to its own snapshot by then.
             SnapshotData::Local(own) => Err(io::Error::other(format!(

@@ -265,11 +265,11 @@ where
         }
     }
     while_telling(incoming.finish(), replies, received).await.map_err(|e| failed(&e))?;
+    tracing::info!(bytes = received, "a snapshot was received");
     let snapshot =
         SnapshotOf::<Types, SnapshotData> { meta, snapshot: SnapshotData::Received(incoming) };
     let done = while_telling(raft.install_full_snapshot(vote, snapshot), replies, received).await;
     let done = done.map_err(|e| PeerError::Stopped(e.to_string()))?;
-    tracing::info!(bytes = received, "a snapshot was installed");
     replies.send(reply(snapshot_reply::Result::Done(vote_to_wire(&done.vote)))).await.map_err(gone)
 }
 

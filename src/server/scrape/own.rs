@@ -22,6 +22,11 @@ pub(super) fn show(text: &mut Exposition, now: Option<&Now<'_>>, counts: &Proces
 fn raft(text: &mut Exposition, now: &Now<'_>) {
     let (raft, status) = (now.node().raft(), &now.status);
     text.gauge("ordinal_raft_term", "The present term.", status.term.0);
+    text.gauge(
+        "ordinal_raft_first_index",
+        "The first entry still in the log: who lacks an earlier one needs a snapshot.",
+        raft.log().first_index(),
+    );
     text.gauge("ordinal_raft_last_index", "The last entry in the log.", status.raft_index);
     text.gauge("ordinal_raft_applied_index", "The last entry applied.", status.applied_index);
     text.gauge(
