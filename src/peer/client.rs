@@ -295,6 +295,18 @@ impl LeaderLink for PeerClient {
     }
 }
 
+/// The answer to a question of membership, or in words why there is none.
+async fn answer<R>(
+    limit: Duration,
+    call: impl Future<Output = Result<Response<R>, Status>>,
+) -> Result<R, String> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(Ok(reply)) => Ok(reply.into_inner()),
+        Ok(Err(status)) => Err(status.message().to_string()),
+        Err(_) => Err("no answer in time".into()),
+    }
+}
+
 impl Fellows for PeerClient {
     async fn standing(
         &self,
@@ -302,17 +314,13 @@ impl Fellows for PeerClient {
         request: peer::StandingRequest,
     ) -> Result<peer::StandingReply, String> {
         let mut client = self.client(to, Traffic::Control)?;
-        let call = tokio::time::timeout(FORMATION_TIMEOUT, client.standing(request));
-        let reply = call.await.map_err(|_| "no answer in time".to_string())?;
-        reply.map(tonic::Response::into_inner).map_err(|status| status.message().to_string())
+        answer(FORMATION_TIMEOUT, client.standing(request)).await
     }
 
     async fn may_stop(&self, to: PeerPlace) -> Result<peer::MayStopReply, String> {
         let mut client = self.client(to.ordinal, Traffic::Control)?;
         let request = peer::MayStopRequest { hello: self.hello(to.member) };
-        let call = tokio::time::timeout(FORMATION_TIMEOUT, client.may_stop(request));
-        let reply = call.await.map_err(|_| "no answer in time".to_string())?;
-        reply.map(tonic::Response::into_inner).map_err(|status| status.message().to_string())
+        answer(FORMATION_TIMEOUT, client.may_stop(request)).await
     }
 
     async fn change_members(
@@ -324,9 +332,7 @@ impl Fellows for PeerClient {
         let mut client = self.client(to.ordinal, Traffic::Control)?;
         let hello = self.hello(to.member);
         let request = peer::ChangeMembersRequest { hello, change: Some(change) };
-        let reply = tokio::time::timeout(limit, client.change_members(request)).await;
-        let reply = reply.map_err(|_| "no answer in time".to_string())?;
-        reply.map(tonic::Response::into_inner).map_err(|status| status.message().to_string())
+        answer(limit, client.change_members(request)).await
     }
 
     fn ordinal_at(&self, address: &str) -> Result<Ordinal, String> {
@@ -342,9 +348,7 @@ impl Peers for PeerClient {
         request: peer::PromiseRequest,
     ) -> Result<peer::PromiseReply, String> {
         let mut client = self.client(to, Traffic::Control)?;
-        let call = tokio::time::timeout(FORMATION_TIMEOUT, client.promise(request));
-        let reply = call.await.map_err(|_| "no answer in time".to_string())?;
-        reply.map(tonic::Response::into_inner).map_err(|status| status.message().to_string())
+        answer(FORMATION_TIMEOUT, client.promise(request)).await
     }
 
     async fn join(
@@ -353,8 +357,6 @@ impl Peers for PeerClient {
         request: peer::JoinRequest,
     ) -> Result<peer::JoinReply, String> {
         let mut client = self.client(to, Traffic::Control)?;
-        let call = tokio::time::timeout(FORMATION_TIMEOUT, client.join(request));
-        let reply = call.await.map_err(|_| "no answer in time".to_string())?;
-        reply.map(tonic::Response::into_inner).map_err(|status| status.message().to_string())
+        answer(FORMATION_TIMEOUT, client.join(request)).await
     }
 }
