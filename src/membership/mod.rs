@@ -43,5 +43,5 @@ pub use orchestrator::{
     Claim, Claimed, Intent, LeaderNews, News, Orchestrator, OrchestratorError, led_last,
 };
 pub use part::{Parted, Parting};
-pub use standing::{Kept, Standing, ask as ask_standing, dead};
+pub use standing::{Kept, PATIENCE_AT_START, Standing, ask as ask_standing, dead};
 pub use steward::{MayStop, Steward};

@@ -208,7 +208,7 @@ impl<N: NodePort, P: Fellows> Parting<'_, N, P> {
 
     async fn standing(&self) -> Standing {
         let kept = Kept::of(self.raft, self.me.member);
-        standing::ask(self.peers, self.me, kept, self.steward.ordinals()).await
+        standing::ask(self.peers, self.me, kept, self.steward.ordinals(), standing::PATIENCE).await
     }
 
     /// Hands over, if it leads, as soon as the others would do without this voter; and stays until the

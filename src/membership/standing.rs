@@ -17,8 +17,11 @@ use crate::{
     types::{ClusterId, Desired, MemberId, Ordinal},
 };
 
-/// Whoever does not answer within this is not waited for.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// Whoever does not answer a running member within this is not waited for.
+pub(super) const PATIENCE: Duration = Duration::from_millis(500);
+/// Nor a member that starts: longer, because a leader hears from a majority before it says that a
+/// volume was rolled back, and nobody else can tell.
+pub const PATIENCE_AT_START: Duration = Duration::from_secs(2);
 
 /// What the others say of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,12 +62,13 @@ impl Kept {
     }
 }
 
-/// Asks all of these, at once. The worst answer counts: only who certainly knows gives one.
+/// Asks all of these, at once, for so long. The worst answer counts: only who certainly knows gives one.
 pub async fn ask(
     peers: &impl Fellows,
     me: &Identity,
     kept: Kept,
     ordinals: BTreeSet<Ordinal>,
+    patience: Duration,
 ) -> Standing {
     let request = StandingRequest {
         cluster_id: me.cluster.0,
@@ -75,7 +79,7 @@ pub async fn ask(
         membership_index: kept.membership_index,
     };
     let others = ordinals.into_iter().filter(|o| *o != me.ordinal);
-    let answers = others.map(|o| tokio::time::timeout(PATIENCE, peers.standing(o, request)));
+    let answers = others.map(|o| tokio::time::timeout(patience, peers.standing(o, request)));
     let answers = futures_util::future::join_all(answers).await;
     let said = answers.into_iter().filter_map(|answer| answer.ok()?.ok());
     said.map(read).max().unwrap_or(Standing::Unknown)
@@ -123,7 +127,7 @@ pub async fn dead(
         if let Some(pods) = pods {
             ordinals.extend(led_last(pods).await);
         }
-        let standing = ask(peers, me, Kept::of(raft, me.member), ordinals).await;
+        let standing = ask(peers, me, Kept::of(raft, me.member), ordinals, PATIENCE).await;
         if standing.is_dead() {
             return standing;
         }

@@ -19,8 +19,8 @@ use crate::{
     lane::Lanes,
     membership::{
         ByHand, DataDir, Formation, FormationConfig, Formed, Identity, Kept, LeaderNews,
-        Orchestrator, Parted, Parting, Stage, Standing, Steward, TAKE_OVER, ask_standing, dead,
-        led_last,
+        Orchestrator, PATIENCE_AT_START, Parted, Parting, Stage, Standing, Steward, TAKE_OVER,
+        ask_standing, dead, led_last,
     },
     node::{Lessor, Node, NodeOptions, NodePort, NodeTasks},
     peer::{Me, PeerAddresses, PeerClient, PeerService, Running},
@@ -422,7 +422,7 @@ async fn check_volume(
     if let Some(pod) = &config.pod {
         others.extend(led_last(&*pod.orchestrator).await);
     }
-    let standing = ask_standing(peers, me, kept, others).await;
+    let standing = ask_standing(peers, me, kept, others, PATIENCE_AT_START).await;
     if standing.is_dead() {
         bury(formation, standing, lanes).await?;
         anyhow::bail!(REMOVED);
