@@ -11,6 +11,9 @@ use crate::process::{Member, PATIENCE, Ports};
 /// Files of the log so small that a test goes through many of them, and little to fill with zeros.
 pub(crate) const SMALL_LOG: [&str; 2] = ["--wal-segment-bytes", "1MiB"];
 
+/// The same, and no election only because the machine is busy for a second.
+pub(crate) const CALM: [&str; 4] = ["--wal-segment-bytes", "1MiB", "--election-timeout", "5s"];
+
 /// So that a few hundred writes make a snapshot and drop the log behind it.
 pub(crate) const LITTLE_LOG: [&str; 6] = [
     "--wal-segment-bytes",

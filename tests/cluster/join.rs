@@ -7,7 +7,7 @@ use tokio::time::{Duration, Instant, sleep};
 
 use crate::{
     check,
-    cluster::{Cluster, LITTLE_LOG, SMALL_LOG},
+    cluster::{CALM, Cluster, LITTLE_LOG, SMALL_LOG},
     dice::Dice,
     process::{Member, PATIENCE, POLL},
     workload::Workload,
@@ -101,7 +101,7 @@ pub(crate) async fn wait_until_gone(cluster: &Cluster, id: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_volume_that_was_rolled_back_is_set_aside() {
     let mut dice = Dice::from_env();
-    let mut cluster = Cluster::start(3, &SMALL_LOG).await;
+    let mut cluster = Cluster::start(3, &CALM).await;
     let load = Workload::start(&cluster, 4, &mut dice);
     load.progress(50).await;
     let rolled = (cluster.leader().await + 1) % 3;
@@ -209,9 +209,11 @@ async fn a_member_that_was_away_too_long_catches_up_by_a_snapshot() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_volume_goes_on_alone_when_it_is_told_to() {
     let mut dice = Dice::from_env();
-    let mut cluster = Cluster::start(3, &SMALL_LOG).await;
+    let mut cluster = Cluster::start(3, &CALM).await;
     let load = Workload::start(&cluster, 4, &mut dice);
     load.progress(50).await;
+    // Who leads is known to all.
+    cluster.leader().await;
     let refused = cluster.members[0].client().recover().await.unwrap_err().to_string();
     assert!(refused.contains("a majority is there"), "{refused}");
     let oracle = load.stop().await;

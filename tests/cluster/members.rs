@@ -11,7 +11,7 @@ use tonic::Code;
 
 use crate::{
     check,
-    cluster::{Cluster, SMALL_LOG},
+    cluster::{CALM, Cluster},
     dice::Dice,
     join::{id_of, wait_until_gone, wait_until_listed},
     process::{PATIENCE, POLL},
@@ -29,7 +29,7 @@ fn kvctl(endpoint: &str, args: &[&str]) -> (String, bool) {
 
 /// Three vote; the fourth would make them an even number.
 async fn with_a_learner() -> Cluster {
-    let mut cluster = Cluster::start_to_grow(3, &SMALL_LOG).await;
+    let mut cluster = Cluster::start_to_grow(3, &CALM).await;
     cluster.add().start();
     cluster.members[3].wait_ready().await;
     wait_until_listed(&cluster, "kv-3", |member| member.is_learner).await;
@@ -99,7 +99,7 @@ async fn a_session_never_goes_back_in_time_wherever_it_reads() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_is_moved_and_members_are_removed_by_whoever_is_asked() {
     let mut dice = Dice::from_env();
-    let mut cluster = Cluster::start_to_grow(3, &SMALL_LOG).await;
+    let mut cluster = Cluster::start_to_grow(3, &CALM).await;
     let load = Workload::start(&cluster, 4, &mut dice);
     load.progress(50).await;
     let ask = async |verb: &[&str], expected: &str| {
@@ -138,7 +138,7 @@ async fn leadership_is_moved_and_members_are_removed_by_whoever_is_asked() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_place_that_was_added_is_taken_by_whoever_starts_there() {
-    let mut cluster = Cluster::start_to_grow(1, &SMALL_LOG).await;
+    let mut cluster = Cluster::start_to_grow(1, &CALM).await;
     let client = cluster.members[0].client();
     let alone = id_of(&cluster, 0).await;
     let last = client.member_remove(alone).await.unwrap_err().to_string();

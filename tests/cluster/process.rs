@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const POLL: Duration = Duration::from_millis(20);
 const TIMEOUTS: Timeouts =
-    Timeouts { dial: Duration::from_secs(1), command: Duration::from_secs(4) };
+    Timeouts { dial: Duration::from_secs(1), command: Duration::from_secs(20) };
 
 /// Where the members of one cluster listen: thirty ports, ten of them for members' clients, ten for
 /// peers, ten for probes; in each ten, the last digit is the ordinal.

@@ -4,7 +4,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::{
     check,
-    cluster::{Cluster, SMALL_LOG},
+    cluster::{CALM, Cluster},
     dice::Dice,
     workload::Workload,
 };
@@ -15,7 +15,7 @@ const STOP_MAX: Duration = Duration::from_secs(15);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_told_to_stop_hands_over_and_comes_back() {
     let mut dice = Dice::from_env();
-    let mut cluster = Cluster::start(3, &SMALL_LOG).await;
+    let mut cluster = Cluster::start(3, &CALM).await;
     let load = Workload::start(&cluster, 4, &mut dice);
     load.progress(20).await;
     let leader = cluster.leader().await;

@@ -38,7 +38,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(60);
 /// Nobody answers a question about progress later than this. etcd catches up every 100 ms.
 const NO_ANSWER: Duration = Duration::from_millis(350);
 /// Of a server that should answer, and does not.
-const LATE_ANSWER: Duration = Duration::from_secs(2);
+const LATE_ANSWER: Duration = Duration::from_secs(5);
 
 pub(crate) struct Watching {
     requests: mpsc::Sender<WatchRequest>,
@@ -102,7 +102,8 @@ impl Watching {
     /// Asks how far the stream is.
     pub(crate) async fn progress(&mut self, names: &Names) -> String {
         self.send(Some(RequestUnion::ProgressRequest(WatchProgressRequest {}))).await;
-        match self.next_that(is_progress, NO_ANSWER).await {
+        let limit = if self.answers(names.revision) { LATE_ANSWER } else { NO_ANSWER };
+        match self.next_that(is_progress, limit).await {
             Some(message) => tell(&[message], false, names),
             None => self.silence(),
         }
@@ -139,9 +140,7 @@ impl Watching {
     /// Waits until everything up to a revision has come: that is when the server says that it is so
     /// far, or when it has been silent for long.
     async fn catch_up(&mut self, revision: i64) {
-        let answers = !self.open.is_empty()
-            && !self.cut_off
-            && self.open.values().all(|asked| asked.start_revision <= revision);
+        let answers = self.answers(revision);
         let silence = if answers { LATE_ANSWER } else { NO_ANSWER };
         let mut last = Instant::now();
         while last.elapsed() < silence && self.ended.is_none() {
@@ -159,6 +158,13 @@ impl Watching {
                 }
             }
         }
+    }
+
+    /// Whether the server is to say how far it is, sooner or later: all watches are at the present.
+    fn answers(&self, revision: i64) -> bool {
+        !self.open.is_empty()
+            && !self.cut_off
+            && self.open.values().all(|asked| asked.start_revision <= revision)
     }
 
     async fn send(&mut self, request_union: Option<RequestUnion>) {

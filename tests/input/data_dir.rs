@@ -110,7 +110,7 @@ async fn a_member_of_another_cluster_is_kept_out() {
         let listen = [ports[i].client, ports[i].peer, ports[i].admin].map(|a| a.to_string());
         let (data, ordinal) = (scratch.path().join(format!("data-{i}")), i.to_string());
         let mut args = vec!["serve", "--data-dir", data.to_str().unwrap(), "--peers", &peers];
-        args.extend(["--ordinal", &ordinal, "--election-timeout=500ms"]);
+        args.extend(["--ordinal", &ordinal, "--election-timeout=5s"]);
         args.extend(["--listen-client", &listen[0], "--listen-peer", &listen[1]]);
         args.extend(["--listen-admin", &listen[2]]);
         Kvd::start(scratch.path(), ports[i], &args)

@@ -51,13 +51,15 @@ impl Kvd {
     /// How it ended, if it did.
     pub(crate) async fn ended_within(&mut self, limit: Duration) -> Option<ExitStatus> {
         let start = Instant::now();
-        while start.elapsed() < limit {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return Some(status);
+        loop {
+            // The last look is after the limit: this process may have been kept waiting, too.
+            let late = start.elapsed() >= limit;
+            let ended = self.child.try_wait().unwrap();
+            if ended.is_some() || late {
+                return ended;
             }
             sleep(LOOK).await;
         }
-        None
     }
 
     /// Asks it to end, and sees that it ends well.

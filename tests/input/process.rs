@@ -121,7 +121,7 @@ impl Drop for Kvd {
 /// The HTTP status of `/readyz`; `None` when nobody answers.
 pub(crate) fn probe(admin: SocketAddr) -> Option<u16> {
     let mut stream = TcpStream::connect(admin).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
     stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: kv\r\nConnection: close\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;

@@ -98,6 +98,11 @@ impl Store {
         sorted(list["items"].as_array().expect("a list has items"))
     }
 
+    /// The same, as the API server told last: it is not asked.
+    pub(crate) fn told_pods(&self) -> Vec<Pod> {
+        self.told.subscribe().borrow().clone()
+    }
+
     pub(crate) async fn pod(&self, name: &str) -> Option<Pod> {
         named(self.pods().await, name)
     }

@@ -26,10 +26,9 @@ pub(crate) async fn leader_is_told(s: &Stage) {
     for end in [End::Graceful, End::Force, End::Graceful, End::Force] {
         let before = s.store.leader().await;
         let term = term(&before).await.expect("it has just said that it leads");
-        let mut others = s.store.ready(3).await;
-        others.retain(|pod| pod.name != before.name);
+        s.store.ready(3).await;
         s.store.delete(&[&before.name], end).await;
-        let (leader, since) = next_leader(&others, term).await;
+        let (leader, since) = next_leader(s, &before, term).await;
         while !told.by_both(s, &leader).await {
             assert!(
                 since.elapsed() < SOON,
@@ -45,13 +44,15 @@ pub(crate) async fn leader_is_told(s: &Stage) {
     }
 }
 
-/// Which of these pods leads in a later term, and when it was seen first.
-async fn next_leader(pods: &[Pod], after: u64) -> ((String, u64), Instant) {
+/// Which pod leads in a later term, and when it was seen first. It may be the one that came in the
+/// place of the last leader.
+async fn next_leader(s: &Stage, last: &Pod, after: u64) -> ((String, u64), Instant) {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
-        for pod in pods {
-            if let Some(term) = term(pod).await.filter(|term| *term > after) {
-                return ((pod.name.clone(), term), Instant::now());
+        let pods = s.store.told_pods();
+        for pod in pods.into_iter().filter(|pod| pod.uid != last.uid && !pod.ip.is_empty()) {
+            if let Some(term) = term(&pod).await.filter(|term| *term > after) {
+                return ((pod.name, term), Instant::now());
             }
         }
         sleep(PAUSE).await;

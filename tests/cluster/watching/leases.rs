@@ -1,7 +1,7 @@
 //! Tenants of leases: each takes one, hangs a key on it, renews it for a while, stops, and watches the
 //! clock until the key is gone. Not before its TTL is over, counted from when the last renewal that
 //! was answered was *sent*; and not much after it, counted from the last one that was tried, or from
-//! the last time a member was killed: a new leader gives every lease its time anew.
+//! the last time a member was killed or another led: a new leader gives every lease its time anew.
 
 use std::{
     fmt,
@@ -25,7 +25,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::{cluster::Cluster, dice::Dice};
+use crate::{cluster::Cluster, dice::Dice, process::PATIENCE};
 
 const TENANTS: usize = 8;
 const DIAL: Duration = Duration::from_millis(500);
@@ -46,12 +46,20 @@ pub(super) struct Leases {
 pub(super) struct Tally {
     ended: AtomicU64,
     renewals: AtomicU64,
-    /// When a member went or came last.
+    /// When a member went or came last, or another was seen to lead.
     disturbed: Mutex<Instant>,
+    term: AtomicU64,
     latest: Mutex<Duration>,
 }
 
 impl Tally {
+    /// Whoever leads in a new term gives all leases their time anew.
+    fn note_term(&self, term: u64) {
+        if self.term.fetch_max(term, Ordering::Relaxed) < term {
+            *self.disturbed.lock().unwrap() = Instant::now();
+        }
+    }
+
     fn note_late(&self, late: Duration) {
         let mut latest = self.latest.lock().unwrap();
         *latest = late.max(*latest);
@@ -77,6 +85,7 @@ impl Leases {
             ended: AtomicU64::new(0),
             renewals: AtomicU64::new(0),
             disturbed: Mutex::new(Instant::now()),
+            term: AtomicU64::new(0),
             latest: Mutex::new(Duration::ZERO),
         });
         let start = |number: usize| {
@@ -180,7 +189,7 @@ impl Tenant {
         let renewed = timeout(CALL, self.keep_alive(held.id)).await;
         held.tried = Instant::now();
         match renewed {
-            Ok(Ok(0)) => assert!(sent >= held.renewed + held.ttl, "refused, and yet it lives"),
+            Ok(Ok(0)) => assert!(!held.lives(), "refused, and yet it lives"),
             Ok(Ok(ttl)) => {
                 assert_eq!(Duration::from_secs(ttl as u64), held.ttl);
                 held.renewed = sent;
@@ -218,15 +227,24 @@ impl Tenant {
         loop {
             let request = RangeRequest { key: self.key.clone(), ..Default::default() };
             let answer = KvClient::new(self.member()).range(request).await;
+            let answer = answer.map(tonic::Response::into_inner);
             let now = Instant::now();
-            if answer.as_ref().is_ok_and(|answer| answer.get_ref().kvs.is_empty()) {
+            let header = answer.as_ref().ok().and_then(|answer| answer.header.as_ref());
+            self.tally.note_term(header.map_or(0, |header| header.raft_term));
+            let since = held.tried.max(*self.tally.disturbed.lock().unwrap());
+            let late = now.saturating_duration_since(since + held.ttl);
+            // Without an answer there is nothing to judge, but there must be one some time.
+            let Ok(answer) = answer else {
+                assert!(late < PATIENCE, "nobody answers any more");
+                sleep(PAUSE).await;
+                continue;
+            };
+            if answer.kvs.is_empty() {
                 let left = (held.renewed + held.ttl).checked_duration_since(now);
                 assert!(left.is_none(), "the lease ended {left:?} early");
                 self.tally.ended.fetch_add(1, Ordering::Relaxed);
                 return;
             }
-            let since = held.tried.max(*self.tally.disturbed.lock().unwrap());
-            let late = now.saturating_duration_since(since + held.ttl);
             assert!(late < LATE_MAX, "the lease should have ended {late:?} ago");
             self.tally.note_late(late);
             sleep(PAUSE).await;
