@@ -372,7 +372,12 @@ impl<N: NodePort> Steward<N> {
         let roster = self.raft.view().roster();
         let is_back =
             |id: &MemberId, boot: u64| roster.members.get(id).is_some_and(|said| said.boot > boot);
-        let_go.retain(|id, (boot, at)| at.elapsed() < GONE && !is_back(id, *boot));
+        // It handed over, and was handed the lead again by one that leaves too: it is there.
+        let (me, led_for) = (self.raft.leadership().me, self.leads_for());
+        let leads_again = |id: &MemberId, at: Instant| *id == me && at.elapsed() > led_for;
+        let_go.retain(|id, (boot, at)| {
+            at.elapsed() < GONE && !is_back(id, *boot) && !leads_again(id, *at)
+        });
     }
 
     /// Whether this member may stop, as far as writes go. Whoever may is counted as gone from now on.
