@@ -99,6 +99,6 @@ async fn interrupted_while_it_waits_for_others_it_ends_at_once() {
     let mut kvd = Kvd::start(scratch.path(), ports, &args);
     kvd.says("founding a cluster").await;
     kvd.signal("INT");
-    let status = kvd.ended(Duration::from_secs(20)).await;
+    let status = kvd.ended(Duration::from_secs(2)).await;
     assert_eq!(status.code(), Some(0), "{}", kvd.said());
 }

@@ -168,7 +168,7 @@ async fn nonsense_of_peers_is_refused_and_the_cluster_stays_whole() {
     cluster.is_whole().await;
     let Cluster { mut kvd, .. } = cluster;
     kvd.signal("INT");
-    assert!(kvd.ended(Duration::from_secs(60)).await.success(), "{}", kvd.said());
+    assert!(kvd.ended(Duration::from_secs(10)).await.success(), "{}", kvd.said());
 }
 
 /// Calls without a hello, and with a wrong one, by each method that asks for one.
