@@ -5,25 +5,26 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "kv.proto",
     "auth.proto",
     "rpc.proto",
     "v3lock.proto",
     "v3election.proto",
-    "ordinal.proto",
+    "health.proto",
+    "cluster_admin.proto",
     "peer.proto",
 ];
 
-// A build script is no part of the store: it may use the file system as it is.
+// The clock, disk and thread ports belong to the store, so a build script uses the file system
+// directly.
 #[expect(clippy::disallowed_methods)]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
 
     let descriptors = protox::compile(FILES, ["proto"])?;
 
-    // Reflection tells clients what is for them. It has no use for comments and source positions,
-    // which are most of the bytes.
+    // Clients of reflection need no comments and source positions, which are most of the bytes.
     let mut reflected = descriptors.clone();
     reflected.file.retain(|file| file.package() != "ordinal.peer.v1");
     for file in &mut reflected.file {

@@ -1,5 +1,9 @@
 # Habits. Each recipe is a plain command or a few, so cargo alone is enough too.
 
+cache := '"${XDG_CACHE_HOME:-$HOME/.cache}/ordinal"'
+binaries := '"${CARGO_TARGET_DIR:-target}/dist"'
+examples := '"${CARGO_TARGET_DIR:-target}/debug/examples"'
+
 # Lists the recipes.
 default:
     @just --list --unsorted
@@ -12,57 +16,80 @@ verify:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
     cargo test
 
-# Repairs what can be repaired: format, and what clippy knows how to change.
+# Repairs format and the lints that clippy can repair.
 fix:
     cargo clippy --all-targets --fix --allow-dirty --allow-staged
     cargo fmt
 
-# Starts a cluster of three members on this machine; Ctrl-C ends it.
+# Starts a cluster of three members on this machine; Ctrl-C stops it.
 dev:
     cargo run --release --bin kvd -- dev
 
-# The long crash tests: members are killed at random points (KVD_CRASH_KILLS of them), and leaders that have not written what they promised (a hook of debug builds); nothing acknowledged is lost.
-crash:
-    cargo test --release --test cluster -- --ignored crash_long --nocapture
-    cargo test --test cluster -- --ignored leader_crash_long --nocapture
+# Builds kvd and kvctl as images and benchmarks use them: slower to build than --release, a little faster to run.
+dist:
+    cargo build --locked --profile dist --bins
 
-# Starts `kvd dev` and uses every member with a real etcdctl.
-smoke:
-    cargo build --release --bins
-    .ci/smoke "${CARGO_TARGET_DIR:-target}/release" "${XDG_CACHE_HOME:-$HOME/.cache}/ordinal"
-
-# Asks kvd and a real etcd the same, in so many new random sequences of each kind, and compares.
-differential sequences="300":
-    .ci/etcd "${XDG_CACHE_HOME:-$HOME/.cache}/ordinal"
-    KVD_DIFFERENTIAL_SEQUENCES={{sequences}} cargo test --test differential -- --nocapture
-
-# Starts `kvd dev` and runs all examples on every member of it.
-examples:
-    cargo build --release --bins
-    cargo build --examples
-    .ci/examples "${CARGO_TARGET_DIR:-target}/release" "${CARGO_TARGET_DIR:-target}/debug/examples" "${XDG_CACHE_HOME:-$HOME/.cache}/ordinal"
-
-# Writes the expected output of all scripts under tests/scripts anew; read the diff before you commit it.
+# Updates the expected output of all scripts under tests/scripts; read the diff before you commit it.
 golden:
     UPDATE_GOLDENFILES=1 cargo test --lib
 
-# What CI does, with the tools it installs.
+# Runs the long crash tests: members are killed KVD_CRASH_KILLS times at random points, and leaders with unwritten promises (a hook of debug builds); no acknowledged write is lost.
+crash:
+    cargo test --release --test system -- --ignored crash_long --nocapture
+    cargo test --test system -- --ignored leader_crash_long --nocapture
+
+# Starts `kvd dev` and uses every member with a real etcdctl.
+smoke: dist
+    .ci/smoke {{binaries}} {{cache}}
+
+# Kills the members of a cluster of processes one after another while a real etcdctl uses them.
+smoke-kills: dist
+    .ci/smoke-kills {{binaries}} {{cache}}
+
+# Tests the shipped alerts with promtool, and with a real Prometheus on members that lose their majority.
+alerts: dist
+    .ci/tools prometheus {{cache}}
+    PATH={{cache}}/prometheus/usr/bin:"$PATH" tests/alerts/run {{binaries}}
+
+# Sends the same random sequences of requests to kvd and to a real etcd, and compares the answers.
+differential sequences="300":
+    .ci/tools etcd {{cache}}
+    KVD_DIFFERENTIAL_SEQUENCES={{sequences}} cargo test --test system differential:: -- --nocapture
+
+# Sends a table of requests to kvd through grpc-go, grpc-core, grpc-js and grpc-java, where they are installed.
+interop: dist
+    .ci/interop {{binaries}} {{cache}}
+
+# Starts `kvd dev` and runs all examples on every member.
+examples: dist
+    cargo build --examples
+    .ci/examples {{binaries}} {{examples}} {{cache}}
+
+# Prints, for each module: long functions, import cycles, the ratio of tests to code, word rates.
+shape path=".":
+    cargo run --quiet --example shape -- {{path}}
+
+# Starts a real Kubernetes on this host (root; the first build of it takes half an hour), and loads the image.
+k8s-up: dist
+    .ci/tools container-runtime {{cache}}
+    .ci/tools kubernetes {{cache}}
+    .ci/tools etcd {{cache}}
+    tests/k8s/cluster up
+    tests/k8s/cluster load-image {{binaries}}
+
+# Runs chaos scenarios for pods, volumes and the control plane while clients check every answer: `smoke`, `all`, or names with commas. K8S_RUNS repeats.
+k8s-chaos scenarios="all":
+    cargo test --test system --no-run
+    K8S_SCENARIOS={{scenarios}} tests/k8s/cluster run cargo test --offline --test system k8s:: -- --nocapture
+
+# Stops that Kubernetes and removes all of it.
+k8s-down:
+    tests/k8s/cluster down
+
+# Runs CI, with the tools that it installs.
 ci:
     .ci/run
 
-# Brings a real Kubernetes up on this host (root; the first time builds it, which takes long), and loads the image.
-k8s-up:
-    cargo build --release --bins
-    .ci/kubernetes "${XDG_CACHE_HOME:-$HOME/.cache}/ordinal"
-    .ci/etcd "${XDG_CACHE_HOME:-$HOME/.cache}/ordinal"
-    tests/k8s/cluster up
-    tests/k8s/cluster load-image "${CARGO_TARGET_DIR:-target}/release"
-
-# What can happen to pods, volumes and the control plane, while clients check every answer: `smoke`, `all`, or names with commas. K8S_RUNS repeats.
-k8s-chaos scenarios="all":
-    cargo test --test k8s --no-run
-    K8S_SCENARIOS={{scenarios}} tests/k8s/cluster run cargo test --offline --test k8s -- --nocapture
-
-# Ends it, and leaves nothing.
-k8s-down:
-    tests/k8s/cluster down
+# Makes a release: checks, version, commit, tag, binaries, checksums, image. With --dry-run in front it only prints.
+release *arguments:
+    .ci/release {{arguments}}

@@ -1,8 +1,10 @@
-//! A million keys: how long until a killed cluster answers again, and what it costs to keep them.
+//! A million keys: the time until a killed cluster answers again, and the memory and disk that the
+//! keys take.
 //!
-//! `cargo bench --bench million` starts three members as processes, loads the keys through the API,
-//! kills all with -9, starts them again, and prints what it took beside the targets. Env: `KEYS`
-//! (1000000), `BASE_PORT` (28000). It takes a minute or two and about 3 GB of disk.
+//! `cargo bench --profile dist --bench million` starts three members as processes, loads the keys
+//! through the API, kills all members with SIGKILL, starts them again, and prints the results next to
+//! the targets. Env: `KEYS` (1000000), `BASE_PORT` (28000). The run takes a minute or two and about
+//! 3 GB of disk.
 #![expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "a benchmark, not the store")]
 
 use std::{
@@ -25,7 +27,7 @@ const MEMBERS: u16 = 3;
 const VALUE_BYTES: usize = 256;
 const KEYS_A_TXN: usize = 100;
 const TXNS_IN_FLIGHT: usize = 32;
-/// etcd 3.5.30 on two cores (docs/benchmarks.md), and what we want of it.
+/// Results of etcd 3.5.30 on two cores (docs/benchmarks.md), and our targets.
 const TARGETS: [(&str, &str); 3] = [
     ("restart to the first linearizable read", "etcd 9.7 s, target <= 2 s"),
     ("resident memory of a member", "etcd 559-592 MB, target <= 0.6x: 340 MB"),
@@ -50,8 +52,8 @@ impl Cluster {
                 .unwrap();
             Command::new(env!("CARGO_BIN_EXE_kvd"))
                 .args(["serve", "--ordinal", &i.to_string(), "--peers", &peers.join(",")])
-                .args(["--listen-client", &format!("127.0.0.1:{}", base + 2 * i)])
-                .args(["--listen-peer", &peers[usize::from(i)]])
+                .args(["--listen-client-urls", &format!("127.0.0.1:{}", base + 2 * i)])
+                .args(["--listen-peer-urls", &peers[usize::from(i)]])
                 .args(["--listen-admin", &format!("127.0.0.1:{}", base + 100 + i)])
                 .arg("--data-dir")
                 .arg(dir.join(format!("kv-{i}")))
@@ -77,7 +79,7 @@ impl Cluster {
         Client::new(vec![endpoint], timeouts)
     }
 
-    /// Until this member answers a linearizable read.
+    /// Waits until this member answers a linearizable read.
     async fn answers(&self, member: u16) {
         let client = self.client(member);
         let read = RangeRequest { key: "ready".into(), ..Default::default() };
@@ -90,7 +92,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         for member in &mut self.members {
-            // It may have been killed before.
+            // The process may have been killed before.
             let _ = member.kill();
             let _ = member.wait();
         }

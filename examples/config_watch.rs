@@ -1,11 +1,13 @@
-//! Configuration that reaches a running process: keys under a prefix, read once, then followed.
+//! Configuration that reaches a running process: the keys under a prefix, read once and then
+//! watched.
 //!
 //!     cargo run --example config_watch
 //!     kvctl put config/color blue          (in another terminal)
 //!
-//! Reading tells the revision that it shows, and the watch begins right after it: no change is missed
-//! and none comes twice. The client resumes the watch by itself when connections break or members
-//! come and go. Only if that place was compacted meanwhile is everything read again.
+//! The read returns its revision, and the watch starts right after that revision: no change is
+//! missed, and none comes twice. The client resumes the watch by itself when connections break or
+//! members come and go. Only a compaction past the last seen revision makes the process read
+//! everything again.
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
@@ -26,7 +28,7 @@ struct Args {
     endpoints: Vec<Endpoint>,
     #[arg(long, default_value = "config/")]
     prefix: String,
-    /// Change some keys, see that the changes come, and end
+    /// Change some keys, check that the changes arrive, and exit
     #[arg(long)]
     demo: bool,
 }
@@ -45,7 +47,7 @@ async fn main() -> Outcome {
     .await
 }
 
-/// Calls `act` with the configuration, and again whenever it has changed, until `act` breaks.
+/// Calls `act` with the configuration, and again after each change, until `act` breaks.
 async fn follow(
     client: &Client,
     prefix: &str,
@@ -79,7 +81,7 @@ async fn follow(
                     config.insert(text(&kv.key), text(&kv.value));
                 }
             }
-            // A batch never splits a transaction: nobody acts on half a change.
+            // A batch never splits a transaction, so `act` never sees half a change.
             if act(&config).is_break() {
                 return Ok(());
             }
@@ -91,7 +93,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// One process follows while another one writes.
+/// One process watches while another one writes.
 async fn demo(client: &Client) -> Outcome {
     const PREFIX: &str = "examples/config/";
     let key = |name: &str| format!("{PREFIX}{name}");

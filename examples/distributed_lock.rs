@@ -1,11 +1,11 @@
-//! A lock that several processes share, first come, first served.
+//! A lock that several processes share, in order of arrival.
 //!
 //!     cargo run --example distributed_lock -- --name backup sleep 10
 //!     cargo run --example distributed_lock -- --name backup echo mine      (in another terminal)
 //!
-//! Whoever wants the lock puts a key of its own under its name, with a lease, and has the lock when
-//! no older key is there. Each waits for the one right before it only, so a release wakes one waiter
-//! and not all. A holder that crashes loses its key with its lease.
+//! A process that wants the lock puts a key of its own under the lock's name, with a lease, and
+//! holds the lock once no older key exists. Each process waits only for the key right before its
+//! own, so a release wakes one waiter. The key of a holder that crashes expires with its lease.
 
 use std::{process::Command, time::Duration};
 
@@ -14,7 +14,7 @@ use ordinal::client::{
     Client, ClientError, Compare, Endpoint, Get, Keys, LeaseKeeper, Put, Txn, Watch,
 };
 
-/// Of a task, too.
+/// The TTL of a task's lease.
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 const TTL: Duration = Duration::from_secs(5);
@@ -27,10 +27,10 @@ struct Args {
     endpoints: Vec<Endpoint>,
     #[arg(long, default_value = "lock")]
     name: String,
-    /// Let five tasks count together, and end
+    /// Let five tasks count together, and exit
     #[arg(long)]
     demo: bool,
-    /// What to run while holding the lock
+    /// The command to run while holding the lock
     #[arg(trailing_var_arg = true, required_unless_present = "demo")]
     command: Vec<String>,
 }
@@ -52,14 +52,14 @@ async fn main() -> Outcome {
 struct Lock {
     client: Client,
     key: String,
-    /// The revision that created the key: it grows from holder to holder, so whoever guards something
-    /// by the lock can refuse one that is late.
+    /// The revision that created the key. It grows from holder to holder, so a resource that the
+    /// lock guards can refuse a late holder.
     since: i64,
     keeper: LeaseKeeper,
 }
 
 impl Lock {
-    /// Waits until it is this process's turn.
+    /// Waits until this process holds the lock.
     async fn acquire(client: &Client, name: &str) -> Outcome<Lock> {
         let lease = client.lease_grant(TTL).await?.id;
         let mut keeper = client.lease_keep_alive(lease).await?;
@@ -73,7 +73,7 @@ impl Lock {
         Ok(Lock { client: client.clone(), key, since, keeper })
     }
 
-    /// What it means to hold the lock, for a transaction that is to happen only then.
+    /// A comparison that holds while this process holds the lock, for transactions.
     fn is_held(&self) -> Compare {
         Compare::create_revision(&self.key).equals(self.since)
     }
@@ -96,8 +96,8 @@ async fn wait_for_turn(client: &Client, name: &str, since: i64) -> Outcome {
     }
 }
 
-/// Five tasks add one to a number, twenty times each, by reading it and then writing it: without the
-/// lock, they would lose some.
+/// Five tasks each increment a number twenty times, by reading and then writing it. Without the
+/// lock, they would lose increments.
 async fn demo(client: &Client) -> Outcome {
     const NUMBER: &str = "examples/lock/number";
     const TASKS: usize = 5;
@@ -128,7 +128,7 @@ async fn demo(client: &Client) -> Outcome {
         task.await??;
     }
     let number = read(client).await?;
-    assert_eq!(number, TASKS * TIMES, "somebody counted without the lock");
+    assert_eq!(number, TASKS * TIMES, "a task counted without the lock");
     let left = client.range(Get::new(Keys::prefix("examples/lock/holders/")).count_only()).await?;
     assert_eq!(left.count, 0, "a holder left something behind");
     println!("ok: {TASKS} tasks counted to {number} together");

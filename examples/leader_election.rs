@@ -1,11 +1,13 @@
-//! Leader election: of several processes one does the work, and another one when that is gone.
+//! Leader election: one of several processes does the work, and another one takes over when it is
+//! gone.
 //!
 //!     cargo run --example leader_election -- --name a
 //!     cargo run --example leader_election -- --name b       (in another terminal; stop the first)
 //!
-//! The leader is whoever has put the one key, with a lease. All others watch that key, and try again
-//! when it is gone. A leader that was cut off for longer than its lease may not know yet that it is
-//! none: so whatever it writes is a transaction that holds only while the key is its own.
+//! The leader is the process that has put the one key, with a lease. All other processes watch that
+//! key, and try again when it is gone. A leader that was cut off for longer than its lease may not
+//! know yet that it has lost leadership, so it writes in transactions that hold only while the key
+//! is its own.
 
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use clap::Parser;
 use ordinal::client::{Client, Compare, Endpoint, Get, Keys, LeaseKeeper, Put, Txn, Watch};
 use tokio::{select, signal::ctrl_c, time::sleep};
 
-/// Of a task, too.
+/// The TTL of a task's lease.
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 const TTL: Duration = Duration::from_secs(5);
@@ -28,7 +30,7 @@ struct Args {
     key: String,
     #[arg(long, default_value_t = format!("process {}", std::process::id()))]
     name: String,
-    /// Let three candidates lead one after the other, and end
+    /// Let three candidates lead one after the other, and exit
     #[arg(long)]
     demo: bool,
 }
@@ -53,11 +55,11 @@ async fn main() -> Outcome {
     }
 }
 
-/// The time during which this process leads.
+/// The leadership of this process.
 struct Leadership {
     client: Client,
     key: String,
-    /// The revision that created the key: no other leadership has this one.
+    /// The revision that created the key: unique to this leadership.
     since: i64,
     keeper: LeaseKeeper,
 }
@@ -78,7 +80,7 @@ impl Leadership {
                 let (client, key) = (client.clone(), key.to_owned());
                 return Ok(Leadership { client, key, since: revision, keeper });
             }
-            // From right after what was read: it may be gone already.
+            // From right after the read: the key may be gone already.
             let mut changes =
                 client.watch(Watch::new(key).from_revision(revision + 1).only_deletes()).await?;
             changes.next().await?;
@@ -102,8 +104,8 @@ impl Leadership {
     }
 }
 
-/// Three candidates. Each leads for a moment: one resigns, one crashes, one is deposed and does not
-/// know it.
+/// Three candidates. Each leads for a moment: one resigns, one crashes, and one is deposed without
+/// noticing.
 async fn demo(client: &Client) -> Outcome {
     const KEY: &str = "examples/election/leader";
     const WORK: &str = "examples/election/work";
@@ -119,7 +121,7 @@ async fn demo(client: &Client) -> Outcome {
             sleep(TTL / 10).await;
             match name {
                 "resigns" => term.resign().await?,
-                // Nobody renews the lease any more.
+                // The lease is not renewed any more.
                 "crashes" => drop(term),
                 _ => {
                     client.delete_range(Keys::one(KEY)).await?;

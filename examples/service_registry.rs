@@ -1,11 +1,11 @@
-//! A service registry: a service is listed as long as it lives, without anybody to clean up.
+//! A service registry: a service is listed while it lives, and nothing has to clean up.
 //!
 //!     cargo run --example service_registry
 //!     cargo run --example service_registry -- register web/1 10.0.0.1:80     (in another terminal)
 //!
-//! The entry is put with a lease that the service keeps alive. A service that ends well revokes the
-//! lease, and its entry goes at once; one that crashes stops renewing, and its entry goes when the
-//! lease ends.
+//! A service puts its entry with a lease, and keeps the lease alive. A service that exits cleanly
+//! revokes the lease, and its entry goes at once. The lease of a service that crashes expires, and
+//! its entry with it.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -30,7 +30,8 @@ struct Args {
     #[arg(long, value_delimiter = ',')]
     #[arg(default_value = "127.0.0.1:2379,127.0.0.1:2381,127.0.0.1:2383")]
     endpoints: Vec<Endpoint>,
-    /// Register two services, end one well and one badly, see both go, and end
+    /// Register two services, stop one cleanly, let the other crash, watch both entries go, and
+    /// exit
     #[arg(long)]
     demo: bool,
     #[command(subcommand)]
@@ -41,7 +42,7 @@ struct Args {
 enum Action {
     /// Be listed until Ctrl-C
     Register { name: String, address: String },
-    /// Show who is there, and who comes and goes: also what is done if nothing is said
+    /// Show the listed services and their changes; the default
     Follow,
 }
 
@@ -101,7 +102,7 @@ impl Service {
     }
 }
 
-/// Who is listed.
+/// The listed services.
 struct Registry {
     services: BTreeMap<String, String>,
     watcher: Watcher,
@@ -116,7 +117,7 @@ impl Registry {
         Ok(Registry { services, watcher })
     }
 
-    /// Waits until somebody comes or goes.
+    /// Waits until a service comes or goes.
     async fn change(&mut self) -> Outcome {
         for event in self.watcher.next().await?.events {
             let gone = event.r#type() == EventType::Delete;
@@ -155,7 +156,7 @@ async fn demo(client: &Client) -> Outcome {
         "a name is taken once"
     );
     registry.until(2).await?;
-    // Longer than a lease lasts that nobody renews.
+    // Longer than the TTL of a lease without renewals.
     assert!(
         timeout(TTL + TTL / 2, registry.change()).await.is_err(),
         "a service that lives is listed"

@@ -1,10 +1,10 @@
-//! Wall time as a port. Timers are tokio's, which a simulation can pause; this is for dates.
+//! Wall-clock time as a port. Only for dates: timers are tokio's, which a simulation can pause.
 
 use std::{fmt::Debug, time::Duration};
 
-/// Tells the time of day.
+/// A wall clock.
 pub trait Clock: Debug + Send + Sync + 'static {
-    /// Since 1970-01-01 UTC.
+    /// Time since 1970-01-01 UTC.
     fn now(&self) -> Duration;
 }
 

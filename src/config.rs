@@ -1,240 +1,215 @@
-//! What an operator can set: flags, each of them an environment variable `KVD_…` too.
+//! The flags of `kvd`. Each flag of `kvd serve` can be set by an environment variable `KVD_…` too.
+//!
+//! A flag that does the same as one of etcd's has etcd's name and takes etcd's values. Names that a
+//! flag had before, and names that etcd had for it before, are hidden aliases. No flag is accepted
+//! that has no effect.
+
+mod renamed;
+mod values;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-/// As large as [`Tuning::max_request_bytes`] may be: one log entry holds a request, and one message
-/// to a peer an entry. Fixed, because the members of a cluster need not agree on the flag.
+pub use self::renamed::with_renamed_variables;
+use self::values::{
+    advertised_url, bytes, duration, listen_address, progress_interval, quota_bytes, raft_interval,
+    request_bytes,
+};
+
+/// The largest value of [`Tuning::max_request_bytes`]: one log entry holds one request, and one
+/// message to a peer holds one entry. Fixed, because the members of a cluster may differ in the flag.
 pub const MAX_REQUEST_BYTES_MAX: usize = 32 << 20;
 
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
 pub enum LogFormat {
     #[default]
+    // etcd's name.
+    #[value(alias = "console")]
     Text,
     Json,
 }
 
-/// Limits and times, the same for `serve` and `dev`.
+/// Limits and intervals, the same for `serve` and `dev`.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Limits and intervals")]
 pub struct Tuning {
-    /// How often the leader shows that it is there [default: a tenth of the election timeout]
-    #[arg(long, env = "KVD_HEARTBEAT", value_parser = duration, value_name = "TIME")]
-    pub heartbeat: Option<Duration>,
-    /// A lost leader is noticed within this time
-    #[arg(long, env = "KVD_ELECTION_TIMEOUT", value_parser = duration, default_value = "1s",
+    /// Interval between the leader's heartbeats, as a duration or in milliseconds [default: a tenth
+    /// of the election timeout]
+    #[arg(long, alias = "heartbeat", env = "KVD_HEARTBEAT_INTERVAL", value_parser = raft_interval,
+          value_name = "TIME")]
+    pub heartbeat_interval: Option<Duration>,
+    /// Time without a leader after which followers hold an election, as a duration or in
+    /// milliseconds
+    #[arg(long, env = "KVD_ELECTION_TIMEOUT", value_parser = raft_interval, default_value = "1s",
           value_name = "TIME")]
     pub election_timeout: Duration,
-    /// Writes are refused beyond so many live bytes (8GiB, 512MiB, …)
-    #[arg(long, env = "KVD_QUOTA_BYTES", value_parser = bytes, default_value = "8GiB",
-          value_name = "BYTES")]
-    pub quota_bytes: u64,
-    /// Values kept in memory
+    /// Live bytes at which writes are refused with NOSPACE; 0: the default
+    #[arg(long, alias = "quota-bytes", env = "KVD_QUOTA_BACKEND_BYTES", value_parser = quota_bytes,
+          default_value = "8GiB", value_name = "BYTES", allow_negative_numbers = true)]
+    pub quota_backend_bytes: u64,
+    /// Memory for cached values
     #[arg(long, env = "KVD_CACHE_SIZE", value_parser = bytes, default_value = "64MiB",
           value_name = "BYTES")]
     pub cache_size: u64,
-    /// The largest request a client may send
+    /// Size of the largest client request; at most 32MiB
     #[arg(long, env = "KVD_MAX_REQUEST_BYTES", value_parser = request_bytes, default_value = "1536KiB",
           value_name = "BYTES")]
     pub max_request_bytes: u64,
-    /// How often a watch that asks for it hears how far it is while nothing happens
-    // By etcd's name, too.
-    #[arg(long, alias = "watch-progress-notify-interval", env = "KVD_WATCH_PROGRESS",
-          value_parser = interval, default_value = "10m", value_name = "TIME")]
-    pub watch_progress: Duration,
+    /// Interval between progress notifications on idle watches that ask for them; 0: the default
+    #[arg(long, aliases = ["watch-progress", "experimental-watch-progress-notify-interval"],
+          env = "KVD_WATCH_PROGRESS_NOTIFY_INTERVAL", value_parser = progress_interval,
+          default_value = "10m", value_name = "TIME")]
+    pub watch_progress_notify_interval: Duration,
     #[command(flatten)]
     pub telemetry: Telemetry,
     #[command(flatten)]
     pub wal: Wal,
 }
 
-/// What the process tells of itself while it runs, besides metrics.
+/// The log of the process, and its traces.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Log and traces")]
 pub struct Telemetry {
-    /// How the log is written
-    #[arg(long, env = "KVD_LOG_FORMAT", value_enum, default_value_t)]
+    /// Format of the log on standard error
+    #[arg(long, env = "KVD_LOG_FORMAT", value_enum, default_value_t, value_name = "FORMAT")]
     pub log_format: LogFormat,
-    /// Sends traces to this OpenTelemetry collector, over plain gRPC
+    /// OpenTelemetry collector that receives traces, over gRPC without TLS
     #[cfg(feature = "otlp")]
     #[arg(long, env = "KVD_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
 }
 
-/// How the write-ahead log is cut and kept. Hidden, because nobody has to choose: tests take small
-/// values to come by snapshots and purges cheaply.
+/// Sizes of the write-ahead log. Hidden: the defaults suit every cluster. Tests choose small values
+/// to reach snapshots and purges with few writes.
 #[derive(Debug, Clone, Args)]
 pub struct Wal {
-    /// The length of a file of the log: a multiple of 4KiB, and two of them at least
+    /// Length of a log segment: a multiple of 4KiB, at least 8KiB
     #[arg(long, hide = true, value_parser = bytes, default_value = "64MiB", value_name = "BYTES")]
     pub wal_segment_bytes: u64,
-    /// No snapshot before the log since the last one has grown to this
+    /// Growth of the log since the last snapshot that triggers the next one
     #[arg(long, hide = true, value_parser = bytes, default_value = "64MiB", value_name = "BYTES")]
     pub snapshot_log_bytes: u64,
-    /// Log kept behind a snapshot for followers that lag
+    /// Log kept behind a snapshot for lagging followers
     #[arg(long, hide = true, value_parser = bytes, default_value = "256MiB", value_name = "BYTES")]
     pub keep_log_bytes: u64,
 }
 
 /// `kvd serve`: one member.
 #[derive(Debug, Clone, Args)]
+#[command(next_line_help = true)]
 pub struct Serve {
-    /// Where this member keeps its data; one directory for each member
-    #[arg(long, env = "KVD_DATA_DIR", value_name = "DIR")]
+    /// Directory of this member's data; members cannot share one
+    #[arg(long, env = "KVD_DATA_DIR", value_name = "DIR", help_heading = "Member")]
     pub data_dir: PathBuf,
-    /// The place of this member [default: the number that the host name ends with]
-    #[arg(long, env = "KVD_ORDINAL", value_name = "N")]
+    /// Ordinal of this member [default: the number at the end of the host name]
+    #[arg(long, env = "KVD_ORDINAL", value_name = "N", help_heading = "Member")]
     pub ordinal: Option<u32>,
-    /// Where all members' peer ports are, by ordinal
+    /// Peer addresses of all members, in the order of their ordinals
     #[arg(
         long,
         env = "KVD_PEERS",
         value_delimiter = ',',
         value_name = "HOST:PORT,…",
-        conflicts_with = "peer_template"
+        conflicts_with = "peer_template",
+        help_heading = "Member"
     )]
     pub peers: Vec<String>,
-    /// The same as a pattern: kv-{ordinal}.kv-peers:2380
-    #[arg(long, env = "KVD_PEER_TEMPLATE", value_name = "PATTERN")]
+    /// Pattern of the peer addresses, instead of a list: kv-{ordinal}.kv-peers:2380
+    #[arg(long, env = "KVD_PEER_TEMPLATE", value_name = "PATTERN", help_heading = "Member")]
     pub peer_template: Option<String>,
-    /// How many members found the cluster; at least as many as --peers lists [default: 1]
-    #[arg(long, env = "KVD_INITIAL_REPLICAS", value_name = "N")]
+    /// Number of members that bootstrap the cluster; at least as many as --peers lists [default: 1]
+    #[arg(long, env = "KVD_INITIAL_REPLICAS", value_name = "N", help_heading = "Member")]
     pub initial_replicas: Option<u32>,
-    /// For clients: the etcd v3 API
-    #[arg(long, env = "KVD_LISTEN_CLIENT", default_value = "0.0.0.0:2379", value_name = "ADDR")]
-    pub listen_client: SocketAddr,
-    /// For the other members
-    #[arg(long, env = "KVD_LISTEN_PEER", default_value = "0.0.0.0:2380", value_name = "ADDR")]
-    pub listen_peer: SocketAddr,
-    /// For probes and metrics: /livez, /readyz, /metrics
-    #[arg(long, env = "KVD_LISTEN_ADMIN", default_value = "0.0.0.0:2381", value_name = "ADDR")]
-    pub listen_admin: SocketAddr,
-    /// What `member list` tells clients [default: http://HOSTNAME:PORT]
-    #[arg(long, env = "KVD_ADVERTISE_CLIENT", value_name = "URL")]
-    pub advertise_client: Option<String>,
-    /// At most so many members vote; the others are learners, which serve reads and watches
+    /// Largest number of voters; the other members are learners, which serve reads and watches
     #[arg(long, env = "KVD_MAX_VOTERS", default_value_t = 5, value_name = "N",
-          value_parser = clap::value_parser!(u32).range(1..=9))]
+          value_parser = clap::value_parser!(u32).range(1..=9), help_heading = "Member")]
     pub max_voters: u32,
-    /// How long Kubernetes waits for a pod that it stops (terminationGracePeriodSeconds)
-    #[arg(long, env = "KVD_GRACE", value_parser = duration, default_value = "120s",
-          value_name = "TIME")]
-    pub grace: Duration,
+    #[command(flatten)]
+    pub listen: Listen,
     #[cfg(feature = "k8s")]
     #[command(flatten)]
     pub kubernetes: Kubernetes,
+    /// Time between SIGTERM and SIGKILL: terminationGracePeriodSeconds of the pod
+    #[arg(long, alias = "grace", env = "KVD_TERMINATION_GRACE_PERIOD", value_parser = duration,
+          default_value = "120s", value_name = "TIME", help_heading = "Kubernetes")]
+    pub termination_grace_period: Duration,
     #[command(flatten)]
     pub tuning: Tuning,
 }
 
-/// What a pod of a StatefulSet knows of its surroundings.
+/// The ports of a member. Each listens on one address: URLs that differ are refused, and so is TLS.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Ports")]
+pub struct Listen {
+    /// Listener for clients: the etcd v3 API. One address, as http://IP:PORT or IP:PORT
+    #[arg(long = "listen-client-urls", alias = "listen-client", env = "KVD_LISTEN_CLIENT_URLS",
+          value_parser = listen_address, default_value = "http://0.0.0.0:2379", value_name = "URL")]
+    pub client: SocketAddr,
+    /// Listener for the other members
+    #[arg(long = "listen-peer-urls", alias = "listen-peer", env = "KVD_LISTEN_PEER_URLS",
+          value_parser = listen_address, default_value = "http://0.0.0.0:2380", value_name = "URL")]
+    pub peer: SocketAddr,
+    /// Listener for probes and metrics: /livez, /readyz, /metrics
+    #[arg(long = "listen-admin", alias = "listen-metrics-urls", env = "KVD_LISTEN_ADMIN",
+          value_parser = listen_address, default_value = "http://0.0.0.0:2381", value_name = "URL")]
+    pub admin: SocketAddr,
+    /// URLs of this member in `member list`, for clients [default: http://HOSTNAME:PORT]
+    #[arg(long = "advertise-client-urls", alias = "advertise-client",
+          env = "KVD_ADVERTISE_CLIENT_URLS", value_parser = advertised_url, value_delimiter = ',',
+          value_name = "URL,…")]
+    pub advertise_client: Vec<String>,
+}
+
+/// The Kubernetes objects of a member that is a pod of a StatefulSet.
 #[cfg(feature = "k8s")]
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Kubernetes")]
 pub struct Kubernetes {
-    /// The StatefulSet that this pod is of: its replicas decide who is a member
+    /// StatefulSet of this pod; its replicas are the desired number of members
     #[arg(long, env = "KVD_STATEFULSET", value_name = "NAME")]
     pub statefulset: Option<String>,
-    /// Its namespace
+    /// Namespace of the StatefulSet
     #[arg(long, env = "KVD_NAMESPACE", default_value = "default", value_name = "NAME")]
     pub namespace: String,
-    /// This pod's uid, for its Events
+    /// UID of this pod, for the Events that the member creates
     #[arg(long, env = "KVD_POD_UID", value_name = "UID")]
     pub pod_uid: Option<String>,
-    /// The ConfigMap that says who founded the cluster
-    #[arg(long, env = "KVD_CLAIM", default_value = "kv-cluster", value_name = "NAME")]
-    pub claim: String,
-    /// Keeps the leader's name in this Lease
+    /// ConfigMap that records the bootstrap of the cluster
+    #[arg(
+        long,
+        alias = "claim",
+        env = "KVD_BOOTSTRAP_CONFIGMAP",
+        default_value = "kv-cluster",
+        value_name = "NAME"
+    )]
+    pub bootstrap_configmap: String,
+    /// Lease in which the leader publishes its name
     #[arg(long, env = "KVD_LEASE_MIRROR", value_name = "NAME", num_args = 0..=1,
           default_missing_value = "kv-leader")]
     pub lease_mirror: Option<String>,
-    /// Lets this Service select the leader's pod
+    /// Service whose selector the leader sets to its own pod
     #[arg(long, env = "KVD_LEADER_SERVICE", value_name = "NAME")]
     pub leader_service: Option<String>,
 }
 
 /// `kvd dev`: a whole cluster in one process.
 #[derive(Debug, Clone, Args)]
+#[command(next_line_help = true)]
 pub struct Dev {
-    /// How many members
+    /// Number of members
     #[arg(long, default_value_t = 3, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=9))]
     pub members: u16,
-    /// Member i: clients at base+2i, peers at base+2i+1, admin at base+100+i
+    /// First port: member i serves clients at PORT+2i, peers at PORT+2i+1, probes and metrics at
+    /// PORT+100+i
     #[arg(long, default_value_t = 2379, value_name = "PORT",
           value_parser = clap::value_parser!(u16).range(1..=65_000))]
     pub base_port: u16,
-    /// Where the members keep their data, one directory each; it stays from run to run
+    /// Directory of the members' data, which the next run finds again
     #[arg(long, default_value = "./ordinal-data", value_name = "DIR")]
     pub data_dir: PathBuf,
     #[command(flatten)]
     pub tuning: Tuning,
-}
-
-const TIME_UNITS: [(&str, f64); 4] = [("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
-const BYTE_UNITS: [(&str, u64); 7] = [
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("KB", 1000),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-    ("B", 1),
-];
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no time: say 500ms, 1s or 2m");
-    let (number, unit) = split_unit(text).ok_or_else(wrong)?;
-    let number: f64 = number.parse().map_err(|_| wrong())?;
-    let (_, seconds) = TIME_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
-    Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())
-}
-
-fn interval(text: &str) -> Result<Duration, String> {
-    let shortest = Duration::from_millis(100);
-    let interval = duration(text)?;
-    if interval < shortest { Err("at least 100ms".into()) } else { Ok(interval) }
-}
-
-fn bytes(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is no size: say 64MiB, 8GiB or a number of bytes");
-    let (number, unit) = split_unit(text).unwrap_or((text, "B"));
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    let (_, factor) =
-        BYTE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).ok_or_else(wrong)?;
-    number.checked_mul(*factor).ok_or_else(wrong)
-}
-
-fn request_bytes(text: &str) -> Result<u64, String> {
-    let number = bytes(text)?;
-    if number > MAX_REQUEST_BYTES_MAX as u64 {
-        return Err(format!("at most {}MiB", MAX_REQUEST_BYTES_MAX >> 20));
-    }
-    Ok(number)
-}
-
-fn split_unit(text: &str) -> Option<(&str, &str)> {
-    let at = text.find(|c: char| c.is_ascii_alphabetic())?;
-    Some(text.split_at(at))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_and_times_are_read_as_people_write_them() {
-        assert_eq!(bytes("1536KiB"), Ok(1_572_864));
-        assert_eq!(bytes("1024"), Ok(1024));
-        assert_eq!(bytes("2gib"), Ok(2 << 30));
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
-    }
-
-    #[test]
-    fn nonsense_is_refused_with_an_example() {
-        assert!(bytes("lots").unwrap_err().contains("64MiB"));
-        assert!(bytes("99999999999GiB").is_err());
-        assert!(duration("5").unwrap_err().contains("500ms"));
-        assert!(duration("-1s").is_err());
-    }
 }

@@ -1,8 +1,8 @@
-//! The way to stop a member that cannot be sure of itself.
+//! Faults: errors after which a member cannot trust its own state, and must stop.
 //!
-//! A disk that lies, a failed fsync, an apply that cannot go on: whoever notices calls
-//! [`Fault::stop`] once, with a reason that names what and where; the composition root sees it and
-//! ends the process with a non-zero code. Nothing retries, nothing goes on half alive.
+//! Examples are a damaged file, a failed fsync, and an entry that cannot be applied. The code that
+//! detects one calls [`Fault::stop`] with a reason that names the problem and its place. The composition
+//! root then ends the process with a non-zero code. No part retries or continues.
 
 use std::sync::Arc;
 
@@ -21,13 +21,13 @@ impl Default for Fault {
 }
 
 impl Fault {
-    /// Stops the member. The first reason stays; later ones follow from it.
+    /// Stops the member. The first reason counts; later ones are consequences of it.
     pub fn stop(&self, reason: impl std::fmt::Display) {
         let reason: Arc<str> = reason.to_string().into();
         self.reason.send_if_modified(|current| {
             let first = current.is_none();
             if first {
-                tracing::error!(%reason, "this member stops");
+                tracing::error!(%reason, "fault: stopping this member");
                 *current = Some(reason);
             }
             first
@@ -38,19 +38,14 @@ impl Fault {
         self.reason.borrow().is_some()
     }
 
-    /// Why the member stopped, if it did.
-    pub fn reason(&self) -> Option<Arc<str>> {
-        self.reason.borrow().clone()
-    }
-
-    /// Waits until somebody stopped the member, and says why.
+    /// Waits for a fault, and returns its reason.
     pub async fn stopped(&self) -> Arc<str> {
         let mut watch = self.reason.subscribe();
         loop {
             if let Some(reason) = watch.borrow_and_update().clone() {
                 return reason;
             }
-            // `self` holds the sender, so it cannot be gone.
+            // `self` holds the sender, so the channel cannot be closed.
             if watch.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }

@@ -1,26 +1,27 @@
-//! Lanes: the loops that may block (fsync, sled, applying), each with one owner.
+//! Lanes: loops that may block (fsync, sled, apply), each with one owner.
 //!
-//! In production a lane is an OS thread; in a simulation the same loop is a task on the one
-//! runtime, so that its interleaving is the simulator's to choose. A lane takes *everything* that
-//! waits in its queue at once, hands it to its handler, and ends when all senders are gone.
+//! In production a lane is an OS thread. In a simulation the same loop is a task on the simulator's
+//! runtime, which decides the interleaving. A lane passes all messages in its queue to its handler in
+//! one batch, and ends when all senders are gone.
 //!
-//! Invariants: a handler never waits for another lane (in a simulation they share one thread);
-//! a lane's queue is bounded by what its senders may have in flight; its owner joins it.
+//! Invariants: a handler never waits for another lane (in a simulation they share one thread); the
+//! senders of a lane bound their messages in flight, and so its queue; the owner of a lane joins it.
 
 use std::{io, thread};
 
 use tokio::sync::mpsc;
 
-/// How lanes run.
+/// The execution of lanes: in production threads, in simulations tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lanes {
-    /// An OS thread each.
+    /// One OS thread per lane.
     Threads,
-    /// A task each, on the current runtime.
+    /// One task per lane, on the current runtime.
+    #[cfg_attr(not(test), expect(dead_code, reason = "simulations run in tests"))]
     Tasks,
 }
 
-/// A running lane. Whoever holds it joins it.
+/// A running lane. Its owner must join it.
 #[derive(Debug)]
 pub struct Lane(Running);
 
@@ -30,11 +31,11 @@ enum Running {
     Task(tokio::task::JoinHandle<()>),
 }
 
-/// At most so many messages are handed over at once.
-const BATCH_MAX: usize = 4096;
+/// Bound on messages per batch.
+const BATCH_MESSAGES_MAX: usize = 4096;
 
 impl Lanes {
-    /// Starts a lane that gives `handle` all that waits in `inbox`, again and again.
+    /// Starts a lane that passes the messages of `inbox` to `handle` in batches.
     #[expect(clippy::disallowed_methods, reason = "lanes are the place where threads are made")]
     pub fn start<T: Send + 'static>(
         self,
@@ -47,7 +48,7 @@ impl Lanes {
             Lanes::Threads => {
                 let (ended, end) = tokio::sync::oneshot::channel();
                 let body = move || {
-                    while inbox.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
+                    while inbox.blocking_recv_many(&mut batch, BATCH_MESSAGES_MAX) > 0 {
                         handle(&mut batch);
                         batch.clear();
                     }
@@ -57,7 +58,7 @@ impl Lanes {
                 Running::Thread(end, thread::Builder::new().name(name.into()).spawn(body)?)
             }
             Lanes::Tasks => Running::Task(tokio::spawn(async move {
-                while inbox.recv_many(&mut batch, BATCH_MAX).await > 0 {
+                while inbox.recv_many(&mut batch, BATCH_MESSAGES_MAX).await > 0 {
                     handle(&mut batch);
                     batch.clear();
                 }
@@ -67,7 +68,7 @@ impl Lanes {
 }
 
 impl Lanes {
-    /// Runs one piece of work that may block, and gives what it returned; `None` if it panicked.
+    /// Runs work that may block, and returns its result; `None` if it panicked.
     #[expect(clippy::disallowed_methods, reason = "lanes are the place where threads are made")]
     pub async fn run<R: Send + 'static>(
         self,
@@ -78,7 +79,7 @@ impl Lanes {
             Lanes::Threads => {
                 let (done, result) = tokio::sync::oneshot::channel();
                 let body = move || {
-                    // Nobody waits any more: then nobody wants the result.
+                    // The caller may be gone.
                     let _ = done.send(work());
                 };
                 thread::Builder::new().name(name.into()).spawn(body)?;
@@ -90,19 +91,20 @@ impl Lanes {
 }
 
 impl Lane {
-    /// Waits until the lane has handled everything and ended. Its senders must be gone or going.
+    /// Waits until the lane has handled all messages and ended. Its senders must be dropped, now or
+    /// soon.
     pub async fn join(self) {
         match self.0 {
             Running::Thread(end, thread) => {
-                // The sender side is only ever dropped: an error here is the end.
+                // The lane only ever drops the sender: an error means that it has ended.
                 let _ = end.await;
                 if thread.join().is_err() {
-                    tracing::error!("a lane panicked");
+                    tracing::error!("lane panicked");
                 }
             }
             Running::Task(task) => {
                 if task.await.is_err() {
-                    tracing::error!("a lane panicked");
+                    tracing::error!("lane panicked");
                 }
             }
         }

@@ -2,11 +2,11 @@
 
 use std::fmt::Debug;
 
-/// Gives random numbers.
+/// A source of random numbers.
 pub trait Rng: Debug + Send + Sync + 'static {
     fn next_u64(&self) -> u64;
 
-    /// Never zero: zero means "none" in every id that is minted from this.
+    /// A new random id. Never zero, which means "none" in every kind of id.
     fn next_id(&self) -> u64 {
         loop {
             let id = self.next_u64();
@@ -23,8 +23,8 @@ pub struct SystemRng;
 
 impl Rng for SystemRng {
     fn next_u64(&self) -> u64 {
-        // Fails only where the system has no randomness at all; ids that repeat would be worse
-        // than not starting.
+        // Fails only on a system without randomness. Repeated ids would be worse than a panic.
+
         getrandom::u64().expect("the operating system gives random numbers")
     }
 }

@@ -1,19 +1,32 @@
-//! Holds the sources to their layers: who may import whom, which layer alone knows which
-//! dependency, what the deterministic layers must not touch, and how a file opens.
+//! Rules about the sources: the imports of each layer, the layers that may know a dependency, the
+//! identifiers that deterministic layers avoid, and the head of each file.
 //!
-//! `ARCHITECTURE.md` shows the same layers to people; the last test compares the two.
-#![expect(clippy::unwrap_used, reason = "a test")]
+//! `ARCHITECTURE.md` shows the same layers; a test compares the two.
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test reads its own sources")]
+#![allow(dead_code, reason = "`shape` uses the rest of `sources`")]
+
+mod sources;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-/// What each top-level module imports, no more and no less. A module imports only what stands
-/// below it, so there are no circles.
+use proc_macro2::{TokenStream, TokenTree};
+
+use sources::{
+    Source,
+    cycles::{Import, cycles},
+    functions::{Function, functions},
+    paths::names,
+    visibility::narrow_visibilities,
+};
+
+/// The imports of each top-level module, no more and no less. A module imports only modules below
+/// it, so there are no cycles.
 const LAYERS: &[(&str, &[&str])] = &[
     ("bin", &["server", "config", "ctl"]),
-    // The composition root: the one place that knows how the parts are put together.
+    // The composition root: only it knows how the parts are put together.
     (
         "server",
         &[
@@ -35,23 +48,23 @@ const LAYERS: &[(&str, &[&str])] = &[
             "fault",
             "lane",
             "rng",
-            "stop",
+            "shutdown",
             "types",
         ],
     ),
     ("ctl", &["client", "proto", "lane"]),
     ("client", &["proto"]),
-    ("api", &["node", "watch", "proto", "stop", "types"]),
+    ("api", &["node", "watch", "proto", "shutdown", "types"]),
     // `config` for the bound on a request, which a message between members must hold.
     (
         "peer",
-        &["membership", "node", "raft", "proto", "config", "lane", "metrics", "stop", "types"],
+        &["membership", "node", "raft", "proto", "config", "lane", "metrics", "shutdown", "types"],
     ),
-    ("k8s", &["membership", "clock", "metrics", "stop", "types"]),
-    ("membership", &["node", "raft", "proto", "disk", "clock", "lane", "rng", "stop", "types"]),
-    ("node", &["raft", "state", "proto", "fault", "lane", "metrics", "rng", "stop", "types"]),
-    ("raft", &["state", "wal", "proto", "fault", "lane", "metrics", "stop", "types"]),
-    ("watch", &["state", "proto", "fault", "lane", "types"]),
+    ("k8s", &["membership", "clock", "metrics", "shutdown", "types"]),
+    ("membership", &["node", "raft", "proto", "disk", "clock", "lane", "rng", "shutdown", "types"]),
+    ("node", &["raft", "state", "proto", "fault", "lane", "metrics", "rng", "shutdown", "types"]),
+    ("raft", &["state", "wal", "proto", "fault", "lane", "metrics", "shutdown", "types"]),
+    ("watch", &["state", "proto", "fault", "lane", "metrics", "types"]),
     ("storage", &["state", "disk", "fault", "lane", "metrics", "types"]),
     ("wal", &["disk", "fault", "lane", "metrics", "types"]),
     ("state", &["types"]),
@@ -63,7 +76,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("lane", &[]),
     ("metrics", &[]),
     ("rng", &[]),
-    ("stop", &[]),
+    ("shutdown", &[]),
     ("types", &[]),
 ];
 
@@ -80,16 +93,20 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     ("ratatui", &["ctl"]),
     // `k8s` in its tests, for an API server.
     ("axum", &["server", "api", "k8s"]),
+    // Connections are made and owned in one place.
+    ("hyper", &["server"]),
+    ("hyper_util", &["server"]),
+    ("tokio_util", &["server"]),
     ("kube", &["k8s"]),
     ("k8s_openapi", &["k8s"]),
     ("getrandom", &["rng"]),
     ("opentelemetry", &["server"]),
 ];
 
-/// Layers whose answers depend on nothing but their input, on every member, for ever.
+/// Layers whose results depend only on their input, on every member, for ever.
 const DETERMINISTIC: &[&str] = &["state", "types"];
-/// What they must not touch: other threads' timing, the time, chance, unordered maps, the world.
-const UNCERTAIN: &[&str] = &[
+/// Identifiers of nondeterminism: thread timing, time, randomness, unordered maps, I/O.
+const NONDETERMINISTIC: &[&str] = &[
     "async",
     "await",
     "tokio",
@@ -105,182 +122,61 @@ const UNCERTAIN: &[&str] = &[
     "env",
 ];
 
-/// Names that say nothing of what is in a file.
-const EMPTY_NAMES: &[&str] = &["util", "utils", "common", "helper", "helpers", "misc", "manager"];
+/// Names that do not describe the contents of a file.
+const VAGUE_NAMES: &[&str] = &["util", "utils", "common", "helper", "helpers", "misc", "manager"];
+
+/// A function of more lines is split by meaning.
+const FUNCTION_LINES_MAX: usize = 70;
+
+/// Inside of private modules, plain `pub` is enough, and leaves `dead_code` able to see unused items.
+const NARROW_VISIBILITIES_MAX: usize = 200;
 
 // ---------------------------------------------------------------- reading sources
 
-/// One source file of the package.
-struct Source {
-    /// Below `src`, as `wal/log.rs`.
-    path: PathBuf,
-    text: String,
-}
-
-impl Source {
-    fn new(path: &str, text: &str) -> Source {
-        Source { path: path.into(), text: text.into() }
-    }
-
-    /// The top-level module that the file belongs to.
-    fn layer(&self) -> String {
-        let first = self.path.components().next().unwrap().as_os_str();
-        Path::new(first).file_stem().unwrap().to_string_lossy().into_owned()
-    }
-
-    fn stem(&self) -> &str {
-        self.path.file_stem().unwrap().to_str().unwrap()
-    }
-
-    /// How many modules lead from the crate's root to this file's.
-    fn depth(&self) -> usize {
-        self.path.components().count() - usize::from(self.stem() == "mod")
-    }
-
-    /// Tests may use threads and files where the code must not, and need no head.
-    fn is_test(&self) -> bool {
-        self.stem().ends_with("tests")
-            || self.stem().ends_with("_test")
-            || self.path.iter().any(|dir| dir == "tests")
-    }
-
-    fn words(&self) -> BTreeSet<String> {
-        tokens(&self.text).into_iter().filter(|t| is_word(t)).collect()
-    }
-
-    /// The top-level modules that the file names: after `crate::`, after enough `super::` to reach
-    /// the root, or in a binary after the library's name.
-    fn imports(&self) -> BTreeSet<String> {
-        let tokens = tokens(&self.text);
-        let mut found = BTreeSet::new();
-        let mut blocks: Vec<bool> = Vec::new(); // for each open brace: does it open a module?
-        for at in 0..tokens.len() {
-            match tokens[at].as_str() {
-                "{" => blocks.push(at >= 2 && tokens[at - 2] == "mod"),
-                "}" => drop(blocks.pop()),
-                "ordinal" if self.layer() != "bin" => {}
-                "crate" | "ordinal" => heads(&tokens[at + 1..], &mut found),
-                "super" if at < 2 || tokens[at - 2] != "super" => {
-                    let rest = &tokens[at..];
-                    let up = rest
-                        .chunks(2)
-                        .take_while(|pair| pair.first().is_some_and(|t| t == "super"))
-                        .count();
-                    let inline = blocks.iter().filter(|is_module| **is_module).count();
-                    if up >= self.depth() + inline {
-                        heads(&rest[2 * up - 1..], &mut found);
-                    }
-                }
-                _ => {}
-            }
-        }
-        found.remove(&self.layer());
-        found
-    }
-}
-
 /// All files below `src`.
-#[expect(clippy::disallowed_methods, reason = "a test reads its own sources")]
-fn sources() -> Vec<Source> {
-    let (mut folders, mut all) = (vec![PathBuf::from("src")], Vec::new());
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                let text = std::fs::read_to_string(&path).unwrap();
-                all.push(Source { path: path.strip_prefix("src").unwrap().into(), text });
-            }
-        }
-    }
-    all.retain(|source| source.path != Path::new("lib.rs"));
-    all.sort_by(|a, b| a.path.cmp(&b.path));
+fn library_sources() -> Vec<Source> {
+    let mut all = sources::read_all(Path::new("."));
+    all.retain(|source| source.path.starts_with("src") && source.path != Path::new("src/lib.rs"));
     all
 }
 
-/// Words, `::`, and single other characters; without comments, texts and characters.
-fn tokens(text: &str) -> Vec<String> {
-    let mut tokens = Vec::new();
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        let raw = rest.trim_start_matches('b').strip_prefix('r');
-        let len = if rest.starts_with("//") {
-            rest.find('\n').unwrap_or(rest.len())
-        } else if let Some(hashes) = raw.map(|r| r.len() - r.trim_start_matches('#').len())
-            && raw.is_some_and(|r| r[hashes..].starts_with('"'))
-        {
-            let open = rest.find('"').unwrap() + 1;
-            let close = format!("\"{}", "#".repeat(hashes));
-            open + rest[open..].find(&close).unwrap() + close.len()
-        } else if c == '"' {
-            quoted(rest, '"')
-        } else if c == '\'' && !is_lifetime(rest) {
-            quoted(rest, '\'')
-        } else if is_word(rest) {
-            let len = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
-            tokens.push(rest[..len].to_string());
-            len
-        } else if rest.starts_with("::") {
-            tokens.push("::".to_string());
-            2
-        } else {
-            if !c.is_whitespace() {
-                tokens.push(c.to_string());
-            }
-            c.len_utf8()
+/// The top-level module that a file belongs to.
+fn layer(source: &Source) -> String {
+    let below_src = source.path.iter().nth(1).unwrap();
+    Path::new(below_src).file_stem().unwrap().to_string_lossy().into_owned()
+}
+
+/// The top-level modules that a file names: after `crate::`, after enough `super::` to reach the
+/// root, or in a binary after the library's name.
+fn imports(source: &Source) -> BTreeSet<String> {
+    let layer = layer(source);
+    let depth = source.module().len() - 1;
+    let mut found = BTreeSet::new();
+    for path in names(source).paths {
+        let supers = path.segments.iter().take_while(|segment| *segment == "super").count();
+        let top = match path.segments.first().map(String::as_str) {
+            Some("crate") => path.segments.get(1),
+            Some("ordinal") if layer == "bin" => path.segments.get(1),
+            Some("super") if supers >= depth + path.scope.len() => path.segments.get(supers),
+            _ => None,
         };
-        rest = &rest[len..];
+        found.extend(top.cloned());
     }
-    tokens
+    found.remove(&layer);
+    found
 }
 
-/// The length of a text that begins and ends with `quote`.
-fn quoted(rest: &str, quote: char) -> usize {
-    let mut escaped = false;
-    for (at, c) in rest.char_indices().skip(1) {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            _ if c == quote => return at + 1,
-            _ => {}
+/// All identifiers and keywords of a file, those in macros and attributes too.
+fn words(tokens: &TokenStream) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for token in tokens.clone() {
+        match token {
+            TokenTree::Ident(word) => drop(found.insert(word.to_string())),
+            TokenTree::Group(group) => found.extend(words(&group.stream())),
+            TokenTree::Punct(_) | TokenTree::Literal(_) => {}
         }
     }
-    panic!("a text does not end")
-}
-
-/// `'a` and `'static`, but not `'a'`.
-fn is_lifetime(rest: &str) -> bool {
-    let mut after = rest.chars().skip(1);
-    after.next().is_some_and(|c| c.is_alphabetic() || c == '_') && after.next() != Some('\'')
-}
-
-fn is_word(token: &str) -> bool {
-    token.starts_with(|c: char| c.is_alphanumeric() || c == '_')
-}
-
-/// What a path goes on with: `::a::b` with `a`, and `::{a::b, c::{d, e}}` with `a` and `c`.
-fn heads(after: &[String], found: &mut BTreeSet<String>) {
-    match after {
-        [colons, open, group @ ..] if colons == "::" && open == "{" => {
-            let (mut depth, mut first) = (0, true);
-            for token in group {
-                match token.as_str() {
-                    "}" if depth == 0 => return,
-                    "{" => depth += 1,
-                    "}" => depth -= 1,
-                    "," if depth == 0 => first = true,
-                    head if first => {
-                        found.insert(head.to_string());
-                        first = false;
-                    }
-                    _ => {}
-                }
-            }
-        }
-        [colons, head, ..] if colons == "::" => drop(found.insert(head.clone())),
-        _ => {}
-    }
+    found
 }
 
 // ---------------------------------------------------------------- judging them
@@ -289,14 +185,14 @@ fn heads(after: &[String], found: &mut BTreeSet<String>) {
 fn forbidden_imports(sources: &[Source]) -> Vec<String> {
     let mut wrong = Vec::new();
     for source in sources {
-        let layer = source.layer();
+        let layer = layer(source);
         let Some(at) = LAYERS.iter().position(|(name, _)| *name == layer) else {
             wrong.push(format!("{}: `{layer}` is no layer of the table", source.path.display()));
             continue;
         };
         let (allowed, below) = (LAYERS[at].1, &LAYERS[at + 1..]);
-        for import in source.imports() {
-            // A test puts real parts together where the code sees a port: anything that stands below.
+        for import in imports(source) {
+            // A test may compose real parts where the code knows a port: any module below.
             let tests = source.is_test() && below.iter().any(|(name, _)| *name == import);
             if !tests && !allowed.contains(&import.as_str()) {
                 let path = source.path.display();
@@ -311,9 +207,9 @@ fn forbidden_imports(sources: &[Source]) -> Vec<String> {
 fn stray_dependencies(sources: &[Source]) -> Vec<String> {
     let mut wrong = Vec::new();
     for source in sources {
-        let words = source.words();
+        let words = words(&source.tokens);
         for (dependency, layers) in KEPT_IN {
-            let layer = source.layer();
+            let layer = layer(source);
             if words.iter().any(|word| is_of(word, dependency)) && !layers.contains(&layer.as_str())
             {
                 let path = source.path.display();
@@ -324,16 +220,19 @@ fn stray_dependencies(sources: &[Source]) -> Vec<String> {
     wrong
 }
 
-/// `tonic` and its companions, `tonic_health` and the like.
+/// `tonic` and its companions, `tonic_prost` and the like.
 fn is_of(word: &str, dependency: &str) -> bool {
     word.strip_prefix(dependency).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
 }
 
-fn uncertainties(sources: &[Source]) -> Vec<String> {
+fn nondeterminism(sources: &[Source]) -> Vec<String> {
     let mut wrong = Vec::new();
     for source in sources {
-        if DETERMINISTIC.contains(&source.layer().as_str()) && !source.is_test() {
-            for word in source.words().iter().filter(|word| UNCERTAIN.contains(&word.as_str())) {
+        if DETERMINISTIC.contains(&layer(source).as_str()) && !source.is_test() {
+            for word in words(&source.tokens)
+                .iter()
+                .filter(|word| NONDETERMINISTIC.contains(&word.as_str()))
+            {
                 wrong.push(format!("{}: `{word}` in a deterministic layer", source.path.display()));
             }
         }
@@ -345,12 +244,37 @@ fn unnamed_or_headless(sources: &[Source]) -> Vec<String> {
     let mut wrong = Vec::new();
     for source in sources {
         let path = source.path.display();
-        if EMPTY_NAMES.contains(&source.stem()) {
-            wrong.push(format!("{path}: the name does not say what is in it"));
+        if VAGUE_NAMES.contains(&source.stem()) {
+            wrong.push(format!("{path}: the name does not describe its contents"));
         }
         if !source.is_test() && !source.text.starts_with("//!") {
-            wrong.push(format!("{path}: does not open with `//!` and what it is for"));
+            wrong.push(format!("{path}: does not open with `//!` and its purpose"));
         }
+    }
+    wrong
+}
+
+/// Functions that are too long to read at once.
+fn long_functions(sources: &[Source]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for source in sources {
+        for Function { name, line, lines, .. } in functions(source) {
+            if lines > FUNCTION_LINES_MAX {
+                let path = source.path.display();
+                wrong.push(format!("{path}:{line}: `{name}` has {lines} lines"));
+            }
+        }
+    }
+    wrong
+}
+
+/// Files that import each other.
+fn import_cycles(sources: &[Source]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for cycle in cycles(sources) {
+        wrong.push(format!("import cycle: {}", cycle.files.join(" ")));
+        let import = |i: &Import| format!("  {}:{} -> {} ({})", i.from, i.line, i.to, i.path);
+        wrong.extend(cycle.imports.iter().map(import));
     }
     wrong
 }
@@ -364,14 +288,14 @@ fn assert_none(wrong: &[String]) {
 
 #[test]
 fn imports_point_downward() {
-    assert_none(&forbidden_imports(&sources()));
+    assert_none(&forbidden_imports(&library_sources()));
 }
 
 #[test]
-fn the_table_has_no_circles_and_no_arrow_too_many() {
+fn the_table_has_no_cycles_and_no_unused_arrow() {
     let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for source in sources() {
-        used.entry(source.layer()).or_default().extend(source.imports());
+    for source in library_sources() {
+        used.entry(layer(&source)).or_default().extend(imports(&source));
     }
     let mut wrong = Vec::new();
     for (at, (layer, imports)) in LAYERS.iter().enumerate() {
@@ -393,17 +317,33 @@ fn the_table_has_no_circles_and_no_arrow_too_many() {
 
 #[test]
 fn each_dependency_stays_in_its_layers() {
-    assert_none(&stray_dependencies(&sources()));
+    assert_none(&stray_dependencies(&library_sources()));
 }
 
 #[test]
-fn deterministic_layers_touch_nothing_uncertain() {
-    assert_none(&uncertainties(&sources()));
+fn deterministic_layers_avoid_nondeterminism() {
+    assert_none(&nondeterminism(&library_sources()));
 }
 
 #[test]
-fn every_file_has_a_telling_name_and_head() {
-    assert_none(&unnamed_or_headless(&sources()));
+fn every_file_has_a_descriptive_name_and_a_head() {
+    assert_none(&unnamed_or_headless(&library_sources()));
+}
+
+#[test]
+fn functions_are_short() {
+    assert_none(&long_functions(&sources::read_all(Path::new("."))));
+}
+
+#[test]
+fn files_do_not_import_each_other() {
+    assert_none(&import_cycles(&library_sources()));
+}
+
+#[test]
+fn few_items_have_a_narrow_visibility() {
+    let count: usize = library_sources().iter().map(narrow_visibilities).sum();
+    assert!(count < NARROW_VISIBILITIES_MAX, "{count} times `pub(super)` or `pub(in ...)`");
 }
 
 #[test]
@@ -426,7 +366,7 @@ fn the_map_shows_the_layers_of_the_table() {
 #[test]
 fn the_checker_sees_every_way_to_name_a_module() {
     let source = Source::new(
-        "wal/deep/log.rs",
+        "src/wal/deep/log.rs",
         r##"//! Mentions crate::api here, to no effect.
         use crate::{disk::{Disk, File}, types::Revision, lane};
         use super::super::super::node::Node;
@@ -440,54 +380,88 @@ fn the_checker_sees_every_way_to_name_a_module() {
         "##,
     );
     let expected = ["disk", "fault", "lane", "node", "rng", "types"];
-    assert_eq!(source.imports().into_iter().collect::<Vec<_>>(), expected);
+    assert_eq!(imports(&source).into_iter().collect::<Vec<_>>(), expected);
 
-    let binary = Source::new("bin/kvd.rs", "use ordinal::{config::Dev, server};");
-    assert_eq!(binary.imports().into_iter().collect::<Vec<_>>(), ["config", "server"]);
+    let binary = Source::new("src/bin/kvd.rs", "use ordinal::{config::Dev, server};");
+    assert_eq!(imports(&binary).into_iter().collect::<Vec<_>>(), ["config", "server"]);
 }
 
 #[test]
 fn the_checker_refuses_what_the_rules_forbid() {
     let upward =
-        [Source::new("state/mod.rs", "//! S.\nuse crate::{node, types};\nuse super::wal;")];
+        [Source::new("src/state/mod.rs", "//! S.\nuse crate::{node, types};\nuse super::wal;")];
     assert_eq!(
         forbidden_imports(&upward),
         [
-            "state/mod.rs: `state` must not import `node`",
-            "state/mod.rs: `state` must not import `wal`"
+            "src/state/mod.rs: `state` must not import `node`",
+            "src/state/mod.rs: `state` must not import `wal`"
         ]
     );
-    let unknown = [Source::new("extra.rs", "//! E.\n")];
-    assert_eq!(forbidden_imports(&unknown), ["extra.rs: `extra` is no layer of the table"]);
+    let unknown = [Source::new("src/extra.rs", "//! E.\n")];
+    assert_eq!(forbidden_imports(&unknown), ["src/extra.rs: `extra` is no layer of the table"]);
 
     let stray =
-        [Source::new("node/mod.rs", "//! openraft\nuse openraft::Raft; use tonic_health::x;")];
+        [Source::new("src/node/mod.rs", "//! openraft\nuse openraft::Raft; use tonic_prost::x;")];
     assert_eq!(
         stray_dependencies(&stray),
         [
-            "node/mod.rs: `node` must not know `openraft`",
-            "node/mod.rs: `node` must not know `tonic`"
+            "src/node/mod.rs: `node` must not know `openraft`",
+            "src/node/mod.rs: `node` must not know `tonic`"
         ]
     );
 
     let clocked =
         "//! T.\nuse std::collections::HashMap; // not Instant\nfn now() { Instant::now() }";
     assert_eq!(
-        uncertainties(&[
-            Source::new("types/kv.rs", clocked),
-            Source::new("types/tests.rs", clocked)
+        nondeterminism(&[
+            Source::new("src/types/kv.rs", clocked),
+            Source::new("src/types/tests.rs", clocked)
         ]),
         [
-            "types/kv.rs: `HashMap` in a deterministic layer",
-            "types/kv.rs: `Instant` in a deterministic layer"
+            "src/types/kv.rs: `HashMap` in a deterministic layer",
+            "src/types/kv.rs: `Instant` in a deterministic layer"
         ]
     );
 
     assert_eq!(
-        unnamed_or_headless(&[Source::new("node/util.rs", "use crate::types;")]),
+        unnamed_or_headless(&[Source::new("src/node/util.rs", "use crate::types;")]),
         [
-            "node/util.rs: the name does not say what is in it",
-            "node/util.rs: does not open with `//!` and what it is for"
+            "src/node/util.rs: the name does not describe its contents",
+            "src/node/util.rs: does not open with `//!` and its purpose"
         ]
     );
+}
+
+#[test]
+fn the_checker_sees_a_long_function() {
+    let lines = "\n".repeat(FUNCTION_LINES_MAX);
+    let long = Source::new("src/node/mod.rs", format!("struct A; impl A {{ fn f() {{{lines}}} }}"));
+    assert_eq!(long_functions(&[long]), ["src/node/mod.rs:1: `A::f` has 71 lines"]);
+}
+
+#[test]
+fn the_checker_sees_a_cycle_through_a_reexport() {
+    let cycle = [
+        Source::new("src/a/mod.rs", "mod x; mod y; pub use x::X; fn f() { y::g() }"),
+        Source::new("src/a/x.rs", "use super::y::Y; pub struct X(Y);"),
+        Source::new("src/a/y.rs", "pub struct Y; pub fn g() { h(crate::a::X::default()) }"),
+    ];
+    assert_eq!(
+        import_cycles(&cycle),
+        [
+            "import cycle: src/a/x.rs src/a/y.rs",
+            "  src/a/x.rs:1 -> src/a/y.rs (super::y::Y)",
+            "  src/a/y.rs:1 -> src/a/x.rs (crate::a::X::default)"
+        ]
+    );
+    // A module's root composes its files, tests import anything, and the import of a module is none.
+    let none = [
+        Source::new("src/a/mod.rs", "mod x; mod y; pub struct A(x::X);"),
+        Source::new("src/a/x.rs", "use super::{A, y}; pub struct X(y::Y);"),
+        Source::new(
+            "src/a/y.rs",
+            "pub struct Y; #[cfg(test)] mod tests { use super::super::x::X; }",
+        ),
+    ];
+    assert_eq!(import_cycles(&none), [""; 0]);
 }

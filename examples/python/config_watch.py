@@ -1,11 +1,11 @@
-"""Configuration that reaches a running process: keys under a prefix, read once, then followed.
+"""Configuration that reaches a running process: the keys under a prefix, read once and then watched.
 
     python examples/python/config_watch.py
     kvctl put config/color blue                    (in another terminal)
 
-Reading tells the revision that it shows, and the watch begins right after it: no change is missed and
+The read returns its revision, and the watch starts right after that revision: no change is missed, and
 none comes twice. This client does not resume a watch by itself when its connection breaks, so
-`follow` does, from the revision that it saw last.
+`follow` does, from the last seen revision.
 """
 
 import argparse
@@ -21,7 +21,7 @@ def connect(endpoint):
 
 
 def follow(endpoint, prefix):
-    """Yields the configuration, and again whenever it has changed."""
+    """Yields the configuration, and again after each change."""
     while True:
         etcd = connect(endpoint)
         read = etcd.get_prefix_response(prefix)
@@ -31,7 +31,7 @@ def follow(endpoint, prefix):
             prefix, start_revision=read.header.revision + 1
         )
         try:
-            # A response never splits a transaction: nobody acts on half a change.
+            # A response never splits a transaction, so no consumer sees half a change.
             for response in responses:
                 for event in response.events:
                     if isinstance(event, pyetcd.events.DeleteEvent):
@@ -46,7 +46,7 @@ def follow(endpoint, prefix):
 
 
 def demo(endpoint):
-    """One thread follows while another one writes."""
+    """One thread watches while another one writes."""
     prefix = "examples/python/config/"
     etcd = connect(endpoint)
     etcd.delete_prefix(prefix)

@@ -1,11 +1,11 @@
-"""A lock that several processes share, first come, first served.
+"""A lock that several processes share, in order of arrival.
 
     python examples/python/distributed_lock.py --name backup sleep 10
     python examples/python/distributed_lock.py --name backup echo mine       (in another terminal)
 
-Whoever wants the lock puts a key of its own under its name, with a lease, and has the lock when no
-older key is there. Each waits for the one right before it only, so a release wakes one waiter and not
-all. A holder that crashes loses its key with its lease.
+A process that wants the lock puts a key of its own under the lock's name, with a lease, and holds the
+lock once no older key exists. Each process waits only for the key right before its own, so a release
+wakes one waiter. The key of a holder that crashes expires with its lease.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def connect(endpoint):
 
 
 class Lock:
-    """To be used in a `with`."""
+    """A context manager."""
 
     def __init__(self, etcd, name):
         self.etcd, self.prefix = etcd, name + "/"
@@ -35,8 +35,8 @@ class Lock:
         self._renewals = threading.Thread(target=self._renew, daemon=True)
         self._renewals.start()
         self.key = f"{self.prefix}{self.lease.id:016x}"
-        # The revision that created the key grows from holder to holder: whoever guards something by
-        # the lock can refuse one that is late.
+        # The revision that created the key grows from holder to holder, so a resource that the lock
+        # guards can refuse a late holder.
         self.since = self.etcd.put(self.key, "", lease=self.lease).header.revision
         while self._wait_for_the_one_before():
             pass
@@ -66,13 +66,13 @@ class Lock:
                 return
 
     def is_held(self):
-        """What it means to hold the lock, for a transaction that is to happen only then."""
+        """A comparison that holds while this process holds the lock, for transactions."""
         return self.etcd.transactions.create(self.key) == self.since
 
 
 def demo(endpoint):
-    """Threads add one to a number by reading it and then writing it: without the lock, they would
-    lose some."""
+    """Threads increment a number by reading and then writing it. Without the lock, they would lose
+    increments."""
     prefix, tasks, times = "examples/python/lock/", 5, 4
     number = prefix + "number"
     connect(endpoint).delete_prefix(prefix)
@@ -90,7 +90,7 @@ def demo(endpoint):
     with ThreadPoolExecutor(tasks) as pool:
         list(pool.map(count, range(tasks)))
     value, _ = connect(endpoint).get(number)
-    assert int(value) == tasks * times, f"somebody counted without the lock: {value}"
+    assert int(value) == tasks * times, f"a task counted without the lock: {value}"
     assert not connect(endpoint).get_prefix_response(prefix + "holders/").kvs, "something is left"
     print(f"ok: {tasks} threads counted to {int(value)} together")
 

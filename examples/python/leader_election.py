@@ -1,11 +1,11 @@
-"""Leader election: of several processes one does the work, and another one when that is gone.
+"""Leader election: one of several processes does the work, and another one takes over when it is gone.
 
     python examples/python/leader_election.py --name a
     python examples/python/leader_election.py --name b     (in another terminal; stop the first)
 
-The leader is whoever has put the one key, with a lease. All others watch that key, and try again when
-it is gone. A leader that was cut off for longer than its lease may not know yet that it is none: so
-whatever it writes is a transaction that holds only while the key is its own.
+The leader is the process that has put the one key, with a lease. All other processes watch that key,
+and try again when it is gone. A leader that was cut off for longer than its lease may not know yet
+that it has lost leadership, so it writes in transactions that hold only while the key is its own.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def connect(endpoint):
 
 
 class Leadership:
-    """The time during which this process leads. Making one waits until it does."""
+    """The leadership of this process. The constructor waits until the process leads."""
 
     def __init__(self, etcd, key, name):
         self.etcd, self.key = etcd, key
@@ -45,11 +45,11 @@ class Leadership:
             failure=[tx.get(self.key)],
         )
         if leads:
-            # The revision that created the key: no other leadership has this one.
+            # The revision that created the key: unique to this leadership.
             self.since = answer.response_put.header.revision
             return True
         (_, leader), = answer
-        # From right after what was read: it may be gone already.
+        # From right after the read: the key may be gone already.
         events, cancel = self.etcd.watch(
             self.key, start_revision=leader.response_header.revision + 1
         )
@@ -65,7 +65,7 @@ class Leadership:
                 return
 
     def put(self, key, value):
-        """Puts a key, if this process still leads; says whether it did."""
+        """Puts a key, if this process still leads; returns whether it did."""
         tx = self.etcd.transactions
         still = [tx.create(self.key) == self.since]
         done, _ = self.etcd.transaction(compare=still, success=[tx.put(key, value)], failure=[])
@@ -81,7 +81,7 @@ class Leadership:
 
 
 def demo(endpoint):
-    """Three candidates. One resigns, one crashes, one is deposed and does not know it."""
+    """Three candidates. One resigns, one crashes, one is deposed without noticing."""
     prefix = "examples/python/election/"
     key, work = prefix + "leader", prefix + "work/"
     connect(endpoint).delete_prefix(prefix)

@@ -1,10 +1,11 @@
-"""A service registry: a service is listed as long as it lives, without anybody to clean up.
+"""A service registry: a service is listed while it lives, and nothing has to clean up.
 
     python examples/python/service_registry.py
     python examples/python/service_registry.py register web/1 10.0.0.1:80    (in another terminal)
 
-The entry is put with a lease that the service keeps alive. A service that ends well revokes the lease,
-and its entry goes at once; one that crashes stops renewing, and its entry goes when the lease ends.
+A service puts its entry with a lease, and keeps the lease alive. A service that exits cleanly revokes
+the lease, and its entry goes at once. The lease of a service that crashes expires, and its entry with
+it.
 """
 
 import argparse
@@ -22,7 +23,7 @@ def connect(endpoint):
 
 
 class Service:
-    """This process, as it is listed."""
+    """The entry of this process."""
 
     def __init__(self, etcd, prefix, name, address):
         self.lease = etcd.lease(TTL)
@@ -45,7 +46,7 @@ class Service:
                 return  # It ended: this process was away for too long.
 
     def wait(self):
-        """Returns only when the lease has ended."""
+        """Returns when the lease has expired."""
         self._renewals.join()
 
     def crash(self):
@@ -58,7 +59,7 @@ class Service:
 
 
 def follow(etcd, prefix):
-    """Yields who is listed, and again whenever somebody comes or goes."""
+    """Yields the listed services, and again after each change."""
     read = etcd.get_prefix_response(prefix)
     services = {kv.key.decode(): kv.value.decode() for kv in read.kvs}
     yield dict(services)
@@ -75,7 +76,7 @@ def follow(etcd, prefix):
 
 
 def demo(etcd):
-    """Registers two services, ends one well and one badly, and sees both go."""
+    """Registers two services, stops one cleanly, crashes the other, and watches both entries go."""
     prefix = "examples/python/services/"
     etcd.delete_prefix(prefix)
     well = Service(etcd, prefix, "web/1", "10.0.0.1:80")
@@ -85,7 +86,7 @@ def demo(etcd):
         raise AssertionError("a name was taken twice")
     except RuntimeError:
         pass
-    time.sleep(TTL * 1.5)  # longer than a lease lasts that nobody renews
+    time.sleep(TTL * 1.5)  # longer than the TTL of a lease without renewals
 
     states = follow(etcd, prefix)
     listed = next(states)

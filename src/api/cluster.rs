@@ -1,4 +1,5 @@
-//! Members. In a StatefulSet they come and go with its replicas; elsewhere also by these requests.
+//! etcd's Cluster service. In a StatefulSet, members follow the replicas; elsewhere, these requests add
+//! and remove members.
 
 use tonic::{Request, Response, Status};
 
@@ -14,13 +15,13 @@ use crate::{
 };
 
 #[derive(Debug)]
-pub(super) struct ClusterService<N, M> {
+pub struct ClusterService<N, M> {
     node: N,
     members: M,
 }
 
 impl<N: NodePort, M: MembershipPort> ClusterService<N, M> {
-    pub(super) fn new(node: N, members: M) -> ClusterService<N, M> {
+    pub fn new(node: N, members: M) -> ClusterService<N, M> {
         ClusterService { node, members }
     }
 
@@ -28,14 +29,15 @@ impl<N: NodePort, M: MembershipPort> ClusterService<N, M> {
         Some(header::without_revision(self.node.header()))
     }
 
-    /// Carries it out; answers which member it was about, and who is a member then.
+    /// Applies a change. Returns the changed member, and the members afterwards.
     async fn change(&self, change: MemberChange) -> Result<(MemberId, Vec<Member>), Status> {
         let removed = match change {
             MemberChange::Remove(member) => Some(member),
             _ => None,
         };
         let member = self.members.change(change).await?;
-        // Whoever has just been removed, and may be this very member, cannot ask the leader.
+        // After a removal, the list is a local read: this member may be the removed one, which cannot reach
+        // the leader any more.
         let list = self.node.members(removed.is_none()).await?;
         let list = list.into_iter().filter(|m| Some(m.id) != removed);
         Ok((member, list.map(Member::from).collect()))
@@ -54,7 +56,8 @@ impl<N: NodePort, M: MembershipPort> Cluster for ClusterService<N, M> {
         Ok(Response::new(MemberListResponse { header: self.header(), members }))
     }
 
-    /// Always as a learner, whatever was asked: who has caught up votes by itself.
+    /// Adds the member as a learner, whatever `isLearner` says. The leader promotes learners that have
+    /// caught up.
     async fn member_add(
         &self,
         request: Request<MemberAddRequest>,
@@ -98,8 +101,8 @@ impl<N: NodePort, M: MembershipPort> Cluster for ClusterService<N, M> {
     }
 }
 
-impl From<node::Member> for Member {
-    fn from(member: node::Member) -> Member {
+impl From<node::MemberInfo> for Member {
+    fn from(member: node::MemberInfo) -> Member {
         Member {
             id: member.id.0,
             name: member.name,

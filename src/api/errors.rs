@@ -1,4 +1,5 @@
-//! Errors as gRPC knows them: the one place that knows codes. Codes and texts are etcd's.
+//! Maps errors to gRPC statuses. Codes and texts are etcd's. No other file of the API chooses a code for
+//! an error of the node.
 
 use tonic::{Code, Status};
 
@@ -8,12 +9,12 @@ use crate::{
     types::CommandError,
 };
 
-/// Why a request is refused before the node sees it.
+/// Why validation refuses a request before the node sees it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub enum ValidationError {
     #[error("etcdserver: key is not provided")]
     EmptyKey,
-    /// etcd's answer to an operation that is none.
+    /// An empty operation; the text is etcd's.
     #[error("etcdserver: key not found")]
     EmptyOperation,
     #[error("etcdserver: value is provided")]
@@ -32,13 +33,13 @@ pub(super) enum Refusal {
     StreamFiltered,
 }
 
-impl From<Refusal> for Status {
-    fn from(refusal: Refusal) -> Status {
-        let code = match refusal {
-            Refusal::StreamSorted | Refusal::StreamFiltered => Code::Unimplemented,
+impl From<ValidationError> for Status {
+    fn from(error: ValidationError) -> Status {
+        let code = match error {
+            ValidationError::StreamSorted | ValidationError::StreamFiltered => Code::Unimplemented,
             _ => Code::InvalidArgument,
         };
-        Status::new(code, refusal.to_string())
+        Status::new(code, error.to_string())
     }
 }
 
@@ -52,7 +53,7 @@ impl From<NodeError> for Status {
             NodeError::Command(CommandError::LeaseNotFound) => Code::NotFound,
             NodeError::Command(CommandError::LeaseExists) => Code::FailedPrecondition,
             NodeError::Command(CommandError::LeaseTtlTooLarge) => Code::OutOfRange,
-            NodeError::Command(CommandError::OtherTerm | CommandError::DeadMember) => {
+            NodeError::Command(CommandError::StaleTerm | CommandError::MemberIdUsed) => {
                 Code::Unavailable
             }
             NodeError::Command(CommandError::NoSpace) => Code::ResourceExhausted,
@@ -76,7 +77,7 @@ impl From<MembershipError> for Status {
             MembershipError::BadUrls => Code::InvalidArgument,
             MembershipError::TransferTimedOut => Code::Unavailable,
             MembershipError::NotLeader
-            | MembershipError::PlaceTaken
+            | MembershipError::OrdinalTaken
             | MembershipError::NotLearner
             | MembershipError::NotInSync
             | MembershipError::NotEnoughStarted
@@ -87,31 +88,94 @@ impl From<MembershipError> for Status {
     }
 }
 
-/// A client sent a value that this version of the API does not have.
+/// A request has a value that this version of the API does not define.
 impl From<WireError> for Status {
     fn from(error: WireError) -> Status {
         Status::invalid_argument(format!("etcdserver: {error}"))
     }
 }
 
-/// What the transport says of a message that is longer than it takes.
-const MESSAGE_TOO_LONG: &str = "Error, decoded message length too large: found ";
+/// The text of [`request_aborted`].
+const ABORTED: &str = "ordinal: the client aborted the request";
 
-/// The transport's own refusals, in the words and with the code of etcd's transport.
-pub(super) fn of_transport(status: &Status) -> Option<Status> {
-    let lengths = status.message().strip_prefix(MESSAGE_TOO_LONG)?;
-    let mut numbers = lengths.split_whitespace().filter_map(|word| word.parse::<u64>().ok());
-    let (found, limit) = (numbers.next()?, numbers.next()?);
-    let text = format!("grpc: received message larger than max ({found} vs. {limit})");
-    Some(Status::resource_exhausted(text))
+/// The error that a service reads when its client resets the stream or the connection breaks. The final
+/// status is `Cancelled`. This one is not, because the message decoder takes `Cancelled` for the regular
+/// end of a request.
+pub fn request_aborted() -> Status {
+    Status::unknown(ABORTED)
 }
 
-/// The node answered a command with the reply of another: a fault of ours, and the command was applied.
-pub(super) fn mismatched(command: &'static str) -> Status {
-    Status::internal(format!("ordinal: a {command} was answered by the reply of another command"))
+/// The prefix of the message decoder's errors; the reason follows.
+const UNDECODABLE: &str = "failed to decode Protobuf message: ";
+
+/// Translates an error on a stream. As [`translate_transport_status`], except for a message that cannot be
+/// decoded: for streams, etcd's transport has another text.
+pub fn translate_stream_status(status: Status) -> Status {
+    if let Some(why) = status.message().strip_prefix(UNDECODABLE) {
+        return Status::internal(format!("grpc: failed to unmarshal the received message: {why}"));
+    }
+    translate_transport_status(&status).unwrap_or(status)
 }
 
-/// A method of etcd's that is not here; `instead` says what to do.
-pub(super) fn not_implemented(method: &'static str, instead: &'static str) -> Status {
+/// Translates an error of our transport (tonic) into code and text of etcd's transport (grpc-go). `None`:
+/// the status is not an error of the transport.
+///
+/// For a message that cannot be decoded, the reason keeps the words of our decoder.
+pub fn translate_transport_status(status: &Status) -> Option<Status> {
+    let text = status.message();
+    if let Some(lengths) = text.strip_prefix("Error, decoded message length too large: found ") {
+        let mut numbers = lengths.split_whitespace().filter_map(|word| word.parse::<u64>().ok());
+        let (found, limit) = (numbers.next()?, numbers.next()?);
+        let text = format!("grpc: received message larger than max ({found} vs. {limit})");
+        return Some(Status::resource_exhausted(text));
+    }
+    if let Some(limit) = text.strip_prefix("Error decompressing: size limit, of ") {
+        let limit = limit.split(' ').next()?;
+        let text = format!("grpc: received message after decompression larger than max {limit}");
+        return Some(Status::resource_exhausted(text));
+    }
+    if let Some(why) = text.strip_prefix("Error decompressing: ") {
+        let why = why.trim_end_matches(", while sending request");
+        let why = why.replace("unexpected end of file", "unexpected EOF");
+        let text = format!("grpc: failed to decompress the message: {why}");
+        return Some(Status::internal(text));
+    }
+    if let Some(encoding) = text.strip_prefix("Content is compressed with `") {
+        let encoding = encoding.split('`').next()?;
+        return Some(unknown_encoding(encoding));
+    }
+    if text.starts_with("protocol error: received message with compressed-flag") {
+        return Some(Status::internal("grpc: compressed flag set with identity or empty encoding"));
+    }
+    if let Some(flag) =
+        text.strip_prefix("protocol error: received message with invalid compression flag: ")
+    {
+        let flag = flag.split(' ').next()?;
+        return Some(Status::internal(format!("grpc: received unexpected payload format {flag}")));
+    }
+    if let Some(why) = text.strip_prefix(UNDECODABLE) {
+        return Some(Status::internal(format!("grpc: error unmarshalling request: {why}")));
+    }
+    match text {
+        ABORTED => Some(Status::cancelled("context canceled")),
+        "Unexpected EOF decoding stream." => Some(Status::unknown("unexpected EOF")),
+        "Missing request message." => Some(Status::unknown("EOF")),
+        _ => None,
+    }
+}
+
+/// A compression that etcd does not know either.
+pub fn unknown_encoding(encoding: &str) -> Status {
+    let text = format!("grpc: Decompressor is not installed for grpc-encoding {encoding:?}");
+    Status::unimplemented(text)
+}
+
+/// The node applied a command and returned the reply of another kind of command: a bug.
+pub fn mismatched_reply(command: &'static str) -> Status {
+    Status::internal(format!("ordinal: mismatched reply to a {command}"))
+}
+
+/// A method of etcd's that is not implemented; `instead` is the alternative.
+pub fn not_implemented(method: &'static str, instead: &'static str) -> Status {
     Status::unimplemented(format!("ordinal: {method} is not implemented: {instead}"))
 }

@@ -1,16 +1,17 @@
-//! Keys and values.
+//! etcd's KV service.
 
 use tonic::{Request, Response, Status};
 
 use super::{
-    Options,
-    errors::mismatched,
-    header, overlap,
+    errors::mismatched_reply,
+    header,
+    options::Options,
+    overlap,
     range_stream::{self, Chunks},
     session, validate,
 };
 use crate::{
-    node::{Applied, NodePort, RangeAt},
+    node::{Applied, NodePort, RangeResult},
     proto::{
         convert::response,
         etcdserverpb::{
@@ -23,13 +24,13 @@ use crate::{
 };
 
 #[derive(Debug)]
-pub(super) struct KvService<N> {
+pub struct KvService<N> {
     node: N,
     options: Options,
 }
 
 impl<N: NodePort> KvService<N> {
-    pub(super) fn new(node: N, options: Options) -> KvService<N> {
+    pub fn new(node: N, options: Options) -> KvService<N> {
         KvService { node, options }
     }
 
@@ -57,9 +58,9 @@ impl<N: NodePort> Kv for KvService<N> {
 
         let serializable = request.serializable;
         if serializable {
-            session.caught_up(&self.node).await?;
+            session.wait_until_applied(&self.node).await?;
         }
-        let RangeAt { revision, reply } =
+        let RangeResult { revision, reply } =
             self.node.range(Range::try_from(request)?, serializable).await?;
         let header = header::at(self.node.header(), revision);
         Ok(Response::new(response::range(header, reply)))
@@ -78,11 +79,12 @@ impl<N: NodePort> Kv for KvService<N> {
 
         let serializable = request.serializable;
         if serializable {
-            session.caught_up(&self.node).await?;
+            session.wait_until_applied(&self.node).await?;
         }
         let range = Range::try_from(request)?;
         let chunk_bytes = self.options.max_request_bytes;
-        Ok(Response::new(range_stream::open(self.node.clone(), range, serializable, chunk_bytes)))
+        let node = self.node.clone();
+        Ok(Response::new(range_stream::open(node, range, serializable, chunk_bytes).await?))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
@@ -94,7 +96,7 @@ impl<N: NodePort> Kv for KvService<N> {
 
         let Applied { term, reply } = self.node.propose(Command::Put(request.into())).await?;
         let Reply::Put { revision, reply } = reply else {
-            return Err(mismatched("put"));
+            return Err(mismatched_reply("put"));
         };
         let header = header::applied(self.node.header(), term, revision);
         Ok(Response::new(response::put(header, reply)))
@@ -113,7 +115,7 @@ impl<N: NodePort> Kv for KvService<N> {
         let Applied { term, reply } =
             self.node.propose(Command::DeleteRange(request.into())).await?;
         let Reply::DeleteRange { revision, reply } = reply else {
-            return Err(mismatched("range deletion"));
+            return Err(mismatched_reply("range deletion"));
         };
         let header = header::applied(self.node.header(), term, revision);
         Ok(Response::new(response::delete_range(header, reply)))
@@ -128,7 +130,7 @@ impl<N: NodePort> Kv for KvService<N> {
         if is_read_only(&request) {
             let serializable = is_serializable(&request);
             if serializable {
-                session.caught_up(&self.node).await?;
+                session.wait_until_applied(&self.node).await?;
             }
             return self.read_txn(Txn::try_from(request)?, serializable).await;
         }
@@ -137,7 +139,7 @@ impl<N: NodePort> Kv for KvService<N> {
         let Applied { term, reply } =
             self.node.propose(Command::Txn(Txn::try_from(request)?)).await?;
         let Reply::Txn { revision, reply } = reply else {
-            return Err(mismatched("transaction"));
+            return Err(mismatched_reply("transaction"));
         };
         let header = header::applied(self.node.header(), term, revision);
         Ok(Response::new(response::txn(header, reply)))
@@ -153,7 +155,7 @@ impl<N: NodePort> Kv for KvService<N> {
 
         let Applied { term, reply } = self.node.propose(Command::Compact(up_to)).await?;
         let Reply::Compact { revision } = reply else {
-            return Err(mismatched("compaction"));
+            return Err(mismatched_reply("compaction"));
         };
         if physical {
             self.node.compaction_done(up_to).await?;
@@ -163,12 +165,12 @@ impl<N: NodePort> Kv for KvService<N> {
     }
 }
 
-/// All operations, those of nested transactions too.
+/// The operations of both branches.
 fn operations(txn: &TxnRequest) -> impl Iterator<Item = &RequestOp> {
     txn.success.iter().chain(&txn.failure)
 }
 
-/// Whether no branch writes.
+/// Whether no branch writes, including nested transactions.
 fn is_read_only(txn: &TxnRequest) -> bool {
     operations(txn).all(|op| match &op.request {
         Some(request_op::Request::RequestRange(_)) => true,
@@ -177,8 +179,7 @@ fn is_read_only(txn: &TxnRequest) -> bool {
     })
 }
 
-/// Whether every range asks for no more than what this member has. A transaction that only compares
-/// asks for nothing, and gets the truth.
+/// Whether every range is serializable. A transaction with comparisons only is linearizable.
 fn is_serializable(txn: &TxnRequest) -> bool {
     let mut ops = operations(txn).peekable();
     ops.peek().is_some()

@@ -1,11 +1,14 @@
-//! Leases, and the streams that keep them alive.
+//! etcd's Lease service: leases, and the streams that keep them alive.
 
 use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt, stream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{errors::mismatched, header};
+use super::{
+    errors::{self, mismatched_reply},
+    header, session,
+};
 use crate::{
     node::{Applied, NodeError, NodePort, TimeToLive},
     proto::etcdserverpb::{
@@ -14,22 +17,22 @@ use crate::{
         LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, ResponseHeader,
         lease_server::Lease,
     },
-    stop::Stopping,
+    shutdown::ShutdownSignal,
     types::{Command, LeaseId, Reply},
 };
 
-/// Renewals of one stream that are under way at once; the next is read when one is answered.
-const PIPELINED: usize = 16;
+/// Renewals of one stream in flight. The stream reads the next request when the oldest is answered.
+const INFLIGHT_RENEWALS_MAX: usize = 16;
 
 #[derive(Debug)]
-pub(super) struct LeaseService<N> {
+pub struct LeaseService<N> {
     node: N,
-    stopping: Stopping,
+    shutdown: ShutdownSignal,
 }
 
 impl<N: NodePort> LeaseService<N> {
-    pub(super) fn new(node: N, stopping: Stopping) -> LeaseService<N> {
-        LeaseService { node, stopping }
+    pub fn new(node: N, shutdown: ShutdownSignal) -> LeaseService<N> {
+        LeaseService { node, shutdown }
     }
 
     fn header(&self) -> ResponseHeader {
@@ -38,7 +41,7 @@ impl<N: NodePort> LeaseService<N> {
     }
 }
 
-type KeptAlive = Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
+type KeepAliveStream = Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl<N: NodePort> Lease for LeaseService<N> {
@@ -51,7 +54,7 @@ impl<N: NodePort> Lease for LeaseService<N> {
 
         let (id, Applied { term, reply }) = self.node.lease_grant(LeaseId(id), ttl).await?;
         let Reply::LeaseGrant { revision, ttl } = reply else {
-            return Err(mismatched("grant of a lease"));
+            return Err(mismatched_reply("lease grant"));
         };
         let header = Some(header::applied(self.node.header(), term, revision));
         Ok(Response::new(LeaseGrantResponse { header, id: id.0, ttl, error: String::new() }))
@@ -66,32 +69,35 @@ impl<N: NodePort> Lease for LeaseService<N> {
 
         let Applied { term, reply } = self.node.propose(Command::LeaseRevoke(id)).await?;
         let Reply::LeaseRevoke { revision } = reply else {
-            return Err(mismatched("revocation of a lease"));
+            return Err(mismatched_reply("lease revocation"));
         };
         let header = header::applied(self.node.header(), term, revision);
         Ok(Response::new(LeaseRevokeResponse { header: Some(header) }))
     }
 
-    type LeaseKeepAliveStream = KeptAlive;
+    type LeaseKeepAliveStream = KeepAliveStream;
 
     async fn lease_keep_alive(
         &self,
         request: Request<Streaming<LeaseKeepAliveRequest>>,
-    ) -> Result<Response<KeptAlive>, Status> {
+    ) -> Result<Response<KeepAliveStream>, Status> {
         let leader_lost = header::leader_lost(&self.node, &request)?;
-        let mut stopping = self.stopping.clone();
+        let mut shutdown = self.shutdown.clone();
         let end = async move {
             tokio::select! {
-                () = stopping.wait() => NodeError::Stopped,
+                () = shutdown.wait() => NodeError::Stopped,
                 () = leader_lost => NodeError::NoLeader,
             }
         };
         let node = self.node.clone();
-        let answers = request.into_inner().map(move |request| {
+        let responses = request.into_inner().map(move |request| {
             let node = node.clone();
-            async move { keep_alive(&node, request?.id).await }
+            async move {
+                let request = request.map_err(errors::translate_stream_status)?;
+                keep_alive(&node, request.id).await
+            }
         });
-        Ok(Response::new(until(end, answers.buffered(PIPELINED))))
+        Ok(Response::new(until(end, responses.buffered(INFLIGHT_RENEWALS_MAX))))
     }
 
     async fn lease_time_to_live(
@@ -102,9 +108,9 @@ impl<N: NodePort> Lease for LeaseService<N> {
         let LeaseTimeToLiveRequest { id, keys } = request.into_inner();
 
         let found = self.node.lease_time_to_live(LeaseId(id), keys).await?;
-        // In etcd's words, a lease that is not there has less than no time.
-        let gone = TimeToLive { remaining: -1, ..TimeToLive::default() };
-        let TimeToLive { granted, remaining, keys } = found.unwrap_or(gone);
+        // As in etcd, a lease that does not exist has a remaining TTL of -1.
+        let not_found = TimeToLive { remaining: -1, ..TimeToLive::default() };
+        let TimeToLive { granted, remaining, keys } = found.unwrap_or(not_found);
         Ok(Response::new(LeaseTimeToLiveResponse {
             header: Some(self.header()),
             id,
@@ -119,6 +125,7 @@ impl<N: NodePort> Lease for LeaseService<N> {
         request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
         header::require_leader(&self.node, &request)?;
+        session::of(&self.node, &request)?.wait_until_applied(&self.node).await?;
         let leases = self.node.leases().await?;
         Ok(Response::new(LeaseLeasesResponse {
             header: Some(self.header()),
@@ -128,25 +135,25 @@ impl<N: NodePort> Lease for LeaseService<N> {
 }
 
 async fn keep_alive<N: NodePort>(node: &N, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
-    // From before the renewal: a lease that is gone at a revision was never kept alive after it.
+    // Read before the renewal: afterwards, the revision could be past the lease's deletion.
     let now = node.header();
-    // Zero, in etcd's words, is the life of a lease that is not there.
+    // As in etcd, a lease that does not exist has a TTL of 0.
     let ttl = node.lease_renew(LeaseId(id)).await?.unwrap_or(0);
     Ok(LeaseKeepAliveResponse { header: Some(header::at(now, now.revision)), id, ttl })
 }
 
-/// The answers in their order, up to the first that is an error, or until the stream must end.
+/// The responses in order, up to the first error or until `end` resolves.
 fn until(
     end: impl Future<Output = NodeError> + Send + 'static,
-    answers: impl Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send + 'static,
-) -> KeptAlive {
-    let state = (Box::pin(end), Box::pin(answers));
-    Box::pin(stream::try_unfold(state, async |(mut end, mut answers)| {
+    responses: impl Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send + 'static,
+) -> KeepAliveStream {
+    let state = (Box::pin(end), Box::pin(responses));
+    Box::pin(stream::try_unfold(state, async |(mut end, mut responses)| {
         tokio::select! {
             biased;
-            why = &mut end => Err(why.into()),
-            answer = answers.next() => match answer {
-                Some(answer) => Ok(Some((answer?, (end, answers)))),
+            error = &mut end => Err(error.into()),
+            response = responses.next() => match response {
+                Some(response) => Ok(Some((response?, (end, responses)))),
                 None => Ok(None),
             },
         }
@@ -158,7 +165,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_stream_on_which_nothing_is_asked_ends_when_it_must_and_says_why() {
+    async fn an_idle_stream_ends_with_the_reason() {
         let mut idle = until(async { NodeError::NoLeader }, stream::pending());
         let end = idle.next().await.unwrap().unwrap_err();
         assert_eq!(end.message(), "etcdserver: no leader");
@@ -166,11 +173,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_its_client_ends_ends_without_an_error() {
-        let answer = |id| Ok(LeaseKeepAliveResponse { header: None, id, ttl: 5 });
-        let answers = stream::iter([answer(7), answer(8)]);
-        let ids: Vec<i64> =
-            until(std::future::pending(), answers).map(|answer| answer.unwrap().id).collect().await;
+    async fn a_stream_ended_by_its_client_ends_without_an_error() {
+        let response = |id| Ok(LeaseKeepAliveResponse { header: None, id, ttl: 5 });
+        let responses = stream::iter([response(7), response(8)]);
+        let ids: Vec<i64> = until(std::future::pending(), responses)
+            .map(|response| response.unwrap().id)
+            .collect()
+            .await;
         assert_eq!(ids, [7, 8]);
     }
 }

@@ -1,9 +1,13 @@
-//! How a member is doing.
+//! etcd's Maintenance service: status, hashes, alarms, leadership transfer.
 
 use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 
-use super::{ETCD_STORAGE_VERSION, ETCD_VERSION, errors::not_implemented, header};
+use super::{
+    errors::not_implemented,
+    header,
+    version::{ETCD_STORAGE_VERSION, ETCD_VERSION},
+};
 use crate::{
     node::{self, MemberChange, MembershipPort, NodeError, NodePort},
     proto::etcdserverpb::{
@@ -17,13 +21,13 @@ use crate::{
 };
 
 #[derive(Debug)]
-pub(super) struct MaintenanceService<N, M> {
+pub struct MaintenanceService<N, M> {
     node: N,
     members: M,
 }
 
 impl<N: NodePort, M: MembershipPort> MaintenanceService<N, M> {
-    pub(super) fn new(node: N, members: M) -> MaintenanceService<N, M> {
+    pub fn new(node: N, members: M) -> MaintenanceService<N, M> {
         MaintenanceService { node, members }
     }
 
@@ -70,11 +74,11 @@ impl<N: NodePort, M: MembershipPort> Maintenance for MaintenanceService<N, M> {
                 "an alarm is raised and cleared by what causes it",
             ));
         }
-        // As in etcd, `memberID` is of no account here.
-        let wanted = |alarm: &AlarmMember| {
+        // As in etcd, `memberID` does not filter.
+        let requested = |alarm: &AlarmMember| {
             request.alarm == i32::from(AlarmType::None) || alarm.alarm == request.alarm
         };
-        let alarms = alarms(&self.node.status()).filter(wanted).collect();
+        let alarms = alarms(&self.node.status()).filter(requested).collect();
         Ok(Response::new(AlarmResponse { header: Some(self.header()), alarms }))
     }
 
@@ -101,7 +105,7 @@ impl<N: NodePort, M: MembershipPort> Maintenance for MaintenanceService<N, M> {
         ))
     }
 
-    /// Any member may be asked; etcd's only if it leads.
+    /// Works on any member; in etcd only on the leader.
     async fn move_leader(
         &self,
         request: Request<MoveLeaderRequest>,
@@ -139,11 +143,11 @@ fn status_response(header: ResponseHeader, status: node::Status) -> StatusRespon
     }
 }
 
-/// What is wrong, in etcd's words where etcd has some: no leader, then each alarm.
+/// The errors of a member, in etcd's words where etcd has them: no leader, then each alarm.
 fn errors(status: node::Status) -> Vec<String> {
     let no_leader = status.leader.is_none().then(|| NodeError::NoLeader.to_string());
     let alarms = alarms(&status).map(|alarm| {
-        // The text form of the message, with the blank at its end.
+        // The message's text form, with its trailing blank.
         format!("memberID:{} alarm:{} ", alarm.member_id, alarm.alarm().as_str_name())
     });
     let mut errors: Vec<_> = no_leader.into_iter().chain(alarms).collect();

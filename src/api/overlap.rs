@@ -1,21 +1,21 @@
-//! No key may be written twice in one transaction: all its writes have one revision.
+//! Refuses transactions that write a key twice: all writes of a transaction have one revision.
 //!
-//! What counts as twice is etcd's, order and gaps included: operations of one list are checked against
-//! each other, a nested transaction against the deletions of its own list and against the ones before
-//! it; its two branches may write the same key, since only one is taken. Deletions may overlap. A
-//! deletion without an end (`range_end` of one zero byte) is taken literally, as the empty range that
-//! ends at `\0`, so nothing overlaps it.
+//! The rules are etcd's, with its order and its gaps. The operations of a list are checked against each
+//! other. A nested transaction is checked against the deletions of its list and against the nested
+//! transactions before it; its two branches may write the same key, since only one of them runs.
+//! Deletions may overlap. An open-ended deletion (`range_end` of one zero byte) is taken literally, as the
+//! empty range that ends at `\0`, so it overlaps nothing.
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::errors::Refusal;
+use super::errors::ValidationError;
 use crate::proto::etcdserverpb::{DeleteRangeRequest, RequestOp, TxnRequest, request_op::Request};
 
-pub(super) fn check(txn: &TxnRequest) -> Result<(), Refusal> {
+pub fn check(txn: &TxnRequest) -> Result<(), ValidationError> {
     for branch in [&txn.success, &txn.failure] {
-        // By far the most transactions: nothing to overlap with.
-        let lone = branch.len() < 2 && !branch.iter().any(is_txn);
-        if !lone {
+        // Most transactions by far: a single operation overlaps with nothing.
+        let single = branch.len() < 2 && !branch.iter().any(is_txn);
+        if !single {
             Writes::of(branch)?;
         }
     }
@@ -26,7 +26,7 @@ fn is_txn(op: &RequestOp) -> bool {
     matches!(op.request, Some(Request::RequestTxn(_)))
 }
 
-/// What a list of operations writes.
+/// The keys that a list of operations writes.
 #[derive(Default)]
 struct Writes<'a> {
     puts: HashSet<&'a [u8]>,
@@ -34,9 +34,9 @@ struct Writes<'a> {
 }
 
 impl<'a> Writes<'a> {
-    fn of(ops: &'a [RequestOp]) -> Result<Writes<'a>, Refusal> {
+    fn of(ops: &'a [RequestOp]) -> Result<Writes<'a>, ValidationError> {
         let mut writes = Writes::default();
-        // Deletions first: they are checked against wherever they stand in the list.
+        // Deletions first: their position in the list does not matter.
         for op in ops {
             if let Some(Request::RequestDeleteRange(delete)) = &op.request {
                 writes.deletes.insert(delete);
@@ -55,15 +55,15 @@ impl<'a> Writes<'a> {
         Ok(writes)
     }
 
-    fn put(&mut self, key: &'a [u8]) -> Result<(), Refusal> {
-        if self.deletes.hold(key) || !self.puts.insert(key) {
-            return Err(Refusal::DuplicateKey);
+    fn put(&mut self, key: &'a [u8]) -> Result<(), ValidationError> {
+        if self.deletes.contains(key) || !self.puts.insert(key) {
+            return Err(ValidationError::DuplicateKey);
         }
         Ok(())
     }
 
     /// Adds what the branches of a nested transaction write.
-    fn nest(&mut self, success: Writes<'a>, failure: Writes<'a>) -> Result<(), Refusal> {
+    fn nest(&mut self, success: Writes<'a>, failure: Writes<'a>) -> Result<(), ValidationError> {
         for key in &success.puts {
             self.put(key)?;
         }
@@ -80,14 +80,14 @@ impl<'a> Writes<'a> {
 #[derive(Default)]
 struct Deletes<'a> {
     keys: HashSet<&'a [u8]>,
-    /// Start → end; neither empty nor touching one another.
+    /// From start to end. No span is empty, and no two spans touch.
     spans: BTreeMap<&'a [u8], &'a [u8]>,
 }
 
 impl<'a> Deletes<'a> {
-    fn hold(&self, key: &[u8]) -> bool {
-        let before = self.spans.range::<&[u8], _>(..=key).next_back();
-        before.is_some_and(|(_, end)| key < *end) || self.keys.contains(key)
+    fn contains(&self, key: &[u8]) -> bool {
+        let last = self.spans.range::<&[u8], _>(..=key).next_back();
+        last.is_some_and(|(_, end)| key < *end) || self.keys.contains(key)
     }
 
     fn insert(&mut self, delete: &'a DeleteRangeRequest) {
@@ -103,8 +103,8 @@ impl<'a> Deletes<'a> {
         if end <= start {
             return;
         }
-        // Of the spans that start no later than this one ends, those that end no earlier than it
-        // starts; they are the last ones, since spans do not overlap.
+        // Walks back over the spans that start at or before `end`. Since spans do not overlap, those that
+        // touch this one are the last of them.
         while let Some((&other_start, &other_end)) =
             self.spans.range::<&[u8], _>(..=end).next_back()
         {
@@ -135,7 +135,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn merged_spans_hold_the_keys_of_each(
+        fn merged_spans_contain_the_keys_of_each(
             deletes in prop::collection::vec(("[a-e]{1,2}", "[a-e\0]{0,2}"), 0..8),
             key in "[a-e]{1,2}",
         ) {
@@ -150,14 +150,14 @@ mod tests {
             let mut merged = Deletes::default();
             requests.iter().for_each(|request| merged.insert(request));
 
-            let holds = requests.iter().any(|request| {
+            let contains = requests.iter().any(|request| {
                 if request.range_end.is_empty() {
                     request.key == key
                 } else {
                     request.key <= key && key.as_bytes() < &request.range_end[..]
                 }
             });
-            prop_assert_eq!(merged.hold(key.as_bytes()), holds);
+            prop_assert_eq!(merged.contains(key.as_bytes()), contains);
         }
     }
 }

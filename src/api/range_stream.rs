@@ -1,18 +1,19 @@
-//! A range in chunks, each read when the client has room for it: never more than one is in memory.
+//! `RangeStream`: a range in chunks. Each chunk is read when the client has room for it, so at most one
+//! chunk is in memory.
 //!
-//! All chunks are of one revision: the first read's, if the client named none. Only keys and values
-//! are in the chunks; header, count and `more` come with the last, so that merging all of them gives
-//! what `Range` would have answered. A compaction past that revision ends the stream with an error.
+//! All chunks have one revision: the requested one, or that of the first read. Chunks carry keys and
+//! values only; the last one adds header, count and `more`. So merging all chunks gives the response of
+//! `Range`. A compaction past the revision ends the stream with an error.
 
 use std::pin::Pin;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt, stream};
 use tonic::Status;
 
 use super::header;
 use crate::{
-    node::{NodePort, RangeAt},
+    node::{NodePort, RangeResult},
     proto::{
         convert::response,
         etcdserverpb::{RangeResponse, RangeStreamResponse, ResponseHeader},
@@ -20,21 +21,23 @@ use crate::{
     types::{KeyRange, KeyValue, Range, RangeReply, Revision},
 };
 
-pub(super) type Chunks =
-    Pin<Box<dyn Stream<Item = Result<RangeStreamResponse, Status>> + Send + 'static>>;
+pub type Chunks = Pin<Box<dyn Stream<Item = Result<RangeStreamResponse, Status>> + Send + 'static>>;
 
-/// Keys in the first chunk; the sizes of its values tell how many the next may have.
+/// Keys in the first chunk. The next chunks adapt to the sizes of the values.
 const FIRST_CHUNK_KEYS: i64 = 10;
 
-/// `chunk_bytes` is what a chunk should come to, give or take a factor of two.
-pub(super) fn open<N: NodePort>(
+/// Chunks have about `chunk_bytes`, give or take a factor of two.
+///
+/// # Errors
+/// If the first read fails. It precedes the stream, so that a refusal opens no stream.
+pub async fn open<N: NodePort>(
     node: N,
     range: Range,
     serializable: bool,
     chunk_bytes: usize,
-) -> Chunks {
+) -> Result<Chunks, Status> {
     let limit = if range.limit > 0 { range.limit } else { i64::MAX };
-    let reader = Reader {
+    let reader = ChunkReader {
         node,
         range,
         serializable,
@@ -43,46 +46,48 @@ pub(super) fn open<N: NodePort>(
         keys_left: limit,
         first: None,
     };
-    Box::pin(stream::try_unfold(Some(reader), async |reader| match reader {
+    let (first, reader) = reader.next().await?;
+    let rest = stream::try_unfold(reader, async |reader| match reader {
         Some(reader) => reader.next().await.map(Some),
         None => Ok(None),
-    }))
+    });
+    Ok(Box::pin(stream::iter([Ok(first)]).chain(rest)))
 }
 
-struct Reader<N> {
+struct ChunkReader<N> {
     node: N,
-    /// What is still to be read.
+    /// The part that is not read yet.
     range: Range,
     serializable: bool,
     chunk_bytes: usize,
     chunk_keys: i64,
-    /// What the client's limit leaves.
+    /// The rest of the request's limit.
     keys_left: i64,
     first: Option<FirstRead>,
 }
 
-/// What the first read found out.
+/// The result of the first read, for the header of the last chunk.
 #[derive(Clone, Copy)]
 struct FirstRead {
-    /// Of the store, when it was read.
+    /// The store's revision at the first read.
     revision: Revision,
     /// Keys in the whole range.
     count: i64,
 }
 
-impl<N: NodePort> Reader<N> {
+impl<N: NodePort> ChunkReader<N> {
     /// The next chunk, and the reader of those after it.
-    async fn next(mut self) -> Result<(RangeStreamResponse, Option<Reader<N>>), Status> {
+    async fn next(mut self) -> Result<(RangeStreamResponse, Option<ChunkReader<N>>), Status> {
         self.range.limit = self.chunk_keys.min(self.keys_left);
-        let RangeAt { revision, reply } =
+        let RangeResult { revision, reply } =
             self.node.range(self.range.clone(), self.serializable).await?;
-        let first = self.pin(revision, &reply);
+        let first = self.pin_revision(revision, &reply);
 
         self.keys_left -= reply.kvs.len() as i64;
         let next_key = reply.kvs.last().map(|last| successor(&last.key));
         match next_key {
             Some(next_key) if reply.more && self.keys_left > 0 => {
-                self.adapt(&reply.kvs);
+                self.adapt_chunk_keys(&reply.kvs);
                 self.range.keys = starting_at(next_key, self.range.keys);
                 let chunk = RangeResponse {
                     header: None,
@@ -100,9 +105,9 @@ impl<N: NodePort> Reader<N> {
         }
     }
 
-    /// Makes every later read one of the same store as the first: this member has applied it, so it
-    /// need not ask the others again.
-    fn pin(&mut self, revision: Revision, reply: &RangeReply) -> FirstRead {
+    /// Fixes the revision for all later reads. This member has applied that revision, so those reads are
+    /// serializable.
+    fn pin_revision(&mut self, revision: Revision, reply: &RangeReply) -> FirstRead {
         if self.range.revision <= Revision::ZERO {
             self.range.revision = revision;
         }
@@ -110,8 +115,8 @@ impl<N: NodePort> Reader<N> {
         *self.first.get_or_insert(FirstRead { revision, count: reply.count })
     }
 
-    /// Lets the next chunk have more keys or fewer. Only beyond a factor of two, lest it waver.
-    fn adapt(&mut self, kvs: &[KeyValue]) {
+    /// Adapts the number of keys for the next chunk. A factor of two is tolerated, to avoid oscillation.
+    fn adapt_chunk_keys(&mut self, kvs: &[KeyValue]) {
         let bytes: usize = kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum();
         if bytes < self.chunk_bytes / 2 {
             self.chunk_keys = self.chunk_keys.saturating_mul(2);
@@ -132,7 +137,7 @@ fn successor(key: &[u8]) -> Bytes {
 fn starting_at(start: Bytes, keys: KeyRange) -> KeyRange {
     match keys {
         KeyRange::Span { end, .. } => KeyRange::Span { start, end },
-        // One key is one chunk, so this is never asked of it; nothing comes after it.
+        // Never reached: a single key is one chunk.
         KeyRange::One(_) => KeyRange::Span { end: start.clone(), start },
         KeyRange::From(_) => KeyRange::From(start),
     }

@@ -1,9 +1,9 @@
-//! The session token: a client sees what it has seen, whichever member it asks.
+//! The session token: with it, serializable reads never go back in time, on any member.
 //!
-//! A request carries the metadata `ordinal-session: CLUSTER_ID:REVISION`, of the last answer that the
-//! client got: its header has both. The id is hexadecimal, as `kvctl` and `etcdctl` print it. A member
-//! that has not applied the revision waits for it before a serializable read and before a watch begins;
-//! a linearizable read sees it anyway. So a cheap read of any member never goes back in time.
+//! A request carries the metadata `ordinal-session: CLUSTER_ID:REVISION`, both from the header of the last
+//! response that the client received. The ID is hexadecimal, as `kvctl` and `etcdctl` print it. A member
+//! that has not applied the revision waits for it before a serializable read and before a watch starts.
+//! Linearizable reads need no wait.
 
 use tonic::{Code, Request, Status, metadata::MetadataMap};
 
@@ -12,17 +12,17 @@ use crate::{
     types::{ClusterId, Revision},
 };
 
-pub(super) const METADATA: &str = "ordinal-session";
+const METADATA: &str = "ordinal-session";
 
-/// What a client has seen of this cluster. Without a token: nothing.
+/// The revision that a client has seen. `None`: the request has no token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Session(Option<Revision>);
+pub struct Session(Option<Revision>);
 
 /// The session of a request.
 ///
 /// # Errors
-/// If it is one with another cluster, or none at all.
-pub(super) fn of<N: NodePort, T>(node: &N, request: &Request<T>) -> Result<Session, Status> {
+/// If the token is malformed, or names another cluster.
+pub fn of<N: NodePort, T>(node: &N, request: &Request<T>) -> Result<Session, Status> {
     read(request.metadata(), || node.header().cluster)
 }
 
@@ -35,23 +35,23 @@ fn read(metadata: &MetadataMap, ours: impl FnOnce() -> ClusterId) -> Result<Sess
     });
     let Some((cluster, revision)) = parsed else {
         return Err(Status::invalid_argument(format!(
-            "ordinal: {METADATA} is to be CLUSTER_ID:REVISION, the id hexadecimal, both of the header \
-             of an answer; {token:?} is not"
+            "ordinal: {METADATA} must be CLUSTER_ID:REVISION (the ID hexadecimal) from the header of a \
+             response, not {token:?}"
         )));
     };
     let ours = ours();
     if cluster != ours {
         return Err(Status::failed_precondition(format!(
-            "ordinal: the session is with cluster {cluster}, and this is cluster {ours}: its revisions \
-             say nothing here. Begin a new session, without {METADATA}, if this is the right one"
+            "ordinal: the session belongs to cluster {cluster}, this is cluster {ours}; if this is the right \
+             cluster, start a new session without {METADATA}"
         )));
     }
     Ok(Session(Some(Revision(revision))))
 }
 
 impl Session {
-    /// Waits until this member has applied what the client has seen.
-    pub(super) async fn caught_up<N: NodePort>(self, node: &N) -> Result<(), Status> {
+    /// Waits until this member has applied the session's revision.
+    pub async fn wait_until_applied<N: NodePort>(self, node: &N) -> Result<(), Status> {
         let Some(revision) = self.0 else { return Ok(()) };
         if node.header().revision >= revision {
             return Ok(());
@@ -61,8 +61,8 @@ impl Session {
             Err(NodeError::Timeout) => Err(Status::new(
                 Code::DeadlineExceeded,
                 format!(
-                    "ordinal: the session has seen revision {revision}, and this member has applied \
-                     {}: ask another member, or read linearizably",
+                    "ordinal: this member has applied revision {}, the session has seen {revision}; ask another \
+                     member, or read linearizably",
                     node.header().revision
                 ),
             )),
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_token_nothing_is_waited_for() {
+    fn without_a_token_there_is_no_wait() {
         assert_eq!(read(&MetadataMap::new(), || ClusterId(1)).unwrap(), Session(None));
     }
 }

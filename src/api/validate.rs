@@ -1,8 +1,8 @@
-//! What is wrong with a request by itself, in the order in which etcd finds it.
+//! Validates requests by themselves, in etcd's order of checks.
 
 use prost::Message;
 
-use super::errors::Refusal;
+use super::errors::ValidationError;
 use crate::{
     node::NodeError,
     proto::etcdserverpb::{
@@ -12,25 +12,26 @@ use crate::{
     },
 };
 
-/// How deep transactions may nest. etcd has no such bound of its own; ours keeps every command, and
-/// every answer on its way between members, within the depth (100 messages) to which protobuf is
-/// decoded: what is accepted here must be readable from the log.
-pub(super) const TXN_DEPTH_MAX: usize = 32;
+/// The maximum nesting of transactions. etcd has no such bound. Ours keeps every command, and every reply
+/// between members, within the protobuf decoder's depth of 100 messages: a member must be able to read
+/// every accepted command from the log.
+const TXN_DEPTH_MAX: usize = 32;
 
-pub(super) fn range(request: &RangeRequest) -> Result<(), Refusal> {
+pub fn range(request: &RangeRequest) -> Result<(), ValidationError> {
     if request.key.is_empty() {
-        return Err(Refusal::EmptyKey);
+        return Err(ValidationError::EmptyKey);
     }
     if SortOrder::try_from(request.sort_order).is_err()
         || SortTarget::try_from(request.sort_target).is_err()
     {
-        return Err(Refusal::InvalidSortOption);
+        return Err(ValidationError::InvalidSortOption);
     }
     Ok(())
 }
 
-/// A stream gives the keys as they come: whatever needs all of them first is refused.
-pub(super) fn range_stream(request: &RangeRequest) -> Result<(), Refusal> {
+/// A stream sends keys in key order as it reads them. Orders and filters that need all keys first are
+/// refused.
+pub fn range_stream(request: &RangeRequest) -> Result<(), ValidationError> {
     range(request)?;
     let key_order = match request.sort_order() {
         SortOrder::None => true,
@@ -38,7 +39,7 @@ pub(super) fn range_stream(request: &RangeRequest) -> Result<(), Refusal> {
         SortOrder::Descend => false,
     };
     if !key_order {
-        return Err(Refusal::StreamSorted);
+        return Err(ValidationError::StreamSorted);
     }
     let filters = [
         request.min_mod_revision,
@@ -47,45 +48,49 @@ pub(super) fn range_stream(request: &RangeRequest) -> Result<(), Refusal> {
         request.max_create_revision,
     ];
     if filters.iter().any(|filter| *filter != 0) {
-        return Err(Refusal::StreamFiltered);
+        return Err(ValidationError::StreamFiltered);
     }
     Ok(())
 }
 
-pub(super) fn put(request: &PutRequest) -> Result<(), Refusal> {
+pub fn put(request: &PutRequest) -> Result<(), ValidationError> {
     if request.key.is_empty() {
-        return Err(Refusal::EmptyKey);
+        return Err(ValidationError::EmptyKey);
     }
     if request.ignore_value && !request.value.is_empty() {
-        return Err(Refusal::ValueProvided);
+        return Err(ValidationError::ValueProvided);
     }
     if request.ignore_lease && request.lease != 0 {
-        return Err(Refusal::LeaseProvided);
+        return Err(ValidationError::LeaseProvided);
     }
     Ok(())
 }
 
-pub(super) fn delete_range(request: &DeleteRangeRequest) -> Result<(), Refusal> {
+pub fn delete_range(request: &DeleteRangeRequest) -> Result<(), ValidationError> {
     if request.key.is_empty() {
-        return Err(Refusal::EmptyKey);
+        return Err(ValidationError::EmptyKey);
     }
     Ok(())
 }
 
-/// All but the overlaps, which [`super::overlap`] checks once the number of operations is known to be
-/// bounded.
-pub(super) fn txn(request: &TxnRequest, max_ops: usize) -> Result<(), Refusal> {
+/// All checks except overlaps: [`super::overlap`] checks those after this function has bounded the number
+/// of operations.
+pub fn txn(request: &TxnRequest, max_ops: usize) -> Result<(), ValidationError> {
     nested_txn(request, max_ops, TXN_DEPTH_MAX)
 }
 
-/// `ops_left` is what the transactions around this one leave it.
-fn nested_txn(request: &TxnRequest, ops_left: usize, depth_left: usize) -> Result<(), Refusal> {
-    let depth_left = depth_left.checked_sub(1).ok_or(Refusal::TooManyOperations)?;
+/// `ops_left` and `depth_left` are what the enclosing transactions leave.
+fn nested_txn(
+    request: &TxnRequest,
+    ops_left: usize,
+    depth_left: usize,
+) -> Result<(), ValidationError> {
+    let depth_left = depth_left.checked_sub(1).ok_or(ValidationError::TooManyOperations)?;
     let ops = request.compare.len().max(request.success.len()).max(request.failure.len());
-    let ops_left = ops_left.checked_sub(ops).ok_or(Refusal::TooManyOperations)?;
+    let ops_left = ops_left.checked_sub(ops).ok_or(ValidationError::TooManyOperations)?;
 
     if request.compare.iter().any(|compare| compare.key.is_empty()) {
-        return Err(Refusal::EmptyKey);
+        return Err(ValidationError::EmptyKey);
     }
     request
         .success
@@ -94,18 +99,18 @@ fn nested_txn(request: &TxnRequest, ops_left: usize, depth_left: usize) -> Resul
         .try_for_each(|op| operation(op, ops_left, depth_left))
 }
 
-fn operation(op: &RequestOp, ops_left: usize, depth_left: usize) -> Result<(), Refusal> {
+fn operation(op: &RequestOp, ops_left: usize, depth_left: usize) -> Result<(), ValidationError> {
     match &op.request {
         Some(Request::RequestRange(request)) => range(request),
         Some(Request::RequestPut(request)) => put(request),
         Some(Request::RequestDeleteRange(request)) => delete_range(request),
         Some(Request::RequestTxn(request)) => nested_txn(request, ops_left, depth_left),
-        None => Err(Refusal::EmptyOperation),
+        None => Err(ValidationError::EmptyOperation),
     }
 }
 
-/// Only writes are bounded: a read does not go through the log.
-pub(super) fn size(request: &impl Message, max_bytes: usize) -> Result<(), NodeError> {
+/// Only writes are bounded: reads do not go through the log.
+pub fn size(request: &impl Message, max_bytes: usize) -> Result<(), NodeError> {
     if request.encoded_len() > max_bytes { Err(NodeError::RequestTooLarge) } else { Ok(()) }
 }
 
@@ -125,21 +130,22 @@ mod tests {
         },
     };
 
-    /// The deepest transaction with an operation in it, and what it answers.
+    /// The deepest accepted transaction, and its reply.
     fn deepest() -> (Txn, TxnReply) {
         let read = TxnOp::Range(Range::of(KeyRange::One(Bytes::from_static(b"k"))));
         let kvs = vec![KeyValue { key: Bytes::from_static(b"k"), ..KeyValue::default() }];
-        let answer = OpReply::Range(RangeReply { kvs, more: false, count: 1 });
+        let reply = OpReply::Range(RangeReply { kvs, more: false, count: 1 });
 
         let txn = |op| Txn { success: vec![op], ..Txn::default() };
-        let reply = |op| TxnReply { succeeded: true, responses: vec![op], revision: Revision(2) };
-        (1..TXN_DEPTH_MAX).fold((txn(read), reply(answer)), |(inner, answer), _| {
-            (txn(TxnOp::Txn(Box::new(inner))), reply(OpReply::Txn(answer)))
+        let txn_reply =
+            |op| TxnReply { succeeded: true, responses: vec![op], revision: Revision(2) };
+        (1..TXN_DEPTH_MAX).fold((txn(read), txn_reply(reply)), |(inner, reply), _| {
+            (txn(TxnOp::Txn(Box::new(inner))), txn_reply(OpReply::Txn(reply)))
         })
     }
 
     #[test]
-    fn what_is_accepted_can_be_read_from_the_log_and_answered_through_a_peer() {
+    fn the_deepest_accepted_transaction_can_be_decoded_with_its_reply() {
         let (txn, reply) = deepest();
         assert_eq!(super::txn(&txn.clone().into(), TXN_DEPTH_MAX), Ok(()));
 

@@ -6,15 +6,15 @@ use std::{
     process::ExitCode,
 };
 
-use ordinal::ctl::{self, Surroundings};
+use ordinal::ctl::{self, Environment};
 
 fn main() -> ExitCode {
-    let mut around = Surroundings {
+    let mut environment = Environment {
         stdin: Box::new(io::BufReader::new(io::stdin())),
         stdout: &mut io::stdout().lock(),
         stderr: &mut io::stderr().lock(),
-        env: &|name| env::var(name).ok(),
+        variable: &|name| env::var(name).ok(),
         interactive: io::stderr().is_terminal(),
     };
-    ExitCode::from(ctl::run(env::args_os(), &mut around))
+    ExitCode::from(ctl::run(env::args_os(), &mut environment))
 }

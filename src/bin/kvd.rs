@@ -1,17 +1,22 @@
 //! `kvd`: the server.
 
-use clap::{Parser, Subcommand};
+use std::time::Duration;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use ordinal::{
-    config::{Dev, Serve},
+    config::{self, Dev, Serve},
     server,
 };
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Time for the runtime to end its threads before the process exits.
+const SHUTDOWN_WAIT_MAX: Duration = Duration::from_millis(250);
+
 /// Ordinal: a replicated key-value store with the etcd v3 API, at home in a Kubernetes StatefulSet
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true, max_term_width = 80)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -19,30 +24,39 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs a whole cluster on this machine, to try it: no configuration needed
+    /// Runs a whole cluster in one process, to try it; no configuration needed
     Dev(Dev),
     /// Runs one member
     Serve(Box<Serve>),
 }
 
+impl Cli {
+    /// Ends the process where the command line is wrong or asks for help.
+    fn read() -> Cli {
+        let matches = config::with_renamed_variables(Cli::command()).get_matches();
+        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
 fn main() -> std::process::ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read();
     server::end_process_on_panic();
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(e) => return failed(&e.into()),
     };
     let result = runtime.block_on(run(cli.command));
-    // Nothing of ours is left running; a library's thread must not hold the end up.
-    runtime.shutdown_background();
+    // After a fault, Raft's tasks may still run and log. Wait for them, so that the reason is the last
+    // line of the log; but not for long: a library's thread must not delay the exit.
+    runtime.shutdown_timeout(SHUTDOWN_WAIT_MAX);
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(e) => failed(&e),
     }
 }
 
-/// Half of the processors: what blocks and what applies has threads of its own, and a worker that finds
-/// nothing to do costs those that have something. `TOKIO_WORKER_THREADS` says otherwise.
+/// Workers for half of the processors: lanes that block or apply have threads of their own, and an
+/// idle worker slows busy ones down. `TOKIO_WORKER_THREADS` overrides the number.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
@@ -62,8 +76,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Dev(args) => server::dev(args).await,
         Command::Serve(args) => server::serve(*args).await,
     };
-    // Everything has ended: there is nothing left to be held up by its blocking.
-    telemetry.end();
+    // Blocks for a few seconds at most; all servers have ended.
+    telemetry.shutdown();
     result
 }
 

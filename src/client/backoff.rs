@@ -1,33 +1,32 @@
-//! How long to wait before trying again what has just failed.
+//! Exponential backoff between retries.
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 
-/// The first wait; each further one is twice as long.
-const FIRST: Duration = Duration::from_millis(50);
+/// The first wait. Each further one is twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
 
-/// Waits that grow with each failure.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub struct Backoff {
     next: Duration,
-    most: Duration,
+    max: Duration,
 }
 
 impl Backoff {
-    /// No wait is longer than `most`.
-    pub(super) fn up_to(most: Duration) -> Backoff {
-        Backoff { next: FIRST.min(most), most }
+    /// No wait is longer than `max`.
+    pub fn up_to(max: Duration) -> Backoff {
+        Backoff { next: FIRST_WAIT.min(max), max }
     }
 
-    pub(super) async fn wait(&mut self) {
+    pub async fn wait(&mut self) {
         let now = self.next;
-        self.next = (now * 2).min(self.most);
+        self.next = (now * 2).min(self.max);
         sleep(now).await;
     }
 
-    /// It worked: the next failure is a new one.
-    pub(super) fn reset(&mut self) {
-        self.next = FIRST.min(self.most);
+    /// An attempt succeeded: the next wait is the first one again.
+    pub fn reset(&mut self) {
+        self.next = FIRST_WAIT.min(self.max);
     }
 }

@@ -1,13 +1,13 @@
-//! Where a member listens for clients.
+//! The address of a member's client port.
 
 use std::{fmt, str::FromStr};
 
 use tonic::transport::Uri;
 
-/// The port that etcd, and so `kvd`, listens on by custom.
-const CUSTOMARY_PORT: u16 = 2379;
+/// The default client port of etcd and `kvd`.
+const DEFAULT_PORT: u16 = 2379;
 
-/// An address as people write it, `host:port` or `http://host:port`, known to be well formed.
+/// A valid address: `host:port` or `http://host:port`.
 ///
 /// ```
 /// let endpoint: ordinal::client::Endpoint = "localhost:2379".parse().unwrap();
@@ -20,23 +20,21 @@ pub struct Endpoint {
     uri: Uri,
 }
 
-/// Why an address cannot be used.
+/// Why an address is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
-    #[error("the endpoint is empty; write host:port, as in 127.0.0.1:{CUSTOMARY_PORT}")]
+    #[error("the endpoint is empty; write host:port, as in 127.0.0.1:{DEFAULT_PORT}")]
     Empty,
-    #[error(
-        "endpoint {0}: only plain text (http://) is spoken here, not {1}://; TLS is not built in yet"
-    )]
+    #[error("endpoint {0}: {1}:// is not supported; use http:// (TLS is not built in yet)")]
     Scheme(String, String),
-    #[error("endpoint {0} has no port; did you mean {1}:{CUSTOMARY_PORT}?")]
+    #[error("endpoint {0} has no port; did you mean {1}:{DEFAULT_PORT}?")]
     NoPort(String, String),
-    #[error("endpoint {0} is not an address; write host:port, as in 127.0.0.1:{CUSTOMARY_PORT}")]
+    #[error("endpoint {0} is not an address; write host:port, as in 127.0.0.1:{DEFAULT_PORT}")]
     Malformed(String),
 }
 
 impl Endpoint {
-    /// What to dial.
+    /// The URI to connect to.
     pub(super) fn uri(&self) -> Uri {
         self.uri.clone()
     }
@@ -62,7 +60,7 @@ impl FromStr for Endpoint {
             return Err(malformed());
         }
         match authority.port() {
-            // A colon with nothing, or no number, after it has no `port` either.
+            // `port()` is also absent for a colon without a number.
             None if authority.as_str() == authority.host() => {
                 Err(EndpointError::NoPort(text.into(), authority.host().into()))
             }
@@ -74,7 +72,7 @@ impl FromStr for Endpoint {
     }
 }
 
-/// As it was written.
+/// The text as given.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -86,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_kept_as_written_and_dialled_as_http() {
+    fn addresses_keep_their_text_and_connect_with_http() {
         for (text, uri) in [
             ("127.0.0.1:2379", "http://127.0.0.1:2379/"),
             ("http://kv-0.kv-peers:2379/", "http://kv-0.kv-peers:2379/"),
@@ -101,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_address_says_what_to_write_instead() {
+    fn an_invalid_address_names_the_expected_form() {
         for (text, error) in [
             ("", "the endpoint is empty; write host:port, as in 127.0.0.1:2379"),
             ("localhost", "endpoint localhost has no port; did you mean localhost:2379?"),
@@ -113,8 +111,7 @@ mod tests {
             (":2379", "endpoint :2379 is not an address; write host:port, as in 127.0.0.1:2379"),
             (
                 "https://a:1",
-                "endpoint https://a:1: only plain text (http://) is spoken here, not https://; \
-                 TLS is not built in yet",
+                "endpoint https://a:1: https:// is not supported; use http:// (TLS is not built in yet)",
             ),
         ] {
             assert_eq!(text.parse::<Endpoint>().unwrap_err().to_string(), error);

@@ -1,64 +1,63 @@
-//! What can go wrong between asking and being answered, and what is known of the outcome then.
+//! Errors of requests, and the certainty about their outcome.
 
 use std::{error::Error, fmt, io, time::Duration};
 
 use tonic::{Code, ConnectError, Status};
 
-/// Why a request has no answer.
+/// Why a request failed.
 ///
-/// What a caller needs to know is in the variant: whether the request was carried out certainly
-/// not ([`Unreachable`](Self::Unreachable), [`Refused`](Self::Refused)), or whether nobody can tell
-/// ([`Lost`](Self::Lost), [`TimedOut`](Self::TimedOut)).
+/// After [`Unreachable`](Self::Unreachable) and [`Refused`](Self::Refused), the request certainly was not
+/// applied. After [`Lost`](Self::Lost) and [`TimedOut`](Self::TimedOut), the outcome is unknown.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ClientError {
-    /// Nothing was sent: no endpoint accepts connections.
+    /// The client could not connect to any endpoint, and sent nothing.
     #[error("{}{}", list(.0), advice(.0))]
     Unreachable(Vec<Unreachable>),
-    /// A member answered that it will not do it. The text is etcd's.
+    /// A member refused the request. The text is etcd's.
     #[error("{message}")]
     Refused { code: Code, message: String },
     /// The connection broke, or the member gave up, after the request was sent.
     #[error("lost the answer from {endpoint}: {reason}{}", doubt(.kind))]
-    Lost { endpoint: String, reason: String, kind: Kind },
-    /// The answer did not come in time.
+    Lost { endpoint: String, reason: String, kind: RequestKind },
+    /// No response within the timeout.
     #[error(
         "no answer from {endpoint} within {timeout:?}{}",
         match .kind {
-            Kind::Read => " — does a majority of the members live? 'kvctl endpoint status --cluster' shows it",
-            Kind::Write => doubt(.kind),
+            RequestKind::Read => " — does a majority of the members live? 'kvctl endpoint status --cluster' shows it",
+            RequestKind::Write => doubt(.kind),
         }
     )]
-    TimedOut { endpoint: String, timeout: Duration, kind: Kind },
+    TimedOut { endpoint: String, timeout: Duration, kind: RequestKind },
 }
 
-/// Whether doing a request twice differs from doing it once.
+/// Whether repeating a request could change its outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum RequestKind {
     Read,
     Write,
 }
 
-/// An endpoint that could not be connected to, and why.
+/// An endpoint to which the client could not connect, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreachable {
     pub endpoint: String,
     pub reason: String,
-    /// Somebody answered at that address: nobody listens on the port.
+    /// The host refused the connection: no process listens on the port.
     pub refused: bool,
 }
 
 impl ClientError {
-    /// Whether it is certain that nothing happened.
-    pub fn was_not_done(&self) -> bool {
+    /// Whether the request certainly was not applied.
+    pub fn certainly_not_applied(&self) -> bool {
         match self {
             ClientError::Unreachable(_) | ClientError::Refused { .. } => true,
             ClientError::Lost { kind, .. } | ClientError::TimedOut { kind, .. } => {
-                *kind == Kind::Read
+                *kind == RequestKind::Read
             }
         }
     }
 
-    /// What a member answered instead.
+    /// The code of a refusal.
     pub fn code(&self) -> Option<Code> {
         match self {
             ClientError::Refused { code, .. } => Some(*code),
@@ -66,21 +65,22 @@ impl ClientError {
         }
     }
 
-    /// What a failed call means for a request of this kind.
-    pub(super) fn of_status(endpoint: &str, kind: Kind, status: &Status) -> ClientError {
+    /// The error for a failed call of this kind.
+    pub(super) fn of_status(endpoint: &str, kind: RequestKind, status: &Status) -> ClientError {
         if let Some(connect) = cause::<ConnectError>(status) {
             return ClientError::Unreachable(vec![Unreachable::new(endpoint, connect)]);
         }
-        let told = status.source().is_none();
+        // A status with a source comes from our transport, one without comes from the member.
+        let from_member = status.source().is_none();
         let message = status.message().to_owned();
-        if told && (kind == Kind::Read || certainly_not_done(status)) {
+        if from_member && (kind == RequestKind::Read || is_refused_before_proposal(status)) {
             return ClientError::Refused { code: status.code(), message };
         }
-        let reason = if told { message } else { innermost(status) };
+        let reason = if from_member { message } else { innermost(status) };
         ClientError::Lost { endpoint: endpoint.into(), reason, kind }
     }
 
-    /// Whether the endpoint, and not the request, is why: better to ask another one next time.
+    /// Whether the endpoint caused the error, not the request: the client must prefer another endpoint.
     pub(super) fn is_of_endpoint(&self) -> bool {
         match self {
             ClientError::Refused { code, .. } => *code == Code::Unavailable,
@@ -88,17 +88,17 @@ impl ClientError {
         }
     }
 
-    /// Whether asking another member may help, and cannot harm.
-    pub(super) fn another_may_answer(&self, kind: Kind) -> bool {
+    /// Whether another member may succeed, and trying it cannot do harm.
+    pub(super) fn may_try_next_endpoint(&self, kind: RequestKind) -> bool {
         match self {
             ClientError::Unreachable(_) => true,
             ClientError::Refused { code, .. } => {
-                // The latter: it is behind what the session has seen.
+                // `DeadlineExceeded`: the member has not applied the session's revision.
                 let of_member = matches!(code, Code::Unavailable | Code::DeadlineExceeded);
-                kind == Kind::Read && of_member
+                kind == RequestKind::Read && of_member
             }
-            ClientError::Lost { .. } => kind == Kind::Read,
-            // The time for the whole command is spent.
+            ClientError::Lost { .. } => kind == RequestKind::Read,
+            // The timeout covers the whole command.
             ClientError::TimedOut { .. } => false,
         }
     }
@@ -123,8 +123,8 @@ impl fmt::Display for Unreachable {
     }
 }
 
-/// Answers that a member gives before it proposes anything.
-fn certainly_not_done(status: &Status) -> bool {
+/// Whether a member returns this status before it proposes a command.
+fn is_refused_before_proposal(status: &Status) -> bool {
     match status.code() {
         Code::InvalidArgument
         | Code::NotFound
@@ -152,16 +152,16 @@ fn advice(unreachable: &[Unreachable]) -> &'static str {
     }
 }
 
-fn doubt(kind: &Kind) -> &'static str {
+fn doubt(kind: &RequestKind) -> &'static str {
     match kind {
-        Kind::Read => "",
-        Kind::Write => {
+        RequestKind::Read => "",
+        RequestKind::Write => {
             " — the outcome is unknown: it may or may not have been done; read before you repeat it"
         }
     }
 }
 
-/// The first error of this type among an error and its sources.
+/// The first error of this type in the chain of sources.
 fn cause<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -173,7 +173,7 @@ fn cause<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a
     None
 }
 
-/// What went wrong in the end: outer layers only say that something did.
+/// The text of the last source: the outer errors have no details.
 fn innermost(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -188,48 +188,61 @@ fn innermost(error: &dyn Error) -> String {
 mod tests {
     use super::*;
 
-    fn told(kind: Kind, code: Code, message: &str) -> ClientError {
+    fn refusal(kind: RequestKind, code: Code, message: &str) -> ClientError {
         ClientError::of_status("a:1", kind, &Status::new(code, message))
     }
 
     #[test]
-    fn a_write_that_may_have_happened_is_never_called_refused() {
+    fn a_write_that_may_be_applied_is_never_called_refused() {
         for message in ["etcdserver: leader changed", "etcdserver: request timed out"] {
-            let error = told(Kind::Write, Code::Unavailable, message);
+            let error = refusal(RequestKind::Write, Code::Unavailable, message);
             assert!(matches!(error, ClientError::Lost { .. }), "{error}");
-            assert!(!error.was_not_done());
+            assert!(!error.certainly_not_applied());
             assert!(error.to_string().contains("outcome is unknown"), "{error}");
         }
         for code in [Code::Unknown, Code::Internal, Code::DeadlineExceeded, Code::Cancelled] {
-            assert!(!told(Kind::Write, code, "x").was_not_done());
+            assert!(!refusal(RequestKind::Write, code, "x").certainly_not_applied());
         }
     }
 
     #[test]
-    fn a_write_that_was_refused_says_what_the_server_said() {
-        let error = told(Kind::Write, Code::InvalidArgument, "etcdserver: key is not provided");
+    fn a_refused_write_has_the_text_of_the_member() {
+        let error =
+            refusal(RequestKind::Write, Code::InvalidArgument, "etcdserver: key is not provided");
         assert_eq!(error.to_string(), "etcdserver: key is not provided");
-        assert!(error.was_not_done());
-        assert!(told(Kind::Write, Code::Unavailable, "etcdserver: no leader").was_not_done());
+        assert!(error.certainly_not_applied());
+        assert!(
+            refusal(RequestKind::Write, Code::Unavailable, "etcdserver: no leader")
+                .certainly_not_applied()
+        );
     }
 
     #[test]
-    fn only_reads_go_on_to_the_next_member_after_an_answer() {
+    fn only_reads_try_the_next_member_after_a_response() {
         let unavailable = "etcdserver: no leader";
-        assert!(told(Kind::Read, Code::Unavailable, unavailable).another_may_answer(Kind::Read));
-        assert!(!told(Kind::Write, Code::Unavailable, unavailable).another_may_answer(Kind::Write));
-        assert!(!told(Kind::Read, Code::OutOfRange, "compacted").another_may_answer(Kind::Read));
+        assert!(
+            refusal(RequestKind::Read, Code::Unavailable, unavailable)
+                .may_try_next_endpoint(RequestKind::Read)
+        );
+        assert!(
+            !refusal(RequestKind::Write, Code::Unavailable, unavailable)
+                .may_try_next_endpoint(RequestKind::Write)
+        );
+        assert!(
+            !refusal(RequestKind::Read, Code::OutOfRange, "compacted")
+                .may_try_next_endpoint(RequestKind::Read)
+        );
     }
 
     #[test]
-    fn nobody_listening_teaches_how_to_start_a_server() {
+    fn a_refused_connection_names_the_command_that_starts_a_server() {
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         let status = Status::from_error(Box::new(ConnectError(Box::new(refused))));
-        let error = ClientError::of_status("127.0.0.1:2379", Kind::Write, &status);
+        let error = ClientError::of_status("127.0.0.1:2379", RequestKind::Write, &status);
         assert_eq!(
             error.to_string(),
             "cannot reach 127.0.0.1:2379: connection refused — is kvd running? start one with 'kvd dev'"
         );
-        assert!(error.was_not_done() && error.another_may_answer(Kind::Write));
+        assert!(error.certainly_not_applied() && error.may_try_next_endpoint(RequestKind::Write));
     }
 }

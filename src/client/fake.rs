@@ -1,5 +1,5 @@
 //! A small server for tests: etcd's KV service over a map, with no history, on a free port.
-//! It can also refuse, or never answer.
+//! It can also refuse all requests, or never respond.
 
 use std::{
     collections::BTreeMap,
@@ -36,21 +36,21 @@ pub(crate) struct FakeServer {
     calls: Arc<AtomicUsize>,
 }
 
-/// What every request comes to.
+/// The reaction to every request.
 #[derive(Debug, Clone)]
-pub(crate) enum Mood {
-    Answer,
+pub(crate) enum Behavior {
+    Serve,
     Refuse(Status),
-    /// Never answer.
-    Silent,
+    /// Never responds.
+    Hang,
 }
 
 impl FakeServer {
-    pub(crate) async fn start(mood: Mood) -> FakeServer {
+    pub(crate) async fn start(behavior: Behavior) -> FakeServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let calls = Arc::new(AtomicUsize::new(0));
-        let service = FakeKv { mood, calls: calls.clone(), store: Mutex::default() };
+        let service = FakeKv { behavior, calls: calls.clone(), store: Mutex::default() };
         let server = Server::builder().add_service(KvServer::new(service));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         FakeServer { address, calls }
@@ -60,14 +60,14 @@ impl FakeServer {
         self.address.to_string().parse().unwrap()
     }
 
-    /// How many requests came in.
+    /// The number of requests.
     pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }
 }
 
 struct FakeKv {
-    mood: Mood,
+    behavior: Behavior,
     calls: Arc<AtomicUsize>,
     store: Mutex<Store>,
 }
@@ -75,20 +75,23 @@ struct FakeKv {
 #[derive(Default)]
 struct Store {
     keys: BTreeMap<Vec<u8>, KeyValue>,
-    /// One less than what is told: an empty store is at revision 1.
+    /// The revision minus one: an empty store is at revision 1.
     writes: i64,
 }
 
 impl FakeKv {
-    async fn serve<T>(&self, answer: impl FnOnce(&mut Store) -> T) -> Result<Response<T>, Status> {
+    async fn serve<T>(
+        &self,
+        operation: impl FnOnce(&mut Store) -> T,
+    ) -> Result<Response<T>, Status> {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        match &self.mood {
-            Mood::Answer => {}
-            Mood::Refuse(status) => return Err(status.clone()),
-            Mood::Silent => std::future::pending().await,
+        match &self.behavior {
+            Behavior::Serve => {}
+            Behavior::Refuse(status) => return Err(status.clone()),
+            Behavior::Hang => std::future::pending().await,
         }
         let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Response::new(answer(&mut store)))
+        Ok(Response::new(operation(&mut store)))
     }
 }
 
@@ -223,7 +226,7 @@ impl Store {
         let kv = self.keys.get(&compare.key[..]);
         let zero = KeyValue::default();
         let is = kv.unwrap_or(&zero);
-        let order = match compare.target_union.as_ref().expect("kvctl always says with what") {
+        let order = match compare.target_union.as_ref().expect("kvctl always sets the target") {
             TargetUnion::Version(n) => is.version.cmp(n),
             TargetUnion::CreateRevision(n) => is.create_revision.cmp(n),
             TargetUnion::ModRevision(n) => is.mod_revision.cmp(n),

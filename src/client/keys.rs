@@ -1,12 +1,12 @@
-//! Which keys a request is about: one, a range, a prefix, or all.
+//! The keys of a request: one, a range, a prefix, or all.
 
 use bytes::Bytes;
 
-/// The end of a range that has none.
+/// The `range_end` of an open range.
 const OPEN_END: &[u8] = b"\0";
 
-/// One key or several, as etcd's requests name them: `key` and `range_end`. Whatever is bytes is one
-/// key, so most requests take a `"key"` as well.
+/// One key or several, as `key` and `range_end` in etcd's requests. Bytes and strings convert to a single
+/// key, so most requests accept a `"key"` as well.
 ///
 /// ```
 /// use ordinal::client::{Get, Keys};
@@ -24,12 +24,12 @@ impl Keys {
         Keys { key: copy(key), range_end: Bytes::new() }
     }
 
-    /// From the first on, up to the second, which is not part of it.
+    /// From the first key to the second, exclusive.
     pub fn range(from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Keys {
         Keys { key: copy(from), range_end: copy(to) }
     }
 
-    /// All keys that begin with these bytes; with none, all keys.
+    /// All keys with this prefix. An empty prefix: all keys.
     pub fn prefix(prefix: impl AsRef<[u8]>) -> Keys {
         let prefix = prefix.as_ref();
         if prefix.is_empty() {
@@ -38,7 +38,7 @@ impl Keys {
         Keys { key: copy(prefix), range_end: prefix_end(prefix) }
     }
 
-    /// This key, and all that come after it.
+    /// This key and all later ones.
     pub fn from(key: impl AsRef<[u8]>) -> Keys {
         let key = key.as_ref();
         if key.is_empty() {
@@ -63,11 +63,11 @@ impl<K: AsRef<[u8]>> From<K> for Keys {
     }
 }
 
-pub(super) fn copy(bytes: impl AsRef<[u8]>) -> Bytes {
+pub fn copy(bytes: impl AsRef<[u8]>) -> Bytes {
     Bytes::copy_from_slice(bytes.as_ref())
 }
 
-/// The first key that is after all keys with this prefix.
+/// The first key after all keys with this prefix.
 fn prefix_end(prefix: &[u8]) -> Bytes {
     match prefix.iter().rposition(|byte| *byte < 0xff) {
         Some(last) => {

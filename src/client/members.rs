@@ -1,37 +1,41 @@
-//! Members: who they are, and commands about them.
+//! Requests about members and the cluster.
 
-use super::{Client, ClientError, Kind, maintenance};
+use super::{
+    channel::maintenance_service,
+    core::Client,
+    error::{ClientError, RequestKind},
+};
 use crate::proto::{
+    cluster_admin::{
+        ClusterReply, ClusterRequest, RecoverReply, RecoverRequest,
+        cluster_admin_client::ClusterAdminClient,
+    },
     etcdserverpb::{
         MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
         MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
         MemberUpdateRequest, MemberUpdateResponse, MoveLeaderRequest, MoveLeaderResponse,
         cluster_client::ClusterClient,
     },
-    own::{
-        ClusterReply, ClusterRequest, RecoverReply, RecoverRequest, ordinal_client::OrdinalClient,
-    },
 };
 
 impl Client {
-    /// Who is a member, as the majority knows it.
+    /// The members, by a linearizable read.
     pub async fn member_list(&self) -> Result<MemberListResponse, ClientError> {
         let request = MemberListRequest { linearizable: true };
-        self.call(Kind::Read, request, async |channel, request| {
+        self.call(RequestKind::Read, request, async |channel, request| {
             ClusterClient::new(channel).member_list(request).await
         })
         .await
     }
 
-    /// Keeps a place for a member that is dialled there. Members of etcd make it a voter at once,
-    /// unless it is to be a learner.
+    /// Adds a member with these peer URLs. etcd makes it a voter at once, unless `is_learner`.
     pub async fn member_add(
         &self,
         peer_urls: Vec<String>,
         is_learner: bool,
     ) -> Result<MemberAddResponse, ClientError> {
         let request = MemberAddRequest { peer_ur_ls: peer_urls, is_learner };
-        self.call(Kind::Write, request, async |channel, request| {
+        self.call(RequestKind::Write, request, async |channel, request| {
             ClusterClient::new(channel).member_add(request).await
         })
         .await
@@ -39,7 +43,7 @@ impl Client {
 
     pub async fn member_remove(&self, id: u64) -> Result<MemberRemoveResponse, ClientError> {
         let request = MemberRemoveRequest { id };
-        self.call(Kind::Write, request, async |channel, request| {
+        self.call(RequestKind::Write, request, async |channel, request| {
             ClusterClient::new(channel).member_remove(request).await
         })
         .await
@@ -51,7 +55,7 @@ impl Client {
         peer_urls: Vec<String>,
     ) -> Result<MemberUpdateResponse, ClientError> {
         let request = MemberUpdateRequest { id, peer_ur_ls: peer_urls };
-        self.call(Kind::Write, request, async |channel, request| {
+        self.call(RequestKind::Write, request, async |channel, request| {
             ClusterClient::new(channel).member_update(request).await
         })
         .await
@@ -59,35 +63,35 @@ impl Client {
 
     pub async fn member_promote(&self, id: u64) -> Result<MemberPromoteResponse, ClientError> {
         let request = MemberPromoteRequest { id };
-        self.call(Kind::Write, request, async |channel, request| {
+        self.call(RequestKind::Write, request, async |channel, request| {
             ClusterClient::new(channel).member_promote(request).await
         })
         .await
     }
 
-    /// Has this member lead. A member of etcd does so only if it leads itself.
+    /// Transfers leadership to this member. On etcd, only the leader accepts the request.
     pub async fn move_leader(&self, to: u64) -> Result<MoveLeaderResponse, ClientError> {
         let request = MoveLeaderRequest { target_id: to };
-        self.call(Kind::Write, request, async |channel, request| {
-            maintenance(channel).move_leader(request).await
+        self.call(RequestKind::Write, request, async |channel, request| {
+            maintenance_service(channel).move_leader(request).await
         })
         .await
     }
 
-    /// Orders the member that answers to stop, and to go on alone at its next start, as a new cluster.
-    /// To be called on a client of that one member. Not on etcd.
+    /// Makes the answering member stop, and form a new cluster of one member at its next start. Use a
+    /// client with only that member's endpoint. Not on etcd.
     pub async fn recover(&self) -> Result<RecoverReply, ClientError> {
         let request = RecoverRequest { accept_data_loss: true };
-        self.call(Kind::Write, request, async |channel, request| {
-            OrdinalClient::new(channel).recover(request).await
+        self.call(RequestKind::Write, request, async |channel, request| {
+            ClusterAdminClient::new(channel).recover(request).await
         })
         .await
     }
 
-    /// The cluster as the member that answers knows it; its leader knows most. Not on etcd.
+    /// The cluster as the answering member sees it; the leader knows most. Not on etcd.
     pub async fn cluster(&self) -> Result<ClusterReply, ClientError> {
-        self.call(Kind::Read, ClusterRequest {}, async |channel, request| {
-            OrdinalClient::new(channel).cluster(request).await
+        self.call(RequestKind::Read, ClusterRequest {}, async |channel, request| {
+            ClusterAdminClient::new(channel).cluster(request).await
         })
         .await
     }

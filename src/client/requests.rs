@@ -1,5 +1,5 @@
-//! Requests as applications write them. Each becomes the message of the API that has the same
-//! fields; whoever needs more of them makes the message itself.
+//! Builders for the common requests. Each becomes the message of the API; for all other fields, build the
+//! message itself.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::proto::etcdserverpb::{
     request_op::Request,
 };
 
-/// Reads keys, in order.
+/// A request to read keys, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Get(RangeRequest);
 
@@ -24,37 +24,37 @@ impl Get {
         Get(RangeRequest { key, range_end, ..RangeRequest::default() })
     }
 
-    /// At most so many keys; the answer's `more` says that there are others.
+    /// The maximum number of keys. The response's `more` is set if there are others.
     pub fn limit(mut self, keys: u32) -> Get {
         self.0.limit = keys.into();
         self
     }
 
-    /// As the store was at this revision.
+    /// Reads the store as of this revision.
     pub fn at_revision(mut self, revision: i64) -> Get {
         self.0.revision = revision;
         self
     }
 
-    /// From the asked member as it is, be it behind: quicker, and without a majority.
+    /// Reads the answering member's state, which may be behind: faster, and works without a quorum.
     pub fn serializable(mut self) -> Get {
         self.0.serializable = true;
         self
     }
 
-    /// The last key first.
+    /// Returns the last key first.
     pub fn descending(mut self) -> Get {
         self.0.sort_order = SortOrder::Descend.into();
         self
     }
 
-    /// Without the values.
+    /// Omits the values.
     pub fn keys_only(mut self) -> Get {
         self.0.keys_only = true;
         self
     }
 
-    /// Nothing but the answer's `count`.
+    /// Returns only the `count`.
     pub fn count_only(mut self) -> Get {
         self.0.count_only = true;
         self
@@ -73,7 +73,7 @@ impl From<Keys> for RangeRequest {
     }
 }
 
-/// Writes a key.
+/// A request to write a key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Put(PutRequest);
 
@@ -82,13 +82,13 @@ impl Put {
         Put(PutRequest { key: copy(key), value: copy(value), ..PutRequest::default() })
     }
 
-    /// The key is deleted when this lease ends.
+    /// Attaches the key to a lease, whose end deletes the key.
     pub fn lease(mut self, id: i64) -> Put {
         self.0.lease = id;
         self
     }
 
-    /// The answer tells what was there before.
+    /// Returns the previous value.
     pub fn with_prev_kv(mut self) -> Put {
         self.0.prev_kv = true;
         self
@@ -101,7 +101,7 @@ impl From<Put> for PutRequest {
     }
 }
 
-/// Deletes keys.
+/// A request to delete keys.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Delete(DeleteRangeRequest);
 
@@ -111,7 +111,7 @@ impl Delete {
         Delete(DeleteRangeRequest { key, range_end, prev_kv: false })
     }
 
-    /// The answer tells what was there before.
+    /// Returns the previous value.
     pub fn with_prev_kv(mut self) -> Delete {
         self.0.prev_kv = true;
         self
@@ -130,7 +130,7 @@ impl From<Keys> for DeleteRangeRequest {
     }
 }
 
-/// A lease of the server's choice of id. Parts of a second count as a whole one.
+/// A lease with an ID that the member chooses. Fractions of a second are rounded up.
 impl From<Duration> for LeaseGrantRequest {
     fn from(ttl: Duration) -> LeaseGrantRequest {
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
@@ -138,8 +138,8 @@ impl From<Duration> for LeaseGrantRequest {
     }
 }
 
-/// Several requests at once: the ones after `then` if all comparisons hold, else those after
-/// `otherwise`.
+/// A transaction: applies the `then` operations if all comparisons hold, otherwise the `otherwise`
+/// operations.
 ///
 /// ```
 /// use ordinal::client::{Compare, Get, Put, Txn};
@@ -178,7 +178,7 @@ impl From<Txn> for TxnRequest {
     }
 }
 
-/// A request within a transaction.
+/// An operation of a transaction.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Operation(RequestOp);
 
@@ -200,44 +200,52 @@ impl From<Delete> for Operation {
     }
 }
 
-/// Nested: decided when its turn comes.
+/// A nested transaction: its comparisons are evaluated when it runs.
 impl From<Txn> for Operation {
     fn from(txn: Txn) -> Operation {
         Operation(RequestOp { request: Some(Request::RequestTxn(txn.0)) })
     }
 }
 
-/// A condition on a key. One that does not exist has version, revisions and lease 0, and no value
-/// to compare with.
+/// A condition on a key. A key that does not exist has version, revisions and lease 0; comparisons of its
+/// value fail.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Compare(pb::Compare);
 
-/// What of a key is compared; say with what.
+/// A comparison that lacks the operator and the number.
 #[derive(Debug, Clone)]
-pub struct Compared {
+pub struct CompareBuilder {
     key: Bytes,
     target: CompareTarget,
     union: fn(i64) -> TargetUnion,
 }
 
 impl Compare {
-    /// How often the key was written since it was created.
-    pub fn version(key: impl AsRef<[u8]>) -> Compared {
-        Compared { key: copy(key), target: CompareTarget::Version, union: TargetUnion::Version }
+    /// The number of writes since the key was created.
+    pub fn version(key: impl AsRef<[u8]>) -> CompareBuilder {
+        CompareBuilder {
+            key: copy(key),
+            target: CompareTarget::Version,
+            union: TargetUnion::Version,
+        }
     }
 
-    pub fn create_revision(key: impl AsRef<[u8]>) -> Compared {
+    pub fn create_revision(key: impl AsRef<[u8]>) -> CompareBuilder {
         let (target, union) = (CompareTarget::Create, TargetUnion::CreateRevision);
-        Compared { key: copy(key), target, union }
+        CompareBuilder { key: copy(key), target, union }
     }
 
-    pub fn mod_revision(key: impl AsRef<[u8]>) -> Compared {
-        Compared { key: copy(key), target: CompareTarget::Mod, union: TargetUnion::ModRevision }
+    pub fn mod_revision(key: impl AsRef<[u8]>) -> CompareBuilder {
+        CompareBuilder {
+            key: copy(key),
+            target: CompareTarget::Mod,
+            union: TargetUnion::ModRevision,
+        }
     }
 
-    /// The id of the lease that the key is attached to.
-    pub fn lease(key: impl AsRef<[u8]>) -> Compared {
-        Compared { key: copy(key), target: CompareTarget::Lease, union: TargetUnion::Lease }
+    /// The ID of the key's lease.
+    pub fn lease(key: impl AsRef<[u8]>) -> CompareBuilder {
+        CompareBuilder { key: copy(key), target: CompareTarget::Lease, union: TargetUnion::Lease }
     }
 
     pub fn value_equals(key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Compare {
@@ -260,7 +268,7 @@ impl Compare {
     }
 }
 
-impl Compared {
+impl CompareBuilder {
     pub fn equals(self, number: i64) -> Compare {
         self.is(CompareResult::Equal, number)
     }

@@ -1,5 +1,4 @@
-//! A member for tests that says on its streams exactly what the test has written down, stream by
-//! stream, and tells what it was asked.
+//! A member for tests: plays a script on each stream, and records the requests.
 
 use std::{collections::VecDeque, net::SocketAddr, pin::Pin, sync::Arc};
 
@@ -25,20 +24,20 @@ use crate::proto::{
     mvccpb::{Event, KeyValue, event::EventType},
 };
 
-/// What a stream says: renewals one for each request, all of a watch after the first. Then it ends
-/// so.
+/// The responses of a stream, and its ending. A renewal stream sends one response for each request, a watch
+/// stream all of them after the first request.
 #[derive(Debug, Clone)]
 pub(crate) struct Script<A> {
-    pub(crate) says: Vec<A>,
-    pub(crate) then: Then,
+    pub(crate) responses: Vec<A>,
+    pub(crate) ending: Ending,
 }
 
-/// How a stream goes on once all is said.
+/// What happens on a stream after its last response.
 #[derive(Debug, Clone)]
-pub(crate) enum Then {
+pub(crate) enum Ending {
     Fail(Status),
-    /// Open, and silent.
-    Wait,
+    /// The stream stays open, without further responses.
+    StayOpen,
 }
 
 #[derive(Debug, Default)]
@@ -47,18 +46,17 @@ struct Scripts {
     keep_alive: VecDeque<Script<LeaseKeepAliveResponse>>,
 }
 
-/// A running member. A stream that nobody has written down is refused as by a member without a
-/// leader.
+/// A running member. A stream without a script fails as on a member without a leader.
 #[derive(Debug)]
 pub(crate) struct ScriptedServer {
     scripts: Arc<Mutex<Scripts>>,
     pub(crate) address: SocketAddr,
-    /// All that was asked on streams, in order.
-    pub(crate) asked: mpsc::UnboundedReceiver<Asked>,
+    /// The requests on all streams, in order.
+    pub(crate) received: mpsc::UnboundedReceiver<Received>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Asked {
+pub(crate) enum Received {
     Watch(RequestUnion),
     KeepAlive(i64),
 }
@@ -66,7 +64,7 @@ pub(crate) enum Asked {
 #[derive(Debug, Clone)]
 struct Service {
     scripts: Arc<Mutex<Scripts>>,
-    asked: mpsc::UnboundedSender<Asked>,
+    received: mpsc::UnboundedSender<Received>,
 }
 
 impl ScriptedServer {
@@ -81,15 +79,15 @@ impl ScriptedServer {
     async fn start(scripts: Scripts) -> ScriptedServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        // As many as a test asks.
-        let (asks, asked) = mpsc::unbounded_channel();
+        // Bounded by the requests of a test.
+        let (sender, received) = mpsc::unbounded_channel();
         let scripts = Arc::new(Mutex::new(scripts));
-        let service = Service { scripts: scripts.clone(), asked: asks };
+        let service = Service { scripts: scripts.clone(), received: sender };
         let server = Server::builder()
             .add_service(WatchServer::new(service.clone()))
             .add_service(LeaseServer::new(service));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-        ScriptedServer { scripts, address, asked }
+        ScriptedServer { scripts, address, received }
     }
 
     pub(crate) async fn watch(&self, script: Script<WatchResponse>) {
@@ -104,61 +102,61 @@ impl ScriptedServer {
         self.address.to_string().parse().unwrap()
     }
 
-    /// From which revision the next watch was asked for.
-    pub(crate) async fn asked_from(&mut self) -> i64 {
-        match self.asked.recv().await {
-            Some(Asked::Watch(RequestUnion::CreateRequest(create))) => create.start_revision,
+    /// The start revision of the next requested watch.
+    pub(crate) async fn received_start_revision(&mut self) -> i64 {
+        match self.received.recv().await {
+            Some(Received::Watch(RequestUnion::CreateRequest(create))) => create.start_revision,
             other => panic!("no watch but {other:?}"),
         }
     }
 }
 
-type Answers<A> = Pin<Box<dyn Stream<Item = Result<A, Status>> + Send>>;
+type Responses<A> = Pin<Box<dyn Stream<Item = Result<A, Status>> + Send>>;
 
 impl Service {
-    /// With `each`, every answer waits for a request; without, only the first.
+    /// With `each`, every response waits for a request; otherwise only the first.
     fn play<Q: Send + 'static, A: Send + 'static>(
         &self,
         script: Option<Script<A>>,
         requests: Streaming<Q>,
         each: bool,
-        note: impl Fn(Q) -> Asked + Send + Sync + 'static,
-    ) -> Result<Response<Answers<A>>, Status> {
+        record: impl Fn(Q) -> Received + Send + Sync + 'static,
+    ) -> Result<Response<Responses<A>>, Status> {
         let Some(script) = script else { return Err(Status::unavailable("etcdserver: no leader")) };
-        let asked = self.asked.clone();
-        let count = script.says.len();
-        let (heard, hears) = mpsc::unbounded_channel();
+        let received = self.received.clone();
+        let count = script.responses.len();
+        let (notify, notified) = mpsc::unbounded_channel();
         tokio::spawn(requests.for_each(move |request| {
             if let Ok(request) = request {
-                // A test that has seen enough does not listen any more.
-                let _ = asked.send(note(request));
-                let _ = heard.send(());
+                // Fails only if the test has dropped the server.
+                let _ = received.send(record(request));
+                let _ = notify.send(());
             }
             std::future::ready(())
         }));
-        let says =
-            stream::unfold((script.says.into_iter(), hears), move |(mut says, mut hears)| {
-                let wait = if each { says.len() } else { usize::from(says.len() == count) };
-                async move {
-                    if wait > 0 {
-                        hears.recv().await;
-                    }
-                    says.next().map(|answer| (Ok(answer), (says, hears)))
+        let state = (script.responses.into_iter(), notified);
+        let responses = stream::unfold(state, move |(mut responses, mut notified)| {
+            let wait = if each { responses.len() } else { usize::from(responses.len() == count) };
+            async move {
+                if wait > 0 {
+                    notified.recv().await;
                 }
-            });
-        let end = stream::once(async {
-            match script.then {
-                Then::Fail(status) => Err(status),
-                Then::Wait => std::future::pending().await,
+                responses.next().map(|response| (Ok(response), (responses, notified)))
             }
         });
-        Ok(Response::new(Box::pin(says.chain(end))))
+        let end = stream::once(async {
+            match script.ending {
+                Ending::Fail(status) => Err(status),
+                Ending::StayOpen => std::future::pending().await,
+            }
+        });
+        Ok(Response::new(Box::pin(responses.chain(end))))
     }
 }
 
 #[tonic::async_trait]
 impl Watch for Service {
-    type WatchStream = Answers<WatchResponse>;
+    type WatchStream = Responses<WatchResponse>;
 
     async fn watch(
         &self,
@@ -167,21 +165,21 @@ impl Watch for Service {
         assert_eq!(request.metadata().get("hasleader").unwrap(), "true");
         let script = self.scripts.lock().await.watch.pop_front();
         self.play(script, request.into_inner(), false, |request| {
-            Asked::Watch(request.request_union.unwrap())
+            Received::Watch(request.request_union.unwrap())
         })
     }
 }
 
 #[tonic::async_trait]
 impl Lease for Service {
-    type LeaseKeepAliveStream = Answers<LeaseKeepAliveResponse>;
+    type LeaseKeepAliveStream = Responses<LeaseKeepAliveResponse>;
 
     async fn lease_keep_alive(
         &self,
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let script = self.scripts.lock().await.keep_alive.pop_front();
-        self.play(script, request.into_inner(), true, |request| Asked::KeepAlive(request.id))
+        self.play(script, request.into_inner(), true, |request| Received::KeepAlive(request.id))
     }
 
     async fn lease_grant(
@@ -234,7 +232,7 @@ impl Lease for Service {
     }
 }
 
-/// The lease that there is.
+/// The only lease that exists.
 pub(crate) const LEASE: i64 = 0x694d_77aa_9e38_260f;
 
 pub(crate) fn header(revision: i64) -> Option<ResponseHeader> {
@@ -279,10 +277,10 @@ pub(crate) fn compacted(compact_revision: i64) -> WatchResponse {
     }
 }
 
-pub(crate) fn says<A>(says: impl Into<Vec<A>>, then: Then) -> Script<A> {
-    Script { says: says.into(), then }
+pub(crate) fn script<A>(responses: impl Into<Vec<A>>, ending: Ending) -> Script<A> {
+    Script { responses: responses.into(), ending }
 }
 
-pub(crate) fn no_leader() -> Then {
-    Then::Fail(Status::unavailable("etcdserver: no leader"))
+pub(crate) fn no_leader() -> Ending {
+    Ending::Fail(Status::unavailable("etcdserver: no leader"))
 }

@@ -2,9 +2,10 @@
 
 use std::{ffi::OsString, time::Duration};
 
-use clap::{ArgAction, Args, Command, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::{Args, Parser, Subcommand};
 
 use super::{
+    args,
     bench::BenchArgs,
     cluster::ClusterArgs,
     compaction::CompactionArgs,
@@ -17,13 +18,14 @@ use super::{
     lease::LeaseArgs,
     man::ManArgs,
     member::{MemberArgs, MoveLeaderArgs},
+    print::Format,
     put::PutArgs,
     top::TopArgs,
     txn::TxnArgs,
     watch::WatchArgs,
 };
 
-/// Reads and writes a store that speaks the etcd v3 API.
+/// Reads, writes and operates a key-value store with the etcd v3 API.
 #[derive(Debug, Parser)]
 #[command(
     name = "kvctl",
@@ -31,50 +33,43 @@ use super::{
     after_help = "Example:\n  kvctl put greeting hello && kvctl get greeting",
     subcommand_required = true,
     arg_required_else_help = true,
-    disable_help_subcommand = true
+    disable_help_subcommand = true,
+    max_term_width = 80
 )]
-pub(crate) struct Cli {
+pub struct Cli {
     #[command(flatten)]
-    pub(crate) global: Global,
+    pub global: Global,
     #[command(subcommand)]
-    pub(crate) verb: Verb,
+    pub verb: Verb,
 }
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
-pub(crate) struct Global {
-    /// Members to ask, in this order; KVCTL_ENDPOINTS, then ETCDCTL_ENDPOINTS, where not given
-    /// [default: 127.0.0.1:2379]
+pub struct Global {
+    /// Members to call, in this order [default: KVCTL_ENDPOINTS, then ETCDCTL_ENDPOINTS, then
+    /// 127.0.0.1:2379]
     #[arg(long, global = true, value_delimiter = ',', value_name = "HOST:PORT,…")]
-    pub(crate) endpoints: Vec<String>,
+    pub endpoints: Vec<String>,
 
-    /// How to print the answer
+    /// Output format
     #[arg(short, long, global = true, value_enum, default_value = "simple", value_name = "FORMAT")]
-    pub(crate) write_out: Format,
+    pub write_out: Format,
 
     /// Print keys and values as hexadecimal bytes
     #[arg(long, global = true)]
-    pub(crate) hex: bool,
+    pub hex: bool,
 
-    /// How long to wait for a connection
+    /// Time limit of connecting
     #[arg(long, global = true, default_value = "2s", value_parser = gotext::parse_duration, value_name = "TIME")]
-    pub(crate) dial_timeout: Duration,
+    pub dial_timeout: Duration,
 
-    /// How long to wait for the answer once connected
+    /// Time limit of a call once connected
     #[arg(long, global = true, default_value = "5s", value_parser = gotext::parse_duration, value_name = "TIME")]
-    pub(crate) command_timeout: Duration,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    Simple,
-    Table,
-    Json,
-    Fields,
+    pub command_timeout: Duration,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
+pub enum Verb {
     Get(GetArgs),
     Put(PutArgs),
     Del(DelArgs),
@@ -89,85 +84,27 @@ pub(crate) enum Verb {
     Member(MemberArgs),
     MoveLeader(MoveLeaderArgs),
     Endpoint(EndpointArgs),
-    /// Prints the version of kvctl, and of the API it speaks.
+    /// Prints the versions of kvctl and of its API.
     #[command(after_help = "Example:\n  kvctl version")]
     Version,
     Completion(CompletionArgs),
     Man(ManArgs),
 }
 
-/// Reads the command line, the program's name first.
-pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    parse_as(args.into_iter().collect())
-}
-
-/// Reads arguments as those of `P`.
-pub(crate) fn parse_as<P: Parser>(args: Vec<OsString>) -> Result<P, clap::Error> {
-    let mut command = P::command();
-    let separated = args.last().is_some_and(|last| last == "--");
-    let parsed = P::try_parse_from(spell_out(args, &switches(&command)))?;
-    if separated {
-        let text = "bad number of arguments (found separator --, but no commands)";
-        return Err(command.error(ErrorKind::WrongNumberOfValues, text));
-    }
-    Ok(parsed)
-}
-
-/// What is wrong with the arguments, without the advice that follows it.
-pub(crate) fn first_line(error: &clap::Error) -> String {
-    let text = error.to_string();
-    text.lines().next().unwrap_or_default().trim_start_matches("error: ").into()
-}
-
-/// etcdctl takes `--prefix=true` and `--prefix=false`, and scripts write them; clap's switches take
-/// no value. So the former becomes the switch alone, and the latter nothing.
-fn spell_out(
-    args: impl IntoIterator<Item = OsString>,
-    switches: &[String],
-) -> impl Iterator<Item = OsString> {
-    let mut only_values = false;
-    args.into_iter().filter_map(move |arg| {
-        only_values |= arg == "--";
-        let assigned = arg.to_str().and_then(|arg| arg.split_once('='));
-        let Some((switch, value)) = assigned.filter(|_| !only_values) else { return Some(arg) };
-        if !switches.iter().any(|s| s == switch) {
-            return Some(arg);
-        }
-        match value {
-            "true" | "TRUE" | "True" | "t" | "T" | "1" => Some(switch.into()),
-            "false" | "FALSE" | "False" | "f" | "F" | "0" => None,
-            _ => Some(arg),
-        }
-    })
-}
-
-/// Every `--flag` that is on or off.
-fn switches(command: &Command) -> Vec<String> {
-    let own = command.get_arguments().filter(|arg| matches!(arg.get_action(), ArgAction::SetTrue));
-    let own = own.filter_map(|arg| arg.get_long()).map(|long| format!("--{long}"));
-    own.chain(command.get_subcommands().flat_map(switches)).collect()
+/// Parses the command line, the program's name first.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    args::parse_as(arguments.into_iter().collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{Command, CommandFactory};
 
     use super::*;
-
-    fn words(line: &str) -> Vec<OsString> {
-        line.split(' ').map(OsString::from).collect()
-    }
 
     #[test]
     fn the_definition_holds_together() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn switches_may_be_assigned_as_etcdctl_allows() {
-        let line = "kvctl get --prefix=true --keys-only=false --limit=1 -- --prefix=true";
-        let spelled: Vec<_> = spell_out(words(line), &switches(&Cli::command())).collect();
-        assert_eq!(spelled, words("kvctl get --prefix --limit=1 -- --prefix=true"));
     }
 
     #[test]

@@ -1,22 +1,22 @@
-//! Why a command failed, and the exit code that says so: etcdctl's codes.
+//! Errors of commands, and their exit codes: etcdctl's.
 
 use std::io;
 
 use crate::client::{ClientError, EndpointError, LeaseEnd};
 
-/// Why a command failed. The text says what to do next where that is known.
+/// The text names the next step where it is known.
 #[derive(Debug, thiserror::Error)]
 pub enum CtlError {
-    /// The arguments do not make sense, alone or together.
+    /// Invalid or contradicting arguments.
     #[error("{0}")]
     BadArguments(String),
-    /// A flag asks for what does not exist.
+    /// A flag requests a feature that the verb does not have.
     #[error("{0}")]
     BadFeature(String),
-    /// Standard input is not what the verb reads.
+    /// Invalid standard input.
     #[error("{0}")]
     InvalidInput(String),
-    /// A number or an address that is none.
+    /// Not a number, or not an address.
     #[error("{0}")]
     Malformed(String),
     #[error(transparent)]
@@ -29,7 +29,7 @@ pub enum CtlError {
     /// Granting or revoking a lease failed.
     #[error("{0}")]
     Lease(String),
-    /// There is no answer about a lease.
+    /// The call about a lease failed.
     #[error("{0}")]
     LeaseAnswer(ClientError),
     /// A lease that is kept alive may have ended.
@@ -38,13 +38,12 @@ pub enum CtlError {
     #[error("watch is canceled by the server")]
     WatchCanceled(String),
     #[error(
-        "watch is canceled by the server: what happened from revision {from} on is compacted, and \
-         the oldest revision that can still be watched is {compact_revision}. Go on with --rev \
-         {compact_revision} and miss what is gone; or read the keys with kvctl get -w json, and \
-         watch from the revision in its header + 1"
+        "watch is canceled by the server: revision {from} is compacted, and the oldest watchable \
+         revision is {compact_revision}. Continue with --rev {compact_revision} and miss the events \
+         before; or read the keys with kvctl get -w json, and watch from its header's revision + 1"
     )]
     WatchCompacted { from: i64, compact_revision: i64 },
-    /// What is run for each event failed.
+    /// The command for an event failed.
     #[error("{0}")]
     Command(String),
     /// The runtime cannot start, or standard output cannot be written.
@@ -53,7 +52,6 @@ pub enum CtlError {
 }
 
 impl CtlError {
-    /// What the process exits with.
     pub fn exit_code(&self) -> u8 {
         match self {
             CtlError::Malformed(_)
@@ -74,15 +72,15 @@ impl CtlError {
 }
 
 /// etcdctl's exit codes.
-pub(crate) mod exit {
-    pub(crate) const OK: u8 = 0;
-    pub(crate) const ERROR: u8 = 1;
-    pub(crate) const BAD_CONNECTION: u8 = 2;
-    pub(crate) const INVALID_INPUT: u8 = 3;
-    pub(crate) const BAD_FEATURE: u8 = 4;
-    pub(crate) const INTERRUPTED: u8 = 5;
-    pub(crate) const IO: u8 = 6;
-    pub(crate) const BAD_ARGUMENTS: u8 = 128;
-    /// What a shell says of a process that SIGINT ended.
-    pub(crate) const BY_CTRL_C: u8 = 130;
+pub mod exit {
+    pub const OK: u8 = 0;
+    pub const ERROR: u8 = 1;
+    pub const BAD_CONNECTION: u8 = 2;
+    pub const INVALID_INPUT: u8 = 3;
+    pub const BAD_FEATURE: u8 = 4;
+    pub const INTERRUPTED: u8 = 5;
+    pub const IO: u8 = 6;
+    pub const BAD_ARGUMENTS: u8 = 128;
+    /// A shell's exit code of a process that SIGINT ended.
+    pub const BY_CTRL_C: u8 = 130;
 }

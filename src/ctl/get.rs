@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use super::{CtlError, cli::Format, keys::KeyArgs};
+use super::{error::CtlError, keys::KeyArgs, print::Format};
 use crate::proto::etcdserverpb::{
     RangeRequest,
     range_request::{SortOrder, SortTarget},
@@ -11,10 +11,10 @@ use crate::proto::etcdserverpb::{
 /// Reads a key, or a range of keys.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  kvctl get --prefix config/ --limit 10")]
-pub(crate) struct GetArgs {
+pub struct GetArgs {
     #[command(flatten)]
     keys: KeyArgs,
-    /// What to sort by: CREATE, KEY, MODIFY, VALUE or VERSION
+    /// Sort key: CREATE, KEY, MODIFY, VALUE or VERSION
     #[arg(
         long,
         value_enum,
@@ -23,27 +23,27 @@ pub(crate) struct GetArgs {
         value_name = "TARGET"
     )]
     sort_by: Option<SortBy>,
-    /// ASCEND or DESCEND
+    /// Sort order: ASCEND or DESCEND
     #[arg(long, value_enum, ignore_case = true, hide_possible_values = true, value_name = "ORDER")]
     order: Option<Order>,
-    /// At most so many keys; 0: all
+    /// Maximum number of keys; 0: no limit
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     limit: i64,
-    /// Read the store as it was at this revision; 0: as it is
+    /// Read at this revision; 0: the latest
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     rev: i64,
-    /// l: what a majority agrees on; s: what the asked member has, be it old
+    /// l: linearizable; s: serializable, from the called member, possibly stale
     #[arg(long, value_enum, default_value = "l", hide_possible_values = true, value_name = "l|s")]
     consistency: Consistency,
-    /// Leave out the values
+    /// Print keys without values
     #[arg(long)]
     keys_only: bool,
-    /// Only how many there are; with -w fields or json
+    /// Print only the number of keys; with -w fields or json
     #[arg(long, conflicts_with = "keys_only")]
     count_only: bool,
-    /// Leave out the keys; with -w simple
+    /// Print values without keys; with -w simple
     #[arg(long)]
-    pub(super) print_value_only: bool,
+    pub print_value_only: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -68,8 +68,8 @@ enum Consistency {
 }
 
 impl GetArgs {
-    /// Refuses, before anything is sent, what the format cannot show.
-    pub(crate) fn check(&self, format: Format) -> Result<(), CtlError> {
+    /// Refuses flags that the format cannot show.
+    pub fn check(&self, format: Format) -> Result<(), CtlError> {
         if self.count_only && !matches!(format, Format::Fields | Format::Json) {
             return Err(CtlError::BadArguments(
                 "--count-only is only for --write-out=fields or json".into(),
@@ -83,7 +83,7 @@ impl GetArgs {
         Ok(())
     }
 
-    pub(crate) fn request(&self) -> RangeRequest {
+    pub fn request(&self) -> RangeRequest {
         let (key, range_end) = self.keys.keys().bounds();
         let order = match self.order {
             None => SortOrder::None,

@@ -1,10 +1,9 @@
-//! How Go writes strings, durations and sizes: etcdctl's flags take, and its output has, these
-//! forms.
+//! Strings, durations and sizes in Go's notation, which etcdctl's flags and output use.
 
 use std::{fmt::Write as _, time::Duration};
 
-/// A string in double quotes, as Go's `%q`: what cannot be printed is escaped.
-pub(crate) fn quote(bytes: &[u8]) -> String {
+/// A string in double quotes, as Go's `%q`: unprintable characters are escaped.
+pub fn quote(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len() + 2);
     out.push('"');
     for chunk in bytes.utf8_chunks() {
@@ -37,15 +36,15 @@ fn quote_char(out: &mut String, c: char) {
     };
 }
 
-/// Letters, marks, numbers, punctuation, symbols and the space: what Rust's `Debug` leaves as it
-/// is within a string. (A mark is escaped at its start, hence the letter before it.)
+/// Letters, marks, numbers, punctuation, symbols and the space: characters that Rust's `Debug` does
+/// not escape within a string. (It escapes a mark at the start, hence the letter before.)
 fn is_printable(c: char) -> bool {
     matches!(c, '\'') || format!("a{c}").escape_debug().count() == 2
 }
 
-/// Reads a string in double quotes or backquotes at the start of `text`, with Go's escapes.
-/// Answers its bytes and what follows it; `None` if there is no such string.
-pub(crate) fn unquote(text: &str) -> Option<(Vec<u8>, &str)> {
+/// Reads a string in double quotes or backquotes at the start of `text`, with Go's escapes. Returns
+/// its bytes and the rest of `text`; `None` without such a string.
+pub fn unquote(text: &str) -> Option<(Vec<u8>, &str)> {
     if let Some(raw) = text.strip_prefix('`') {
         let (raw, rest) = raw.split_once('`')?;
         return Some((raw.into(), rest));
@@ -63,7 +62,7 @@ pub(crate) fn unquote(text: &str) -> Option<(Vec<u8>, &str)> {
     }
 }
 
-/// What follows a backslash.
+/// Reads the escape after a backslash; returns the rest of `text`.
 fn unescape<'a>(out: &mut Vec<u8>, text: &'a str) -> Option<&'a str> {
     let (digits, radix, is_byte) = match text.chars().next()? {
         'x' => (text.get(1..3)?, 16, true),
@@ -102,8 +101,8 @@ fn push_char(out: &mut Vec<u8>, c: char) {
     out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
 }
 
-/// A length of time, as in `1m2.5s`, `7.990801ms` or `0s`.
-pub(crate) fn duration(duration: Duration) -> String {
+/// A duration, as in `1m2.5s`, `7.990801ms` or `0s`.
+pub fn duration(duration: Duration) -> String {
     let nanos = duration.as_nanos();
     match nanos {
         0 => "0s".into(),
@@ -133,9 +132,9 @@ fn decimal(value: u128, unit: u128) -> String {
     }
 }
 
-/// Reads a length of time such as `5s`, `300ms` or `1m30s`.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("{text:?} is not a length of time; write it as in 5s, 300ms or 1m30s");
+/// Reads a duration such as `5s`, `300ms` or `1m30s`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is not a duration; write it as in 5s, 300ms or 1m30s");
     if text == "0" {
         return Ok(Duration::ZERO);
     }
@@ -167,8 +166,8 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 /// Go's durations are 63 bits of nanoseconds: 292 years.
 const MAX_NANOS: f64 = i64::MAX as f64;
 
-/// A number of bytes for people, in powers of a thousand: `29 kB`, `1.1 MB`.
-pub(crate) fn size(bytes: u64) -> String {
+/// A number of bytes, rounded, in powers of a thousand: `29 kB`, `1.1 MB`.
+pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
     if bytes < 10 {
         return format!("{bytes} B");
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_quoted_string_is_left() {
+    fn the_rest_after_a_quoted_string_is_returned() {
         assert_eq!(unquote(r#""a\x00\101é" > "1""#), Some(("a\0Aé".into(), r#" > "1""#)));
         assert_eq!(unquote("`a\\n` b"), Some(("a\\n".into(), " b")));
         for bad in
@@ -220,7 +219,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_the_readers_panic(text: String) {
+        fn the_readers_never_panic(text: String) {
             let _ = unquote(&text);
             let _ = parse_duration(&text);
         }

@@ -1,17 +1,22 @@
 //! kvctl: the command line. Verbs, flags, output and exit codes are etcdctl's, so that scripts
 //! work with either.
 //!
-//! A command goes through three steps that know nothing of each other: arguments and standard
-//! input become a [`Request`]; the request is called and becomes an [`Answer`](print::Answer); the
-//! answer is printed by pure functions, one file for each format. Verbs that last (`watch`, `lease
-//! keep-alive`) have many answers, and print each on their [`Screen`].
-//! Nothing is sent before all arguments and the output format are known to be good.
+//! A command takes three steps, which do not depend on each other: arguments and standard input
+//! become a [`Request`]; the call of the cluster returns an [`Answer`](print::Answer); the answer is
+//! rendered by pure functions, one method for each format. Verbs that last (`watch`, `lease
+//! keep-alive`) have many answers, and print each on their [`Output`]. Nothing is sent before all
+//! arguments and the output format are checked.
+//!
+//! Only this file and the enum of verbs (`cli`) know all verbs. The verbs know `context`, `print`,
+//! `output` and `error`, and not each other.
 
+mod args;
 mod bench;
 mod cli;
 mod cluster;
 mod compaction;
 mod completion;
+mod context;
 mod del;
 mod doctor;
 mod endpoint;
@@ -22,10 +27,10 @@ mod keys;
 mod lease;
 mod man;
 mod member;
+mod output;
 mod print;
 mod put;
 mod request;
-mod screen;
 #[cfg(test)]
 mod tests;
 mod top;
@@ -35,141 +40,127 @@ mod watch;
 
 use std::{
     ffi::OsString,
-    io::{self, BufRead, Write},
+    io::{self, BufRead},
 };
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{
+    CommandFactory as _,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
-pub use self::error::CtlError;
 use self::{
     bench::BenchArgs,
-    cli::{Cli, Format, Global, Verb},
+    cli::{Cli, Global, Verb},
+    context::ClientConfig,
     error::exit,
     get::GetArgs,
     lease::LeaseRequest,
     member::MemberVerb,
-    print::Style,
-    request::{Connection, Request},
-    screen::{Screen, interrupted},
+    output::{Output, interrupted},
+    print::{Format, ValueStyle},
+    request::Request,
     top::TopArgs,
-    watch::Feed,
+    watch::WatchSource,
 };
+pub use self::{context::Environment, error::CtlError};
 use crate::client::Timeouts;
 
-/// The version of the API that requests are made in.
+/// The API version of requests.
 const API_VERSION: &str = "3.6";
 
-/// Who listens where nobody was named.
+/// Used without --endpoints.
 const DEFAULT_ENDPOINT: &str = "127.0.0.1:2379";
 
-/// What a command may touch of the process it runs in.
-pub struct Surroundings<'a> {
-    pub stdin: Box<dyn BufRead + Send>,
-    pub stdout: &'a mut dyn Write,
-    pub stderr: &'a mut dyn Write,
-    pub env: &'a dyn Fn(&str) -> Option<String>,
-    /// Whether somebody at a terminal reads `stderr`.
-    pub interactive: bool,
-}
-
-impl std::fmt::Debug for Surroundings<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Surroundings")
-            .field("interactive", &self.interactive)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Does what the command line says, the program's name first, and answers the exit code.
-/// Blocks until it is done.
-pub fn run(args: impl IntoIterator<Item = OsString>, around: &mut Surroundings<'_>) -> u8 {
+/// Runs a command line, the program's name first, and returns the exit code. Blocks.
+pub fn run(args: impl IntoIterator<Item = OsString>, environment: &mut Environment<'_>) -> u8 {
     let result = match cli::parse(args) {
-        Ok(cli) => execute(cli, around),
-        Err(error) => explain(&error, around),
+        Ok(cli) => execute(cli, environment),
+        Err(error) => print_usage(&error, environment),
     };
     match result {
         Ok(code) => code,
-        // Whoever read our output has seen enough.
+        // The reader of the output has closed the pipe, as `head` does.
         Err(CtlError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => exit::OK,
         Err(error) => {
-            // With no standard error there is nobody left to tell.
-            let _ = writeln!(around.stderr, "Error: {error}");
+            // Without standard error, the exit code has to do.
+            let _ = writeln!(environment.stderr, "Error: {error}");
             error.exit_code()
         }
     }
 }
 
-fn execute(cli: Cli, around: &mut Surroundings<'_>) -> Result<u8, CtlError> {
+fn execute(cli: Cli, environment: &mut Environment<'_>) -> Result<u8, CtlError> {
     let value_only = matches!(&cli.verb, Verb::Get(GetArgs { print_value_only: true, .. }));
-    let style = Style { hex: cli.global.hex, value_only };
+    let style = ValueStyle { hex: cli.global.hex, value_only };
     let format = cli.global.write_out;
-    let prepared = prepare(cli.verb, format, around)?;
-    if let Prepared::Say(text) = prepared {
-        around.stdout.write_all(&text)?;
-        around.stdout.flush()?;
+    let prepared = prepare(cli.verb, format, environment)?;
+    if let Prepared::Text(text) = prepared {
+        environment.stdout.write_all(&text)?;
+        environment.stdout.flush()?;
         return Ok(exit::OK);
     }
-    let connection = connection(&cli.global, around.env)?;
+    let config = client_config(&cli.global, environment.variable)?;
     let runtime = match &prepared {
-        // Load is made by all processors.
+        // Load uses all processors.
         Prepared::Bench(_) => tokio::runtime::Builder::new_multi_thread().enable_all().build()?,
         _ => tokio::runtime::Builder::new_current_thread().enable_all().build()?,
     };
-    let interactive = around.interactive;
-    let stdin = std::mem::replace(&mut around.stdin, Box::new(io::empty()));
-    let mut screen = Screen { stdout: around.stdout, stderr: around.stderr, format, style };
+    let interactive = environment.interactive;
+    let stdin = std::mem::replace(&mut environment.stdin, Box::new(io::empty()));
+    let mut output =
+        Output { stdout: environment.stdout, stderr: environment.stderr, format, style };
     runtime.block_on(async {
         if let Prepared::Bench(args) = prepared {
-            return args.run(&connection, interactive, &mut screen).await;
+            return args.run(&config, interactive, &mut output).await;
         }
         tokio::select! {
-            code = perform(prepared, &connection, stdin, &mut screen) => code,
+            code = perform(prepared, &config, stdin, &mut output) => code,
             () = interrupted() => Ok(exit::BY_CTRL_C),
         }
     })
 }
 
-/// Asks, and prints the answer or the answers; answers the exit code.
+/// Calls, and prints the answers; returns the exit code.
 async fn perform(
     prepared: Prepared,
-    connection: &Connection,
+    config: &ClientConfig,
     stdin: Box<dyn BufRead + Send>,
-    screen: &mut Screen<'_>,
+    output: &mut Output<'_>,
 ) -> Result<u8, CtlError> {
     match prepared {
-        Prepared::Say(_) | Prepared::Bench(_) => Ok(exit::OK),
-        Prepared::Ask(request) => {
-            let outcome = request.call(connection).await?;
-            screen.print(&outcome.answer)?;
-            for complaint in &outcome.complaints {
-                screen.complain(complaint)?;
+        Prepared::Text(_) | Prepared::Bench(_) => Ok(exit::OK),
+        Prepared::Request(request) => {
+            let outcome = request.call(config).await?;
+            output.print(&*outcome.answer)?;
+            for error in &outcome.errors {
+                output.print_error(error)?;
             }
-            Ok(if outcome.complaints.is_empty() { exit::OK } else { exit::ERROR })
+            Ok(if outcome.errors.is_empty() { exit::OK } else { exit::ERROR })
         }
-        Prepared::Lease(request) => lease::run(request, &connection.client(), screen).await,
-        Prepared::Top(args, columns) => args.run(connection, columns, screen).await,
-        Prepared::Watch(feed) => {
-            match watch::follow(feed, stdin, &connection.client(), screen).await? {}
+        Prepared::Lease(request) => lease::run(request, &config.client(), output).await,
+        Prepared::Top(args, columns) => args.run(config, columns, output).await,
+        Prepared::Watch(source) => {
+            match watch::follow(source, stdin, &config.client(), output).await? {}
         }
     }
 }
 
-/// What is left to do once arguments are read, and standard input where it is part of them.
+/// A command whose arguments are read and checked, and standard input where it is part of them.
 enum Prepared {
-    Say(Vec<u8>),
-    Ask(Request),
+    Text(Vec<u8>),
+    Request(Request),
     Lease(LeaseRequest),
-    Watch(Feed),
-    /// With the width of the terminal, if it is known.
+    Watch(WatchSource),
+    /// With the width of the terminal, if known.
     Top(TopArgs, Option<u16>),
-    /// Has a way of its own with Ctrl-C.
+    /// Handles Ctrl-C itself.
     Bench(BenchArgs),
 }
 
 fn prepare(
     verb: Verb,
     format: Format,
-    around: &mut Surroundings<'_>,
+    environment: &mut Environment<'_>,
 ) -> Result<Prepared, CtlError> {
     if matches!(
         verb,
@@ -177,20 +168,20 @@ fn prepare(
     ) {
         print::refuse_table(format)?;
     }
-    Ok(Prepared::Ask(match verb {
+    Ok(Prepared::Request(match verb {
         Verb::Get(args) => {
             args.check(format)?;
             Request::Get(args.request())
         }
-        Verb::Put(args) => Request::Put(args.request(Some(&mut around.stdin))?),
+        Verb::Put(args) => Request::Put(args.request(Some(&mut environment.stdin))?),
         Verb::Del(args) => {
-            let warning = args.warning().filter(|_| around.interactive);
+            let warning = args.warning().filter(|_| environment.interactive);
             if let Some(warning) = &warning {
-                writeln!(around.stderr, "{warning}")?;
+                writeln!(environment.stderr, "{warning}")?;
             }
             Request::Del { request: args.request(), pause: warning.is_some() }
         }
-        Verb::Txn(args) => Request::Txn(args.request(&mut around.stdin, around.stdout)?),
+        Verb::Txn(args) => Request::Txn(args.request(&mut environment.stdin, environment.stdout)?),
         Verb::Lease(args) => return Ok(Prepared::Lease(args.request()?)),
         Verb::Bench(args) => {
             args.check()?;
@@ -198,10 +189,11 @@ fn prepare(
         }
         Verb::Top(args) => {
             args.check()?;
-            let columns = (around.env)("COLUMNS").and_then(|columns| columns.parse().ok());
+            let columns =
+                (environment.variable)("COLUMNS").and_then(|columns| columns.parse().ok());
             return Ok(Prepared::Top(args, columns));
         }
-        Verb::Watch(args) => return Ok(Prepared::Watch(args.feed(around.env)?)),
+        Verb::Watch(args) => return Ok(Prepared::Watch(args.source(environment.variable)?)),
         Verb::Compaction(args) => Request::Compaction(args.request()),
         Verb::Member(args) => {
             if !matches!(args.verb, MemberVerb::List) {
@@ -223,9 +215,9 @@ fn prepare(
             Request::Doctor(args)
         }
         Verb::Endpoint(args) => Request::Endpoint(args),
-        Verb::Version => return Ok(Prepared::Say(version().into_bytes())),
-        Verb::Completion(args) => return Ok(Prepared::Say(args.script())),
-        Verb::Man(args) => return Ok(Prepared::Say(args.pages()?)),
+        Verb::Version => return Ok(Prepared::Text(version().into_bytes())),
+        Verb::Completion(args) => return Ok(Prepared::Text(args.script(Cli::command()))),
+        Verb::Man(args) => return Ok(Prepared::Text(args.pages(Cli::command())?)),
     }))
 }
 
@@ -233,11 +225,11 @@ fn version() -> String {
     format!("kvctl version: {}\nAPI version: {API_VERSION}\n", env!("CARGO_PKG_VERSION"))
 }
 
-fn connection(
+fn client_config(
     global: &Global,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Connection, CtlError> {
-    let from_env = || env("KVCTL_ENDPOINTS").or_else(|| env("ETCDCTL_ENDPOINTS"));
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<ClientConfig, CtlError> {
+    let from_env = || variable("KVCTL_ENDPOINTS").or_else(|| variable("ETCDCTL_ENDPOINTS"));
     let names = match (&global.endpoints[..], from_env()) {
         ([], Some(names)) => names.split(',').map(String::from).collect(),
         ([], None) => vec![DEFAULT_ENDPOINT.into()],
@@ -245,25 +237,25 @@ fn connection(
     };
     let endpoints = names.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
     let timeouts = Timeouts { dial: global.dial_timeout, command: global.command_timeout };
-    Ok(Connection { endpoints, timeouts })
+    Ok(ClientConfig { endpoints, timeouts })
 }
 
-/// Help and what is wrong with the arguments, in clap's words, with etcdctl's exit codes.
-fn explain(error: &clap::Error, around: &mut Surroundings<'_>) -> Result<u8, CtlError> {
+/// Prints clap's help or its error about the arguments; returns etcdctl's exit code.
+fn print_usage(error: &clap::Error, environment: &mut Environment<'_>) -> Result<u8, CtlError> {
     let text = error.render().to_string();
     let code = match error.kind() {
         ErrorKind::DisplayHelp
         | ErrorKind::DisplayVersion
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            around.stdout.write_all(text.as_bytes())?;
-            around.stdout.flush()?;
+            environment.stdout.write_all(text.as_bytes())?;
+            environment.stdout.flush()?;
             return Ok(exit::OK);
         }
         ErrorKind::MissingRequiredArgument
         | ErrorKind::ArgumentConflict
         | ErrorKind::TooManyValues
         | ErrorKind::WrongNumberOfValues => exit::BAD_ARGUMENTS,
-        // An argument too many, where it is not a flag.
+        // A surplus argument that is not a flag.
         ErrorKind::UnknownArgument
             if !matches!(
                 error.get(ContextKind::InvalidArg),
@@ -272,10 +264,10 @@ fn explain(error: &clap::Error, around: &mut Surroundings<'_>) -> Result<u8, Ctl
         {
             exit::BAD_ARGUMENTS
         }
-        // One of several words was asked for.
+        // Not one of the possible values.
         ErrorKind::InvalidValue => exit::BAD_FEATURE,
         _ => exit::ERROR,
     };
-    around.stderr.write_all(text.as_bytes())?;
+    environment.stderr.write_all(text.as_bytes())?;
     Ok(code)
 }

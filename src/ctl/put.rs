@@ -4,35 +4,35 @@ use std::{ffi::OsString, io::Read};
 
 use bytes::Bytes;
 
-use super::{CtlError, keys};
+use super::{error::CtlError, keys};
 use crate::proto::etcdserverpb::PutRequest;
 
 /// Writes a key. Without VALUE the value is read from standard input.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  kvctl put greeting hello\n\n\
     A value that begins with '-' goes after '--': kvctl put temperature -- -5")]
-pub(crate) struct PutArgs {
+pub struct PutArgs {
     #[arg(value_name = "KEY")]
     key: OsString,
     #[arg(value_name = "VALUE", conflicts_with = "ignore_value")]
     value: Option<OsString>,
-    /// Attach the key to this lease (hexadecimal); 0: to none
+    /// Lease of the key (hexadecimal); 0: none
     #[arg(long, default_value = "0", value_name = "ID")]
     lease: String,
-    /// Also print what was there before
+    /// Also print the previous key and value
     #[arg(long)]
     prev_kv: bool,
-    /// Keep the value the key has
+    /// Keep the current value
     #[arg(long)]
     ignore_value: bool,
-    /// Keep the lease the key has
+    /// Keep the current lease
     #[arg(long)]
     ignore_lease: bool,
 }
 
 impl PutArgs {
-    /// Takes the value from `stdin` if the arguments have none; `None`: it must be there.
-    pub(crate) fn request(self, stdin: Option<&mut dyn Read>) -> Result<PutRequest, CtlError> {
+    /// Reads a missing value from `stdin`. `None`: a missing value is an error.
+    pub fn request(self, stdin: Option<&mut dyn Read>) -> Result<PutRequest, CtlError> {
         let value = match (self.value, stdin) {
             (Some(value), _) => keys::bytes(value),
             (None, _) if self.ignore_value => Bytes::new(),
@@ -49,7 +49,7 @@ impl PutArgs {
     }
 }
 
-/// All of standard input. Nothing is no value: more likely a pipe that broke.
+/// All of standard input. Empty input is refused: a broken pipe is more likely than an empty value.
 fn read_value(stdin: Option<&mut dyn Read>) -> Result<Bytes, CtlError> {
     let Some(stdin) = stdin else {
         return Err(CtlError::BadArguments("a put in a transaction needs its value".into()));

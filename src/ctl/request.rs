@@ -1,31 +1,23 @@
-//! What a verb asks of the cluster, and the asking.
+//! One call of the cluster with one answer, ready to be sent.
 
 use super::{
-    CtlError,
     cluster::ClusterArgs,
+    compaction::Compacted,
+    context::ClientConfig,
     del,
     doctor::DoctorArgs,
     endpoint::EndpointArgs,
+    error::CtlError,
     member::{MemberVerb, MoveLeaderArgs},
-    print::Answer,
+    print::Outcome,
 };
-use crate::{
-    client::{Client, Endpoint, Timeouts},
-    proto::etcdserverpb::{
-        CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
-    },
+use crate::proto::etcdserverpb::{
+    CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
 };
 
-/// Whom to ask, and for how long.
+/// A verb, with its arguments and standard input read.
 #[derive(Debug, Clone)]
-pub(crate) struct Connection {
-    pub(crate) endpoints: Vec<Endpoint>,
-    pub(crate) timeouts: Timeouts,
-}
-
-/// All that a verb needs to know, read from arguments and standard input.
-#[derive(Debug, Clone)]
-pub(crate) enum Request {
+pub enum Request {
     Get(RangeRequest),
     Put(PutRequest),
     Del { request: DeleteRangeRequest, pause: bool },
@@ -38,42 +30,28 @@ pub(crate) enum Request {
     Endpoint(EndpointArgs),
 }
 
-/// What to print. Complaints go to standard error, and make the command fail.
-#[derive(Debug, Clone)]
-pub(crate) struct Outcome {
-    pub(crate) answer: Answer,
-    pub(crate) complaints: Vec<String>,
-}
-
-impl Connection {
-    pub(crate) fn client(&self) -> Client {
-        Client::new(self.endpoints.clone(), self.timeouts)
-    }
-}
-
 impl Request {
-    pub(crate) async fn call(self, connection: &Connection) -> Result<Outcome, CtlError> {
-        let client = connection.client();
-        let answer = match self {
-            Request::Get(request) => Answer::Get(client.range(request).await?),
-            Request::Put(request) => Answer::Put(client.put(request).await?),
+    pub async fn call(self, config: &ClientConfig) -> Result<Outcome, CtlError> {
+        let client = config.client();
+        Ok(match self {
+            Request::Get(request) => Outcome::success(client.range(request).await?),
+            Request::Put(request) => Outcome::success(client.put(request).await?),
             Request::Del { request, pause } => {
                 if pause {
-                    tokio::time::sleep(del::SECOND_THOUGHT).await;
+                    tokio::time::sleep(del::WARNING_PAUSE).await;
                 }
-                Answer::Del(client.delete_range(request).await?)
+                Outcome::success(client.delete_range(request).await?)
             }
-            Request::Txn(request) => Answer::Txn(client.txn(request).await?),
+            Request::Txn(request) => Outcome::success(client.txn(request).await?),
             Request::Compaction(request) => {
                 client.compact(request).await?;
-                Answer::Compacted(request.revision)
+                Outcome::success(Compacted { revision: request.revision })
             }
-            Request::Member(verb) => return verb.call(connection).await,
-            Request::MoveLeader(args) => return args.call(connection).await,
-            Request::Cluster(args) => return args.call(connection).await,
-            Request::Doctor(args) => return args.call(connection).await,
-            Request::Endpoint(args) => return args.call(connection).await,
-        };
-        Ok(Outcome { answer, complaints: vec![] })
+            Request::Member(verb) => verb.call(config).await?,
+            Request::MoveLeader(args) => args.call(config).await?,
+            Request::Cluster(args) => args.call(config).await?,
+            Request::Doctor(args) => args.call(config).await,
+            Request::Endpoint(args) => args.call(config).await?,
+        })
     }
 }

@@ -1,5 +1,5 @@
 //! kvctl as people use it, against a small server: `tests/scripts/ctl/`. What is expected there was
-//! compared with what etcdctl 3.5 prints for the same answers.
+//! compared with etcdctl 3.5's output for the same answers.
 
 use std::{error::Error, ffi::OsString, fmt::Write as _, io, path::Path, time::Duration};
 
@@ -7,26 +7,25 @@ use goldenscript::{Argument, Command, Context, Runner};
 use tokio::runtime::Runtime;
 
 use super::{
-    Surroundings,
-    cli::Format,
-    doctor::{Finding, Report},
+    Environment,
+    doctor::report::{Finding, HealthReport},
     endpoint::{EndpointHash, EndpointHealth, EndpointStatus},
-    member::MemberAnswer,
-    print::{self, Answer, Style},
+    member::MemberChange,
+    print::{Answer, Format, ValueStyle},
     run, txn_grammar,
 };
 use crate::{
     client::{
-        fake::{FakeServer, Mood},
-        scripted::{self, LEASE, ScriptedServer, no_leader, says as says_then},
+        fake::{Behavior, FakeServer},
+        scripted::{self, LEASE, ScriptedServer, no_leader},
     },
     proto::{
+        cluster_admin::{ClusterMember, ClusterReply, Desired, Leading},
         etcdserverpb::{
             DowngradeInfo, HashKvResponse, LeaseKeepAliveResponse, Member, MemberAddResponse,
             MemberListResponse, MemberPromoteResponse, MemberRemoveResponse, MemberUpdateResponse,
             MoveLeaderResponse, ResponseHeader, StatusResponse, WatchResponse,
         },
-        own::{ClusterMember, ClusterReply, Desired, Leading},
     },
 };
 
@@ -43,7 +42,7 @@ struct Kvctl {
 impl Kvctl {
     fn new() -> Kvctl {
         let runtime = Runtime::new().unwrap();
-        let server = runtime.block_on(FakeServer::start(Mood::Answer));
+        let server = runtime.block_on(FakeServer::start(Behavior::Serve));
         let scripted = runtime.block_on(ScriptedServer::watches(vec![]));
         Kvctl { server, scripted, stdin: String::new(), env: vec![], runtime }
     }
@@ -56,11 +55,11 @@ impl Kvctl {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let code = run(
             [OsString::from("kvctl")].into_iter().chain(args),
-            &mut Surroundings {
+            &mut Environment {
                 stdin: Box::new(io::Cursor::new(std::mem::take(&mut self.stdin))),
                 stdout: &mut out,
                 stderr: &mut err,
-                env: &|name| match name {
+                variable: &|name| match name {
                     "KVCTL_ENDPOINTS" => Some(address.clone()),
                     _ => set.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone()),
                 },
@@ -92,42 +91,44 @@ impl Runner for Kvctl {
         };
         match command.name.as_str() {
             "kvctl" => Ok(self.kvctl(txn_grammar::words(text())?)),
-            // What the next kvctl reads.
+            // Standard input of the next kvctl.
             "stdin" => {
                 self.stdin = text().to_owned();
                 Ok(String::new())
             }
-            // What the environment of the next kvctl has.
+            // A variable of the next kvctl.
             "env" => {
                 let (name, value) = text().split_once('=').unwrap();
                 self.env.push((name.into(), value.into()));
                 Ok(String::new())
             }
-            // What the member says on its next stream of watches.
+            // The responses of the member on its next watch stream.
             "stream" => {
-                let says: Vec<_> = args.map(|words| said(&words)).collect();
-                self.runtime.block_on(self.scripted.watch(says_then(says, no_leader())));
+                let responses: Vec<_> = args.map(|words| response(&words)).collect();
+                let script = scripted::script(responses, no_leader());
+                self.runtime.block_on(self.scripted.watch(script));
                 Ok(String::new())
             }
-            // The TTLs that it answers renewals with, on the next stream.
+            // The TTLs of the member's responses on its next keep-alive stream.
             "renewals" => {
                 let renewed = |ttl: String| LeaseKeepAliveResponse {
                     header: scripted::header(7),
                     id: LEASE,
                     ttl: ttl.parse().unwrap(),
                 };
-                let says: Vec<_> = args.map(renewed).collect();
-                self.runtime.block_on(self.scripted.renew(says_then(says, no_leader())));
+                let responses: Vec<_> = args.map(renewed).collect();
+                self.runtime
+                    .block_on(self.scripted.renew(scripted::script(responses, no_leader())));
                 Ok(String::new())
             }
             // print FIXTURE FORMAT [hex]
             "print" => {
                 let args: Vec<_> = args.collect();
-                let style = Style { hex: args.len() > 2, value_only: false };
+                let style = ValueStyle { hex: args.len() > 2, value_only: false };
                 let format = <Format as clap::ValueEnum>::from_str(&args[1], false)?;
-                let printed = print::render(&fixture(&args[0])?, format, style)?;
-                let stderr = String::from_utf8(printed.stderr)?;
-                Ok(String::from_utf8(printed.stdout)?
+                let rendered = fixture(&args[0])?.render(format, style)?;
+                let stderr = String::from_utf8(rendered.stderr)?;
+                Ok(String::from_utf8(rendered.stdout)?
                     + &stderr.lines().map(|line| format!("! {line}\n")).collect::<String>())
             }
             name => Err(format!("unknown command {name}").into()),
@@ -136,11 +137,11 @@ impl Runner for Kvctl {
 }
 
 /// created|events|progress|compacted|canceled REVISION…
-fn said(words: &str) -> WatchResponse {
+fn response(words: &str) -> WatchResponse {
     let mut words = words.split(' ');
-    let what = words.next().unwrap();
+    let kind = words.next().unwrap();
     let revisions: Vec<i64> = words.map(|word| word.parse().unwrap()).collect();
-    match what {
+    match kind {
         "created" => scripted::created(revisions[0]),
         "events" => scripted::events(&revisions),
         "progress" => scripted::progress(revisions[0]),
@@ -150,7 +151,7 @@ fn said(words: &str) -> WatchResponse {
             cancel_reason: "etcdserver: permission denied".into(),
             ..scripted::progress(revisions[0])
         },
-        what => panic!("a member does not say {what}"),
+        kind => panic!("no response of kind {kind}"),
     }
 }
 
@@ -158,23 +159,15 @@ fn header() -> Option<ResponseHeader> {
     Some(ResponseHeader { cluster_id: 0xc1, member_id: 0xa1, revision: 13, raft_term: 2 })
 }
 
-fn fixture(name: &str) -> Result<Answer, String> {
+fn fixture(name: &str) -> Result<Box<dyn Answer>, String> {
+    let fixture = endpoint_fixture(name).or_else(|| member_fixture(name));
+    fixture.or_else(|| cluster_fixture(name)).ok_or_else(|| format!("no fixture {name}"))
+}
+
+fn endpoint_fixture(name: &str) -> Option<Box<dyn Answer>> {
     let (a, b) = ("127.0.0.1:2379".to_owned(), "kv-1:2379".to_owned());
-    Ok(match name {
-        "members" => Answer::Members(MemberListResponse {
-            header: header().map(|h| ResponseHeader { revision: 0, ..h }),
-            members: vec![
-                Member {
-                    id: 0xa1,
-                    name: "kv-0".into(),
-                    peer_ur_ls: vec!["http://kv-0:2380".into()],
-                    client_ur_ls: vec!["http://kv-0:2379".into(), "http://10.0.0.1:2379".into()],
-                    is_learner: false,
-                },
-                Member { id: 0xb2, is_learner: true, ..Member::default() },
-            ],
-        }),
-        "status" => Answer::Status(vec![
+    Some(match name {
+        "status" => Box::new(vec![
             EndpointStatus {
                 endpoint: a,
                 status: StatusResponse {
@@ -202,7 +195,7 @@ fn fixture(name: &str) -> Result<Answer, String> {
                 },
             },
         ]),
-        "health" => Answer::Health(vec![
+        "health" => Box::new(vec![
             EndpointHealth { endpoint: a, took: Duration::from_nanos(7_990_801), error: None },
             EndpointHealth {
                 endpoint: b,
@@ -210,7 +203,7 @@ fn fixture(name: &str) -> Result<Answer, String> {
                 error: Some("etcdserver: no leader".into()),
             },
         ]),
-        "hash" => Answer::Hash(vec![EndpointHash {
+        "hash" => Box::new(vec![EndpointHash {
             endpoint: a,
             hash: HashKvResponse {
                 header: header(),
@@ -219,7 +212,27 @@ fn fixture(name: &str) -> Result<Answer, String> {
                 hash_revision: 13,
             },
         }]),
-        "added" => Answer::Member(MemberAnswer::Added {
+        "nobody" => Box::new(Vec::<EndpointStatus>::new()),
+        _ => return None,
+    })
+}
+
+fn member_fixture(name: &str) -> Option<Box<dyn Answer>> {
+    Some(match name {
+        "members" => Box::new(MemberListResponse {
+            header: header().map(|h| ResponseHeader { revision: 0, ..h }),
+            members: vec![
+                Member {
+                    id: 0xa1,
+                    name: "kv-0".into(),
+                    peer_ur_ls: vec!["http://kv-0:2380".into()],
+                    client_ur_ls: vec!["http://kv-0:2379".into(), "http://10.0.0.1:2379".into()],
+                    is_learner: false,
+                },
+                Member { id: 0xb2, is_learner: true, ..Member::default() },
+            ],
+        }),
+        "added" => Box::new(MemberChange::Added {
             name: "kv-1".into(),
             urls: vec!["http://kv-1:2380".into()],
             response: MemberAddResponse {
@@ -231,50 +244,55 @@ fn fixture(name: &str) -> Result<Answer, String> {
         "removed" => {
             let members = vec![listed(0xa1)];
             let response = MemberRemoveResponse { header: header(), members };
-            Answer::Member(MemberAnswer::Removed(0xb2, response))
+            Box::new(MemberChange::Removed(0xb2, response))
         }
         "updated" => {
             let members = vec![listed(0xa1)];
             let response = MemberUpdateResponse { header: header(), members };
-            Answer::Member(MemberAnswer::Updated(0xa1, response))
+            Box::new(MemberChange::Updated(0xa1, response))
         }
         "promoted" => {
             let members = vec![listed(0xa1)];
             let response = MemberPromoteResponse { header: header(), members };
-            Answer::Member(MemberAnswer::Promoted(0xa1, response))
+            Box::new(MemberChange::Promoted(0xa1, response))
         }
-        "moved" => Answer::Member(MemberAnswer::LeaderMoved {
+        "moved" => Box::new(MemberChange::LeaderMoved {
             from: 0xa1,
             to: 0xb2,
             response: MoveLeaderResponse::default(),
         }),
-        "cluster" => Answer::Cluster(cluster()),
+        _ => return None,
+    })
+}
+
+fn cluster_fixture(name: &str) -> Option<Box<dyn Answer>> {
+    Some(match name {
+        "cluster" => Box::new(cluster()),
         "follower" => {
             let mut known = ClusterReply { member_id: 0xb2, leading: None, ..cluster() };
             for member in &mut known.members {
                 (member.in_contact, member.lag) = (None, None);
             }
-            Answer::Cluster(known)
+            Box::new(known)
         }
-        "report" => Answer::Report(Report {
+        "report" => Box::new(HealthReport {
             summary: "1 of 2 members answer; kv-0 leads; 1 problem".into(),
             findings: vec![
                 Finding {
                     check: "member_silent",
                     problem: true,
-                    what: "kv-1 does not answer".into(),
+                    message: "kv-1 does not answer".into(),
                     advice: "Does it run?".into(),
                 },
                 Finding {
                     check: "no_loss_tolerated",
                     problem: false,
-                    what: "tolerates no loss".into(),
+                    message: "tolerates no loss".into(),
                     advice: String::new(),
                 },
             ],
         }),
-        "nobody" => Answer::Status(vec![]),
-        name => return Err(format!("no fixture {name}")),
+        _ => return None,
     })
 }
 
@@ -284,7 +302,7 @@ fn listed(id: u64) -> Member {
     Member { id, peer_ur_ls, is_learner: number == 1, ..Member::default() }
 }
 
-/// While the second is about to vote.
+/// While the second member is being promoted.
 fn cluster() -> ClusterReply {
     let member = |ordinal: u32, member_id| ClusterMember {
         ordinal,
@@ -298,7 +316,7 @@ fn cluster() -> ClusterReply {
         lag: Some(7 * u64::from(ordinal)),
         ..ClusterMember::default()
     };
-    let never_there = ClusterMember { ordinal: 3, member_id: 0xd4, ..ClusterMember::default() };
+    let never_started = ClusterMember { ordinal: 3, member_id: 0xd4, ..ClusterMember::default() };
     ClusterReply {
         cluster_id: 0xc1,
         member_id: 0xa1,
@@ -306,7 +324,7 @@ fn cluster() -> ClusterReply {
         term: 2,
         desired: Some(Desired { start: 0, replicas: 4, generation: 9 }),
         follows_pods: true,
-        members: vec![member(0, 0xa1), member(1, 0xb2), member(2, 0xc3), never_there],
+        members: vec![member(0, 0xa1), member(1, 0xb2), member(2, 0xc3), never_started],
         leading: Some(Leading {
             waits_for: "too few voters: waiting for ordinal 2 (member c3)".into(),
             tolerates: Some(0),
@@ -341,7 +359,7 @@ fn leases_are_printed_as_etcdctl_prints_them() {
 }
 
 #[test]
-fn watches_are_read_and_printed_as_etcdctl_does_and_go_on_by_themselves() {
+fn watches_are_read_and_printed_as_etcdctl_does_and_resume_by_themselves() {
     script("watch");
 }
 
@@ -351,16 +369,16 @@ fn members_and_endpoints_are_printed_as_etcdctl_prints_them() {
 }
 
 #[test]
-fn clusters_and_what_became_of_members_are_printed() {
+fn clusters_and_changes_of_members_are_printed() {
     script("members");
 }
 
 #[test]
-fn wrong_arguments_teach_and_exit_as_etcdctl() {
+fn wrong_arguments_are_explained_and_exit_as_etcdctl() {
     script("arguments");
 }
 
-/// A reader that has seen enough, as `head` is.
+/// A pipe whose reader has closed it, as `head` does.
 struct ClosedPipe;
 
 impl io::Write for ClosedPipe {
@@ -378,15 +396,15 @@ fn output_into_a_closed_pipe_ends_quietly() {
     let kvctl = Kvctl::new();
     for args in [["get", "--prefix", ""], ["put", "k", "v"], ["completion", "bash", "--hex"]] {
         let mut err = Vec::new();
-        let mut around = Surroundings {
+        let mut environment = Environment {
             stdin: Box::new(io::empty()),
             stdout: &mut ClosedPipe,
             stderr: &mut err,
-            env: &|_| Some(kvctl.server.address.to_string()),
+            variable: &|_| Some(kvctl.server.address.to_string()),
             interactive: false,
         };
         let args = ["kvctl"].into_iter().chain(args).map(OsString::from);
-        assert_eq!(run(args, &mut around), 0);
+        assert_eq!(run(args, &mut environment), 0);
         assert_eq!(String::from_utf8_lossy(&err), "");
     }
 }
@@ -395,8 +413,8 @@ fn output_into_a_closed_pipe_ends_quietly() {
 fn endpoints_come_from_the_flag_then_our_variable_then_etcdctls() {
     let endpoints = |line: &str, env: &dyn Fn(&str) -> Option<String>| {
         let cli = super::cli::parse(line.split(' ').map(OsString::from)).unwrap();
-        let connection = super::connection(&cli.global, env).unwrap();
-        connection.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>()
+        let config = super::client_config(&cli.global, env).unwrap();
+        config.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     let both = |name: &str| Some(format!("{}:1", name.to_lowercase().replace('_', "-")));
     let theirs = |name: &str| both(name).filter(|_| name.starts_with("ETCD"));

@@ -1,52 +1,52 @@
-//! `kvctl txn`: several requests as one, read from standard input.
+//! `kvctl txn`: a transaction, read from standard input.
 
 use std::io::{self, BufRead, Write};
 
-use super::{CtlError, txn_grammar};
+use super::{error::CtlError, txn_grammar};
 use crate::proto::etcdserverpb::TxnRequest;
 
-/// Does several requests as one, if conditions hold, or else others.
+/// Executes requests atomically, on a condition.
 ///
-/// Standard input has three blocks, each ended by an empty line: comparisons; the requests to do if
-/// all of them hold; the requests to do if not.
+/// Standard input has three blocks, each ended by an empty line: compares; requests that execute if
+/// all compares succeed; requests that execute otherwise.
 ///
-/// A comparison is TARGET("key") OPERATOR "value": the target is value, version, create, mod or
-/// lease, the operator =, !=, > or <. A request is a get, put or del with its flags.
+/// A compare is TARGET("key") OPERATOR "value": the target is value, version, create, mod or lease,
+/// the operator =, !=, > or <. A request is a get, put or del with its flags.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
     after_help = "Example:\n  printf 'version(\"lock\") = \"0\"\\n\\nput lock me\\n\\nget lock\\n\\n' | kvctl txn"
 )]
-pub(crate) struct TxnArgs {
-    /// Say which block comes next
+pub struct TxnArgs {
+    /// Prompt for each block
     #[arg(short, long)]
     interactive: bool,
 }
 
 impl TxnArgs {
-    pub(crate) fn request(
+    pub fn request(
         &self,
         stdin: &mut dyn BufRead,
         prompts: &mut dyn Write,
     ) -> Result<TxnRequest, CtlError> {
-        let mut ask = |what: &str| -> io::Result<()> {
+        let mut prompt = |block: &str| -> io::Result<()> {
             if self.interactive {
-                writeln!(prompts, "{what}:")?;
+                writeln!(prompts, "{block}:")?;
                 prompts.flush()?;
             }
             Ok(())
         };
-        ask("compares")?;
+        prompt("compares")?;
         let compare = block(stdin, txn_grammar::compare)?;
-        ask("success requests (get, put, del)")?;
+        prompt("success requests (get, put, del)")?;
         let success = block(stdin, txn_grammar::operation)?;
-        ask("failure requests (get, put, del)")?;
+        prompt("failure requests (get, put, del)")?;
         let failure = block(stdin, txn_grammar::operation)?;
         Ok(TxnRequest { compare, success, failure })
     }
 }
 
-/// The lines up to an empty one. Input that ends before is refused: half a transaction is another
-/// transaction.
+/// The lines up to an empty one. Input that ends earlier is refused: a part of a transaction is
+/// another transaction.
 fn block<T>(
     stdin: &mut dyn BufRead,
     parse: impl Fn(&str) -> Result<T, String>,

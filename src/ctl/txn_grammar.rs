@@ -1,10 +1,10 @@
-//! The two kinds of lines that a transaction is written in: comparisons and requests.
+//! The two kinds of lines of a transaction: compares and requests.
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
 use clap::{Parser, Subcommand};
 
-use super::{cli, del::DelArgs, get::GetArgs, gotext::unquote, put::PutArgs};
+use super::{args, del::DelArgs, get::GetArgs, gotext::unquote, put::PutArgs};
 use crate::proto::etcdserverpb::{
     Compare, RequestOp,
     compare::{CompareResult, CompareTarget, TargetUnion},
@@ -12,9 +12,9 @@ use crate::proto::etcdserverpb::{
 };
 
 /// `mod("key") > "0"`
-pub(crate) fn compare(line: &str) -> Result<Compare, String> {
-    let malformed = |why: &str| {
-        format!("malformed comparison: {line} ({why}; write it as in mod(\"key\") > \"0\")")
+pub fn compare(line: &str) -> Result<Compare, String> {
+    let malformed = |reason: &str| {
+        format!("malformed comparison: {line} ({reason}; write it as in mod(\"key\") > \"0\")")
     };
     let (target, rest) = line.split_once('(').ok_or_else(|| malformed("no opening parenthesis"))?;
     let (key, rest) =
@@ -28,7 +28,7 @@ pub(crate) fn compare(line: &str) -> Result<Compare, String> {
     if !rest.trim().is_empty() {
         return Err(malformed("something follows the value"));
     }
-    let (target, union) = compared(target.trim(), value).map_err(|why| malformed(&why))?;
+    let (target, union) = comparison(target.trim(), value).map_err(|reason| malformed(&reason))?;
     Ok(Compare {
         result: result.into(),
         target: target.into(),
@@ -49,8 +49,8 @@ fn operator(text: &str) -> Option<(CompareResult, &str)> {
     .find_map(|(sign, result)| Some((result, text.strip_prefix(sign)?)))
 }
 
-/// What is compared, by its name, and with what.
-fn compared(target: &str, value: Vec<u8>) -> Result<(CompareTarget, TargetUnion), String> {
+/// The target by its name, and the value that it is compared with.
+fn comparison(target: &str, value: Vec<u8>) -> Result<(CompareTarget, TargetUnion), String> {
     let number = |radix| {
         let text = str::from_utf8(&value).ok();
         text.and_then(|text| i64::from_str_radix(text, radix).ok())
@@ -64,7 +64,7 @@ fn compared(target: &str, value: Vec<u8>) -> Result<(CompareTarget, TargetUnion)
         "val" | "value" => (CompareTarget::Value, TargetUnion::Value(value.into())),
         _ => {
             return Err(format!(
-                "unknown target {target}; there are value, version, create, mod and lease"
+                "unknown target {target}; use value, version, create, mod or lease"
             ));
         }
     })
@@ -86,11 +86,12 @@ enum OperationVerb {
 }
 
 /// `put key "a value"`
-pub(crate) fn operation(line: &str) -> Result<RequestOp, String> {
-    let invalid = |why: &dyn std::fmt::Display| format!("invalid txn request: {line} ({why})");
-    let words = words(line).map_err(|why| invalid(&why))?;
+pub fn operation(line: &str) -> Result<RequestOp, String> {
+    let invalid =
+        |reason: &dyn std::fmt::Display| format!("invalid txn request: {line} ({reason})");
+    let words = words(line).map_err(|reason| invalid(&reason))?;
     let parsed =
-        OperationLine::try_parse_from(words).map_err(|error| invalid(&cli::first_line(&error)))?;
+        OperationLine::try_parse_from(words).map_err(|error| invalid(&args::first_line(&error)))?;
     let request = match parsed.verb {
         OperationVerb::Get(args) => Request::RequestRange(args.request()),
         OperationVerb::Put(args) => {
@@ -101,9 +102,9 @@ pub(crate) fn operation(line: &str) -> Result<RequestOp, String> {
     Ok(RequestOp { request: Some(request) })
 }
 
-/// Splits at white space; a word may be in single quotes (taken as it is) or in double quotes (with
+/// Splits at white space. A word may be in single quotes (without escapes) or in double quotes (with
 /// Go's escapes). Quotes within a word are part of it.
-pub(crate) fn words(line: &str) -> Result<Vec<OsString>, String> {
+pub fn words(line: &str) -> Result<Vec<OsString>, String> {
     let mut words = Vec::new();
     let mut rest = line.trim_start();
     while let Some(first) = rest.chars().next() {

@@ -1,24 +1,25 @@
 //! The disk port: the only way this program touches files.
 //!
-//! [`real`] is the operating system; [`sim`] is a disk in memory that can lose what was not synced,
-//! tear writes, flip bits and run full. The code above cannot tell which one it runs on.
+//! [`RealDisk`] is the operating system. `sim`, in tests, is a disk in memory that can lose unsynced
+//! changes, tear writes, flip bits and run full. Callers cannot distinguish the two.
 //!
-//! Invariants every implementation keeps:
-//! - what [`File::sync_data`] returned `Ok` for survives a crash; nothing else needs to;
-//! - a created, renamed or removed name survives a crash only after [`Disk::sync_dir`] of its parent;
-//! - after a failed sync the file must not be trusted: the caller ends the process.
+//! Invariants of every implementation:
+//! - Content survives a crash once [`File::sync_data`] has returned `Ok`. Other content may be lost.
+//! - A created, renamed or removed name survives a crash only after [`Disk::sync_dir`] of its parent.
+//! - After a failed sync the file cannot be trusted: the caller must end the process.
 //!
-//! All calls may block, so they are made on lanes (see [`crate::lane`]), never on an async worker.
+//! All calls may block, so they run on lanes (see [`crate::lane`]), never on an async worker.
 
-mod hold;
+mod failpoint;
 mod real;
+#[cfg(test)]
 pub mod sim;
 
 use std::{fmt::Debug, io, path::Path, sync::Arc};
 
 pub use real::RealDisk;
 
-/// How [`Disk::open`] treats a name that exists, or does not.
+/// Mode of [`Disk::open`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Open {
     /// Must exist; reads only.
@@ -32,42 +33,40 @@ pub enum Open {
 /// A tree of files.
 pub trait Disk: Debug + Send + Sync + 'static {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>>;
-    /// Creates the directory and its parents, and syncs each parent that it changed.
+    /// Creates the directory and its parents, and syncs each changed parent.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// The names in a directory, sorted. A missing directory is an error of kind `NotFound`.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
-    /// Replaces `to` if it exists. Works for directories too, when `to` does not exist.
+    /// Renames a file, and replaces `to` if it exists. A directory requires that `to` does not exist.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Removes a directory and all in it. A missing one is fine.
+    /// Removes a directory with its content, if it exists.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Makes creations, renames and removals in this directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Whether there is a file or directory of this name.
+    /// Whether a file or directory of this name exists.
     fn exists(&self, path: &Path) -> io::Result<bool>;
-    /// Takes the exclusive lock of a file, which is created if missing. Held until dropped, and by
-    /// nobody once the process has ended. An error of kind `WouldBlock`: somebody else holds it.
+    /// Takes the exclusive lock of a file, and creates the file if missing. The lock is released when
+    /// dropped and when the process ends. Error kind `WouldBlock`: another process holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>>;
 }
 
-/// A held lock; dropping it lets go.
+/// A held lock. Dropping it releases the lock.
 pub trait FileLock: Debug + Send + Sync + 'static {}
 
-/// An open file. Methods take `&self`: writers to one range coordinate among themselves.
+/// An open file. Methods take `&self`, so writers of one range must coordinate.
 pub trait File: Debug + Send + Sync + 'static {
-    /// Reads what is there from `offset` on into `buf`, and says how much; nothing: the file ends here.
+    /// Reads from `offset` into `buf`, and returns the number of bytes; 0 at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Fills `buf` from `offset`; a file that ends before is an error of kind `UnexpectedEof`.
+    /// Fills `buf` from `offset`. Error kind `UnexpectedEof` if the file ends before.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
     /// Writes all of `buf` at `offset`, growing the file if needed.
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
     /// Makes the content, and the length if it grew, durable (fdatasync).
     fn sync_data(&self) -> io::Result<()>;
     fn len(&self) -> io::Result<u64>;
-    fn is_empty(&self) -> io::Result<bool> {
-        Ok(self.len()? == 0)
-    }
+    #[cfg(test)]
     fn set_len(&self, len: u64) -> io::Result<()>;
 }
 
@@ -80,7 +79,7 @@ pub fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     Ok(buf)
 }
 
-/// Reads a file that does not know its length, such as those of the kernel under /proc.
+/// Reads a file that does not report its length, such as the kernel's under /proc.
 pub fn read_to_end(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let file = disk.open(path, Open::Read)?;
     let mut all = Vec::new();
@@ -93,8 +92,8 @@ pub fn read_to_end(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Writes a file so that after a crash there is either the old one or the whole new one:
-/// a temporary name, synced, renamed, the directory synced.
+/// Replaces a file atomically: after a crash either the old or the whole new one exists. Writes a
+/// temporary file, syncs it, renames it, and syncs the directory.
 pub fn write_atomic(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().ok_or_else(|| io::Error::other("a file needs a directory"))?;
     let temporary = path.with_extension("tmp");

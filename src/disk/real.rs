@@ -1,20 +1,20 @@
-//! The operating system's files.
+//! The operating system's file system.
 
 use std::{fs, io, os::unix::fs::FileExt, path::Path, sync::Arc};
 
-use super::{Disk, File, FileLock, Open, hold::Hold};
+use super::{Disk, File, FileLock, Open, failpoint::WalHold};
 
-/// The file system of this machine.
+/// The operating system's file system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealDisk;
 
 #[derive(Debug)]
 struct RealFile {
     file: fs::File,
-    hold: Hold,
+    failpoint: WalHold,
 }
 
-/// flock(2): the kernel lets go when the file is closed, however the process ends.
+/// A flock(2). The kernel releases it when the file is closed, however the process ends.
 #[derive(Debug)]
 struct RealLock {
     _file: fs::File,
@@ -36,7 +36,7 @@ impl Disk for RealDisk {
                 options.write(true).create_new(true);
             }
         }
-        Ok(Arc::new(RealFile { file: options.open(path)?, hold: Hold::of(path) }))
+        Ok(Arc::new(RealFile { file: options.open(path)?, failpoint: WalHold::of(path) }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -102,7 +102,7 @@ impl File for RealFile {
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.hold.wait();
+        self.failpoint.wait();
         self.file.write_all_at(buf, offset)
     }
 
@@ -114,6 +114,7 @@ impl File for RealFile {
         Ok(self.file.metadata()?.len())
     }
 
+    #[cfg(test)]
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.file.set_len(len)
     }

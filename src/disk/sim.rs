@@ -1,22 +1,20 @@
-//! A disk in memory that forgets what was not synced, as a real one may. Deterministic from a seed.
+//! A disk in memory that loses unsynced changes in a crash, as a real one may. Deterministic from a
+//! seed. For tests only.
 //!
-//! What a crash leaves ([`Crash`]):
-//! - a file's content changes sector by sector (512 bytes). Each unsynced sector is afterwards old
-//!   or new, each on its own; if it was written several times, any of these versions may be there;
-//! - an unsynced length may survive, or not, or in part. Grown parts that were lost read as zeros;
-//! - a created, renamed or removed name survives for certain only after `sync_dir`. Unsynced ones
-//!   survive each on its own (POSIX promises no order between names), a rename as a whole, and no
-//!   change of a name survives the loss of an earlier change of the same name;
-//! - a sync that fails leaves what Linux leaves: pages that are readable, count as clean, and will
-//!   never reach the platter unless they are written again.
+//! After a crash ([`Crash`]):
+//! - Each unsynced sector (512 bytes) of a file is old or new, independently of other sectors. A sector
+//!   that was written several times may hold any of these versions.
+//! - An unsynced length survives in full, in part or not at all. Lost growth reads as zeros.
+//! - The creation, rename or removal of a name is certain only after `sync_dir`. Unsynced changes
+//!   survive independently (POSIX promises no order between names), a rename as a whole. No change of a
+//!   name survives the loss of an earlier change of the same name.
+//! - A failed sync has the effect that it has on Linux: its pages stay readable, count as clean, and
+//!   reach the platter only if they are written again.
 //!
 //! A process sees the disk through a *mount*. [`SimDisk::crash`] and [`SimDisk::kill`] end every
-//! mount: what a dead process left running gets errors, and only the mount they return works.
+//! mount, so leftover tasks of a dead process get errors. Only the mount that they return works.
 //!
-//! ```
-//! use std::path::Path;
-//! use ordinal::disk::{self, Disk, Open, sim::{Crash, SimDisk}};
-//!
+//! ```text
 //! let disk = SimDisk::new(1);
 //! let file = disk.open(Path::new("f"), Open::CreateNew)?;
 //! file.write_all_at(b"kept", 0)?;
@@ -25,89 +23,36 @@
 //! file.write_all_at(b"lost", 0)?;
 //! let disk = disk.crash(Crash::LoseAll);
 //! assert_eq!(disk::read(&disk, Path::new("f"))?, b"kept");
-//! # std::io::Result::Ok(())
 //! ```
 
-mod content;
-mod names;
+mod crash;
+mod dir_tree;
+mod file_content;
+mod op;
 mod rng;
+mod state;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeSet,
     fmt, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use self::{
-    content::SECTOR_BYTES,
-    names::{Names, NodeId},
-    rng::SimRng,
+pub use self::{
+    crash::Crash,
+    op::{DiskOp, HookAction},
 };
+use self::{dir_tree::NodeId, rng::SimRng, state::SimState};
 use super::{Disk, File, FileLock, Open};
-
-/// What a power failure does with what was not synced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Crash {
-    /// All of it is lost: what a test of a missing sync wants.
-    LoseAll,
-    /// All of it survives, as if the disk had just been quick.
-    KeepAll,
-    /// A seeded choice for each sector, length and name.
-    Arbitrary,
-}
-
-/// A change of the disk, as [`SimDisk::trace`] reports it. Paths are those at that moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DiskOp {
-    Create(PathBuf),
-    CreateDir(PathBuf),
-    Write { path: PathBuf, offset: u64, bytes: u64 },
-    SetLen { path: PathBuf, bytes: u64 },
-    SyncData(PathBuf),
-    SyncDir(PathBuf),
-    Rename { from: PathBuf, to: PathBuf },
-    Remove(PathBuf),
-}
-
-/// What an operation is made to do by a hook (see [`SimDisk::on_op`]).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// What it should.
-    Obey,
-    /// Nothing, but report success: a sync that somebody forgot. (A creation happens all the same.)
-    Skip,
-    /// Fail so; a write has stored a part by then.
-    Fail(io::ErrorKind),
-}
-
-type Hook = Arc<dyn Fn(&DiskOp) -> Fate + Send + Sync>;
 
 /// One mount of a simulated disk. Clones are the same mount.
 #[derive(Clone)]
 pub struct SimDisk {
-    world: Arc<Mutex<World>>,
+    state: Arc<Mutex<SimState>>,
     mount: u64,
-}
-
-#[derive(Clone)]
-struct World {
-    names: Names,
-    rng: SimRng,
-    mount: u64,
-    /// Locks that are held, with the mount they were taken under: a crash lets go of them.
-    locks: BTreeSet<(u64, PathBuf)>,
-    budget_bytes: u64,
-    used_bytes: u64,
-    /// Changes made so far.
-    ops: u64,
-    /// When this many changes are made, the power is off.
-    ops_max: u64,
-    hook: Option<Hook>,
-    trace: Option<Vec<DiskOp>>,
 }
 
 struct SimFile {
@@ -118,100 +63,80 @@ struct SimFile {
 
 impl SimDisk {
     pub fn new(seed: u64) -> SimDisk {
-        let world = World {
-            names: Names::new(),
-            rng: SimRng::new(seed),
-            mount: 0,
-            locks: BTreeSet::new(),
-            budget_bytes: u64::MAX,
-            used_bytes: 0,
-            ops: 0,
-            ops_max: u64::MAX,
-            hook: None,
-            trace: None,
-        };
-        SimDisk { world: Arc::new(Mutex::new(world)), mount: 0 }
+        let state = SimState::new(SimRng::new(seed));
+        SimDisk { state: Arc::new(Mutex::new(state)), mount: 0 }
     }
 
-    /// The machine loses power and comes back.
+    /// The machine loses power and restarts. Returns the new mount.
     pub fn crash(&self, how: Crash) -> SimDisk {
-        let mut world = self.world();
-        let World { names, rng, .. } = &mut *world;
-        names.crash(how, rng);
-        world.used_bytes = world.names.used_bytes();
-        drop(world);
+        self.state().crash(how);
         self.kill()
     }
 
-    /// The process is killed and the machine stays up: nothing is lost, nothing becomes durable.
+    /// The process is killed and the machine stays up: no change is lost, none becomes durable. Returns
+    /// the new mount.
     pub fn kill(&self) -> SimDisk {
-        let mut world = self.world();
-        world.mount += 1;
-        world.ops_max = u64::MAX;
-        SimDisk { world: self.world.clone(), mount: world.mount }
+        let mut state = self.state();
+        state.mount += 1;
+        state.ops_max = u64::MAX;
+        SimDisk { state: self.state.clone(), mount: state.mount }
     }
 
-    /// The present mount, for who holds an older one.
-    pub fn remount(&self) -> SimDisk {
-        SimDisk { world: self.world.clone(), mount: self.world().mount }
-    }
-
-    /// Another disk with the same content, synced and not, and the same future.
+    /// A copy of the disk, with synced and unsynced content and the same random sequence.
     pub fn fork(&self) -> SimDisk {
-        SimDisk { world: Arc::new(Mutex::new(self.world().clone())), mount: self.mount }
+        SimDisk { state: Arc::new(Mutex::new(self.state().clone())), mount: self.mount }
     }
 
-    /// Starts another course of chance from here: forks with other seeds crash in other ways.
+    /// Restarts the random sequence, so that forks with different seeds crash in different ways.
     pub fn reseed(&self, seed: u64) {
-        self.world().rng = SimRng::new(seed);
+        self.state().rng = SimRng::new(seed);
     }
 
-    /// The power fails after this many more changes: everything from then on is an error, until
+    /// Turns the power off after this many more changes. Every operation then fails, until
     /// [`SimDisk::crash`] or [`SimDisk::kill`].
     pub fn power_off_after(&self, changes: u64) {
-        let mut world = self.world();
-        world.ops_max = world.ops.saturating_add(changes);
+        let mut state = self.state();
+        state.ops_max = state.ops.saturating_add(changes);
     }
 
-    /// How many changes were made so far.
+    /// Number of changes so far.
     pub fn changes(&self) -> u64 {
-        self.world().ops
+        self.state().ops
     }
 
-    /// All files together may be this long; what goes beyond fails with `StorageFull`. Removing a
-    /// file gives its space back at once.
+    /// Bounds the total length of all files. Growth beyond it fails with `StorageFull`. Removing a file
+    /// frees its space at once.
     pub fn set_budget_bytes(&self, bytes: u64) {
-        self.world().budget_bytes = bytes;
+        self.state().budget_bytes = bytes;
     }
 
     pub fn used_bytes(&self) -> u64 {
-        self.world().used_bytes
+        self.state().used_bytes
     }
 
-    /// Lets `hook` decide the fate of each change from now on. It must not call this disk.
-    pub fn on_op(&self, hook: impl Fn(&DiskOp) -> Fate + Send + Sync + 'static) {
-        self.world().hook = Some(Arc::new(hook));
+    /// Lets `hook` decide about each change from now on. The hook must not call this disk.
+    pub fn set_hook(&self, hook: impl Fn(&DiskOp) -> HookAction + Send + Sync + 'static) {
+        self.state().hook = Some(Arc::new(hook));
     }
 
-    /// From now on all operations do what they should.
-    pub fn obey(&self) {
-        self.world().hook = None;
+    pub fn remove_hook(&self) {
+        self.state().hook = None;
     }
 
-    /// Forgets syncs for which `matches` holds: they answer `Ok` and make nothing durable. What
-    /// breaks then is what these syncs are for.
+    /// Skips syncs for which `matches` holds: they return `Ok` and make nothing durable. Tests use it
+    /// to show the purpose of a sync.
     pub fn ignore_syncs(&self, matches: impl Fn(&DiskOp) -> bool + Send + Sync + 'static) {
-        self.on_op(move |op| match op {
-            DiskOp::SyncData(_) | DiskOp::SyncDir(_) if matches(op) => Fate::Skip,
-            _ => Fate::Obey,
+        self.set_hook(move |op| match op {
+            DiskOp::SyncData(_) | DiskOp::SyncDir(_) if matches(op) => HookAction::Skip,
+            _ => HookAction::Proceed,
         });
     }
 
-    /// A bit of a file rots.
+    /// Flips a bit of a file.
     pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) -> io::Result<()> {
-        let mut world = self.world();
-        let node = world.names.find(path)?;
-        let content = world.names.file(node)?;
+        let mut state = self.state();
+        let node = state.names.find(path)?;
+        let content = state.names.file(node)?;
         if offset >= content.len() as u64 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -219,142 +144,53 @@ impl SimDisk {
         Ok(())
     }
 
-    /// Begins to record changes, dropping what was recorded before.
+    /// Starts a new recording of changes.
     pub fn record(&self) {
-        self.world().trace = Some(Vec::new());
+        self.state().trace = Some(Vec::new());
     }
 
     /// The changes since [`SimDisk::record`].
     pub fn trace(&self) -> Vec<DiskOp> {
-        self.world().trace.clone().unwrap_or_default()
+        self.state().trace.clone().unwrap_or_default()
     }
 
-    fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().expect("nothing panics while it holds the simulated disk")
+    fn state(&self) -> MutexGuard<'_, SimState> {
+        self.state.lock().expect("no holder of the simulated disk has panicked")
     }
 
-    /// The disk as this mount may use it.
-    fn mounted(&self) -> io::Result<MutexGuard<'_, World>> {
-        let world = self.world();
-        if world.mount != self.mount {
+    /// The state, if this mount is alive and the power is on.
+    fn mounted(&self) -> io::Result<MutexGuard<'_, SimState>> {
+        let state = self.state();
+        if state.mount != self.mount {
             return Err(io::Error::other("this mount ended with its process"));
         }
-        if world.ops >= world.ops_max {
+        if state.ops >= state.ops_max {
             return Err(io::Error::other("the power is off"));
         }
-        Ok(world)
-    }
-}
-
-impl World {
-    /// Counts and records a change; says whether it is to happen.
-    fn admit(&mut self, op: DiskOp) -> io::Result<bool> {
-        self.ops += 1;
-        let fate = self.hook.as_ref().map_or(Fate::Obey, |hook| hook(&op));
-        if let Some(trace) = &mut self.trace {
-            trace.push(op);
-        }
-        match fate {
-            Fate::Obey => Ok(true),
-            Fate::Skip => Ok(false),
-            Fate::Fail(kind) => Err(kind.into()),
-        }
-    }
-
-    fn path_of(&self, node: NodeId) -> PathBuf {
-        self.names.path_of(node).unwrap_or_default()
-    }
-
-    /// Reserves the growth of a file to `end`; answers how far it may grow.
-    fn grow(&mut self, len: u64, end: u64) -> u64 {
-        let free = self.budget_bytes.saturating_sub(self.used_bytes);
-        let growth = end.saturating_sub(len).min(free);
-        self.used_bytes += growth;
-        (len + growth).min(end)
-    }
-
-    fn write(&mut self, node: NodeId, buf: &[u8], offset: u64) -> io::Result<()> {
-        let op = DiskOp::Write { path: self.path_of(node), offset, bytes: buf.len() as u64 };
-        let mut stored = buf.len();
-        let outcome = match self.admit(op) {
-            Ok(false) => return Ok(()),
-            Ok(true) => Ok(()),
-            Err(error) => {
-                let sectors = (buf.len() / SECTOR_BYTES) as u64;
-                stored = self.rng.below(sectors + 1) as usize * SECTOR_BYTES;
-                Err(error)
-            }
-        };
-        let len = self.names.file(node)?.len() as u64;
-        let end = offset + stored as u64;
-        let room = self.grow(len, end).saturating_sub(offset).min(stored as u64) as usize;
-        let World { names, rng, .. } = self;
-        names.file(node)?.write(&buf[..room], offset as usize, rng);
-        if room < stored { Err(io::ErrorKind::StorageFull.into()) } else { outcome }
-    }
-
-    fn set_len(&mut self, node: NodeId, bytes: u64) -> io::Result<()> {
-        let op = DiskOp::SetLen { path: self.path_of(node), bytes };
-        if !self.admit(op)? {
-            return Ok(());
-        }
-        let len = self.names.file(node)?.len() as u64;
-        if self.grow(len, bytes) < bytes {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.used_bytes -= len.saturating_sub(bytes);
-        let World { names, rng, .. } = self;
-        names.file(node)?.set_len(bytes as usize, rng);
-        Ok(())
-    }
-
-    fn sync_data(&mut self, node: NodeId) -> io::Result<()> {
-        let op = DiskOp::SyncData(self.path_of(node));
-        match self.admit(op) {
-            Ok(true) => self.names.file(node)?.sync(),
-            Ok(false) => {}
-            Err(error) => {
-                self.names.file(node)?.fail_sync();
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes a change of names; the space of what lost its name is free.
-    fn rearrange(
-        &mut self,
-        op: DiskOp,
-        change: impl FnOnce(&mut Names) -> io::Result<()>,
-    ) -> io::Result<()> {
-        if self.admit(op)? {
-            change(&mut self.names)?;
-            self.used_bytes = self.names.used_bytes();
-        }
-        Ok(())
+        Ok(state)
     }
 }
 
 impl Disk for SimDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
-        let mut world = self.mounted()?;
+        let mut state = self.mounted()?;
         let node = if how == Open::CreateNew {
-            world.admit(DiskOp::Create(path.into()))?;
-            world.names.create_file(path)?
+            state.admit(DiskOp::Create(path.into()))?;
+            state.names.create_file(path)?
         } else {
-            let node = world.names.find(path)?;
-            world.names.file(node)?;
+            let node = state.names.find(path)?;
+            state.names.file(node)?;
             node
         };
         Ok(Arc::new(SimFile { disk: self.clone(), node, writable: how != Open::Read }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        let mut world = self.mounted()?;
-        if world.names.list(path).is_ok() {
+        let mut state = self.mounted()?;
+        if state.names.list(path).is_ok() {
             return Ok(());
         }
-        world.rearrange(DiskOp::CreateDir(path.into()), |names| names.create_dir_all(path))
+        state.change_names(DiskOp::CreateDir(path.into()), |names| names.create_dir_all(path))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -363,25 +199,25 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let op = DiskOp::Rename { from: from.into(), to: to.into() };
-        self.mounted()?.rearrange(op, |names| names.rename(from, to))
+        self.mounted()?.change_names(op, |names| names.rename(from, to))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.mounted()?.rearrange(DiskOp::Remove(path.into()), |names| names.remove_file(path))
+        self.mounted()?.change_names(DiskOp::Remove(path.into()), |names| names.remove_file(path))
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        let mut world = self.mounted()?;
-        if world.names.find(path).is_err() {
+        let mut state = self.mounted()?;
+        if state.names.find(path).is_err() {
             return Ok(());
         }
-        world.rearrange(DiskOp::Remove(path.into()), |names| names.remove_dir_all(path))
+        state.change_names(DiskOp::Remove(path.into()), |names| names.remove_dir_all(path))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut world = self.mounted()?;
-        let node = world.names.find(dir)?;
-        world.rearrange(DiskOp::SyncDir(dir.into()), |names| {
+        let mut state = self.mounted()?;
+        let node = state.names.find(dir)?;
+        state.change_names(DiskOp::SyncDir(dir.into()), |names| {
             names.sync_dir(node);
             Ok(())
         })
@@ -392,8 +228,8 @@ impl Disk for SimDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>> {
-        let mut world = self.mounted()?;
-        match world.locks.insert((self.mount, path.into())) {
+        let mut state = self.mounted()?;
+        match state.locks.insert((self.mount, path.into())) {
             true => Ok(Box::new(SimLock { disk: self.clone(), path: path.into() })),
             false => Err(io::ErrorKind::WouldBlock.into()),
         }
@@ -401,7 +237,7 @@ impl Disk for SimDisk {
 }
 
 impl SimFile {
-    fn for_writing(&self) -> io::Result<MutexGuard<'_, World>> {
+    fn for_writing(&self) -> io::Result<MutexGuard<'_, SimState>> {
         if !self.writable {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
@@ -409,7 +245,7 @@ impl SimFile {
     }
 }
 
-/// A held lock of a simulated disk.
+/// A held file lock of a simulated disk.
 #[derive(Debug)]
 struct SimLock {
     disk: SimDisk,
@@ -421,7 +257,7 @@ impl FileLock for SimLock {}
 impl Drop for SimLock {
     fn drop(&mut self) {
         let held = (self.disk.mount, std::mem::take(&mut self.path));
-        self.disk.world().locks.remove(&held);
+        self.disk.state().locks.remove(&held);
     }
 }
 

@@ -1,7 +1,7 @@
-//! Calls to the API server: one try each, within a limit, with errors in membership's words.
+//! Calls to the API server: one try each, with a time limit, and with membership's errors.
 //!
-//! Connections are kept and reused. A call that runs into its limit is dropped, and its connection
-//! with it: so a dead one costs one call, and an API server that comes back is found by the next.
+//! Connections are reused. A call that exceeds its limit is dropped together with its connection: a dead
+//! connection costs one call, and the next call reaches an API server that is back.
 
 use std::{collections::BTreeMap, env, error::Error as _, fmt, sync::Arc, time::Duration};
 
@@ -20,27 +20,27 @@ use serde_json::{Value, json};
 use super::metrics::KubernetesMetrics;
 use crate::membership::OrchestratorError;
 
-/// Kubernetes' name for who changed a field.
-pub(super) const FIELD_MANAGER: &str = "kvd";
-/// So often an object that others change at the same time is read again, at once.
-const CONFLICTS_MAX: usize = 5;
+/// The field manager of our writes.
+pub const FIELD_MANAGER: &str = "kvd";
+/// Immediate retries of an update that conflicts with other writers.
+const CONFLICT_RETRIES_MAX: usize = 5;
 
-/// Why there is no way to Kubernetes: the process is not in a pod, or not set up to talk.
+/// The process has no access to Kubernetes: it is not a pod, or not configured.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    #[error("the file that KUBECONFIG names: {0}")]
+    #[error("cannot use the file in KUBECONFIG: {0}")]
     Kubeconfig(#[source] kube::config::KubeconfigError),
     #[error(
-        "this pod's service account: {0} (automountServiceAccountToken must be on; outside of a pod, \
-         set KUBECONFIG)"
+        "cannot use this pod's service account: {0} (automountServiceAccountToken must be on; outside \
+         of a pod, set KUBECONFIG)"
     )]
     ServiceAccount(#[source] kube::config::InClusterError),
-    #[error("a client for the API server: {0}")]
+    #[error("cannot create a client for the API server: {0}")]
     Client(#[source] kube::Error),
 }
 
-/// An object of a namespace.
-pub(super) trait Object:
+/// A namespaced object.
+pub trait Object:
     kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + DeserializeOwned
     + Clone
@@ -56,23 +56,23 @@ impl<T> Object for T where
 {
 }
 
-/// What became of a compare-and-swap.
+/// The result of a compare-and-swap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Swap {
+pub enum Swap {
     Done,
-    /// The object is at another version by now.
+    /// The object has another version now.
     Conflict,
-    /// The object is gone.
+    /// The object does not exist.
     Absent,
 }
 
-/// The API server, as one namespace sees it. Cheap to clone.
+/// A client for one namespace. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Connection {
+pub struct Connection {
     client: Client,
     namespace: String,
     call_limit: Duration,
-    pub(super) metrics: Arc<KubernetesMetrics>,
+    pub metrics: Arc<KubernetesMetrics>,
 }
 
 impl fmt::Debug for Connection {
@@ -81,8 +81,8 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// Where the API server is: `KUBECONFIG` if it is set, else as a pod's service account says.
-pub(super) async fn config() -> Result<Config, ConnectError> {
+/// The client's configuration: `KUBECONFIG` if it is set, otherwise the pod's service account.
+pub async fn config() -> Result<Config, ConnectError> {
     if env::var_os("KUBECONFIG").is_some() {
         let options = KubeConfigOptions::default();
         Config::from_kubeconfig(&options).await.map_err(ConnectError::Kubeconfig)
@@ -92,14 +92,14 @@ pub(super) async fn config() -> Result<Config, ConnectError> {
 }
 
 impl Connection {
-    /// Dials nothing yet: an API server that is away hinders nobody's start. On a runtime.
-    pub(super) fn new(
+    /// Does not connect yet, so the API server may be down. Must run on a Tokio runtime.
+    pub fn new(
         mut config: Config,
         namespace: String,
         call_limit: Duration,
     ) -> Result<Connection, ConnectError> {
         config.connect_timeout = Some(call_limit);
-        // Whoever calls knows whether, and for how long, trying again is worth it.
+        // The callers retry with their own backoff.
         config.default_retry = false;
         Ok(Connection {
             client: config.try_into().map_err(ConnectError::Client)?,
@@ -109,9 +109,9 @@ impl Connection {
         })
     }
 
-    /// Reads an object as it is now; `None`: there is none.
-    pub(super) async fn get<K: Object>(&self, name: &str) -> Result<Option<K>, OrchestratorError> {
-        // Without a resourceVersion the answer comes from the store, not from a cache.
+    /// Reads the current object; `None` if it does not exist.
+    pub async fn get<K: Object>(&self, name: &str) -> Result<Option<K>, OrchestratorError> {
+        // Without a resourceVersion the API server reads from its store, not from a cache.
         match self.call(self.api::<K>().get(name)).await {
             Ok(object) => Ok(Some(object)),
             Err(Failure::Kube(kube::Error::Api(status))) if is_absence(&status, name) => Ok(None),
@@ -119,8 +119,8 @@ impl Connection {
         }
     }
 
-    /// What is written on an object; nothing, if there is none.
-    pub(super) async fn annotations<K: Object>(
+    /// The object's annotations; empty if it does not exist.
+    pub async fn annotations<K: Object>(
         &self,
         name: &str,
     ) -> Result<BTreeMap<String, String>, OrchestratorError> {
@@ -128,15 +128,14 @@ impl Connection {
         Ok(object.map(|mut object| std::mem::take(object.annotations_mut())).unwrap_or_default())
     }
 
-    /// Merges `patch` into the object, if that still is at `version`. After an error it may or may not
-    /// have happened.
-    pub(super) async fn swap<K: Object>(
+    /// Merges `patch` into the object if it still has `version`. After an error the outcome is unknown.
+    pub async fn swap<K: Object>(
         &self,
         name: &str,
         version: &str,
         mut patch: Value,
     ) -> Result<Swap, OrchestratorError> {
-        // Kubernetes would take an empty one for "whichever version".
+        // Kubernetes accepts an empty version as "any version".
         if version.is_empty() {
             return Ok(Swap::Conflict);
         }
@@ -155,36 +154,39 @@ impl Connection {
         }
     }
 
-    /// Reads an object, and merges into it what `change` makes of that; again if somebody else was
-    /// faster. `None` changes nothing.
+    /// Reads the object and merges the patch that `change` derives from it, again after a conflict. `None`
+    /// changes nothing.
     ///
     /// # Errors
-    /// Also if the object is not there, or others change it all the time.
-    pub(super) async fn update<K: Object>(
+    /// Also if the object does not exist, or every retry conflicts.
+    pub async fn update<K: Object>(
         &self,
         name: &str,
         mut change: impl FnMut(&K) -> Option<Value>,
     ) -> Result<(), OrchestratorError> {
-        let what = describe::<K>(name);
-        let absent = || OrchestratorError::Refused(format!("{what} is not there: apply it again"));
-        for _ in 0..CONFLICTS_MAX {
-            let object = self.get::<K>(name).await?.ok_or_else(absent)?;
-            let Some(patch) = change(&object) else { return Ok(()) };
-            let version = object.meta().resource_version.as_deref().unwrap_or_default();
+        let object = describe::<K>(name);
+        let absent = || {
+            OrchestratorError::Refused(format!(
+                "{object} does not exist: apply the manifests again"
+            ))
+        };
+        for _ in 0..CONFLICT_RETRIES_MAX {
+            let current = self.get::<K>(name).await?.ok_or_else(absent)?;
+            let Some(patch) = change(&current) else { return Ok(()) };
+            let version = current.meta().resource_version.as_deref().unwrap_or_default();
             match self.swap::<K>(name, version, patch).await? {
                 Swap::Done => return Ok(()),
                 Swap::Conflict => {}
                 Swap::Absent => return Err(absent()),
             }
         }
-        Err(OrchestratorError::Unreachable(format!("{what}: others change it all the time")))
+        Err(OrchestratorError::Unreachable(format!(
+            "{object}: every update conflicts with another writer"
+        )))
     }
 
-    /// Makes an object; one that is there already by this name is as good.
-    pub(super) async fn create<K: Object + Serialize>(
-        &self,
-        object: &K,
-    ) -> Result<(), OrchestratorError> {
+    /// Creates the object. An existing object of this name counts as success.
+    pub async fn create<K: Object + Serialize>(&self, object: &K) -> Result<(), OrchestratorError> {
         let manager = Some(FIELD_MANAGER.to_string());
         let params = PostParams { field_manager: manager, ..PostParams::default() };
         match self.call(self.api::<K>().create(&params, object)).await {
@@ -208,65 +210,65 @@ impl Connection {
         self.metrics.calls.increment();
         match tokio::time::timeout(self.call_limit, request).await {
             Ok(answer) => answer.map_err(Failure::Kube),
-            Err(_) => Err(Failure::Late(self.call_limit)),
+            Err(_) => Err(Failure::TimedOut(self.call_limit)),
         }
     }
 
     fn failed<K: Object>(&self, failure: Failure, name: &str) -> OrchestratorError {
         self.metrics.failed_calls.increment();
-        let what = describe::<K>(name);
+        let object = describe::<K>(name);
         match failure {
             Failure::Kube(kube::Error::SerdeError(why)) => {
-                OrchestratorError::Unreadable { what, why: why.to_string() }
+                OrchestratorError::Malformed { object, why: why.to_string() }
             }
             Failure::Kube(kube::Error::Api(status)) if is_refusal(&status) => {
-                OrchestratorError::Refused(format!("{what}: {}", told(&status)))
+                OrchestratorError::Refused(format!("{object}: {}", summary(&status)))
             }
             Failure::Kube(kube::Error::Api(status)) => {
-                OrchestratorError::Unreachable(format!("{what}: {}", told(&status)))
+                OrchestratorError::Unreachable(format!("{object}: {}", summary(&status)))
             }
             Failure::Kube(other) => {
-                OrchestratorError::Unreachable(format!("{what}: {}", chain(&other)))
+                OrchestratorError::Unreachable(format!("{object}: {}", with_causes(&other)))
             }
-            Failure::Late(limit) => {
-                OrchestratorError::Unreachable(format!("{what}: no answer within {limit:?}"))
+            Failure::TimedOut(limit) => {
+                OrchestratorError::Unreachable(format!("{object}: no answer within {limit:?}"))
             }
         }
     }
 }
 
-/// Why there is no answer, or not the one that was asked for.
+/// A call without a usable answer.
 #[derive(Debug)]
 enum Failure {
     Kube(kube::Error),
-    Late(Duration),
+    TimedOut(Duration),
 }
 
 fn describe<K: Object>(name: &str) -> String {
     format!("{} {name}", K::kind(&()))
 }
 
-/// Whether this object is not there, in the API server's own words. A proxy's 404, or that of an API
-/// server which does not serve this API yet, says nothing about the object.
+/// Whether the API server itself says that this object does not exist. The 404 of a proxy, or of an API
+/// server that does not serve this API yet, says nothing about the object.
 fn is_absence(status: &Status, name: &str) -> bool {
     let of = status.details.as_ref().map(|details| details.name.as_str());
     status.reason == reason::NOT_FOUND && of == Some(name)
 }
 
-/// Whether trying again as we are makes no sense: we may not, or ask for nonsense. Others (too many
-/// requests, no room, a proxy's page) pass.
+/// Whether a retry is pointless: the request is forbidden or invalid. Other errors (too many requests, no
+/// space, a proxy's page) are transient.
 fn is_refusal(status: &Status) -> bool {
-    let passing = [408, 409, 429].contains(&status.code) || !reason::is_known(&status.reason);
-    (400..500).contains(&status.code) && !passing
+    let transient = [408, 409, 429].contains(&status.code) || !reason::is_known(&status.reason);
+    (400..500).contains(&status.code) && !transient
 }
 
-fn told(status: &Status) -> String {
+fn summary(status: &Status) -> String {
     let message = status.message.lines().next().unwrap_or_default();
     format!("{} {message}", status.code)
 }
 
-/// An error and its causes: kube's own text stops where it gets interesting.
-fn chain(error: &kube::Error) -> String {
+/// An error with its causes, which kube's own text omits.
+fn with_causes(error: &kube::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

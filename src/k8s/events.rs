@@ -1,14 +1,12 @@
-//! News as Kubernetes Events, where `kubectl describe` and `kubectl get events` show it.
+//! Records cluster events as Kubernetes Events, for `kubectl describe` and `kubectl get events`.
 //!
-//! They are core/v1 Events: only these can be created with a count, and creating is all that a pod's
-//! role allows. What repeats within a minute is counted, and told with the next one.
+//! They are core/v1 Events: only these can be created with a count, and the role of a pod allows only
+//! creation. The repetitions within a minute are counted in the next Event.
 //!
-//! Whoever says something waits for nothing: it goes into a bounded queue, which one task empties. When
-//! Kubernetes is away that task waits; when the queue is full news is dropped, and counted.
+//! Recording never waits: events go into a bounded queue, which one task delivers. While Kubernetes is
+//! unreachable the task waits; when the queue is full, events are dropped and counted.
 
 use std::{
-    collections::VecDeque,
-    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -23,121 +21,116 @@ use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 use super::{
     connection::{Connection, FIELD_MANAGER},
     metrics::KubernetesMetrics,
-    outage::{Outage, Pauses},
+    outage::{Backoff, Outage},
+    recent_events::{RecentEvents, Repeats},
 };
 use crate::{
     clock::Clock,
-    membership::{News, OrchestratorError},
-    stop::{Stop, Stopping},
+    membership::{ClusterEvent, OrchestratorError},
+    shutdown::{Shutdown, ShutdownSignal},
 };
 
-/// So many Events wait for Kubernetes at most.
-pub(super) const QUEUE_MAX: usize = 64;
-/// So many different ones are remembered; the oldest are forgotten first, and may then repeat.
-pub(super) const RECENT_MAX: usize = 64;
-/// The same is not said again for so long.
-pub(super) const REPEAT_AFTER: Duration = Duration::from_secs(60);
-/// Kubernetes takes no longer message.
+/// Bound on the Events that wait for delivery.
+pub const QUEUE_MAX: usize = 64;
+/// Kubernetes' limit.
 const MESSAGE_BYTES_MAX: usize = 1024;
 
-/// Whom news is about, and who tells it.
+/// The objects that Events refer to.
 #[derive(Debug)]
-pub(super) struct Subjects {
+pub struct EventSubjects {
     pub namespace: String,
     pub pod: String,
     pub pod_uid: Option<String>,
     pub statefulset: String,
 }
 
-/// Tells news. Closed by its owner.
+/// Records events. The owner must close it.
 #[derive(Debug)]
-pub(super) struct Events {
-    subjects: Subjects,
+pub struct EventRecorder {
+    subjects: EventSubjects,
     clock: Arc<dyn Clock>,
     queue: mpsc::Sender<Event>,
-    told: Mutex<Told>,
+    state: Mutex<RecorderState>,
     metrics: Arc<KubernetesMetrics>,
-    stop: Stop,
+    stop: Shutdown,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What is known from earlier.
 #[derive(Debug, Default)]
-struct Told {
-    recent: Recent,
-    /// Of the StatefulSet, since it was read first: describing it shows only Events with its uid.
+struct RecorderState {
+    recent: RecentEvents,
+    /// The StatefulSet's uid, once it is known. `kubectl describe` shows only Events with the uid.
     set_uid: Option<String>,
-    /// Makes names of Events different.
+    /// Makes the names of Events unique.
     count: u64,
 }
 
-impl Events {
-    /// Starts the task. On a runtime.
-    pub(super) fn start(
-        subjects: Subjects,
+impl EventRecorder {
+    /// Starts the task. Must run on a Tokio runtime.
+    pub fn start(
+        subjects: EventSubjects,
         clock: Arc<dyn Clock>,
         connection: Connection,
-        pauses: Pauses,
-    ) -> Events {
+        backoff: Backoff,
+    ) -> EventRecorder {
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
-        let stop = Stop::default();
+        let stop = Shutdown::default();
         let metrics = connection.metrics.clone();
-        let outage = Outage::new("telling Events".into(), pauses);
-        let teller = Teller { connection, waiting, outage };
-        let task = tokio::spawn(teller.run(stop.stopping()));
-        Events {
-            subjects,
-            clock,
-            queue,
-            told: Mutex::default(),
-            metrics,
-            stop,
-            task: Mutex::new(Some(task)),
-        }
+        let outage = Outage::new("recording Events".into(), backoff);
+        let sender = EventSender { connection, waiting, outage };
+        let task = Mutex::new(Some(tokio::spawn(sender.run(stop.signal()))));
+        let state = Mutex::default();
+        EventRecorder { subjects, clock, queue, state, metrics, stop, task }
     }
 
-    pub(super) fn know_set(&self, uid: Option<String>) {
-        self.told().set_uid = uid;
+    pub fn set_statefulset_uid(&self, uid: Option<String>) {
+        self.state().set_uid = uid;
     }
 
-    pub(super) fn say(&self, news: News) {
-        let Ok(place) = self.queue.try_reserve() else {
+    pub fn emit(&self, event: ClusterEvent) {
+        let Ok(slot) = self.queue.try_reserve() else {
             self.metrics.events_dropped.increment();
             return;
         };
         let now = self.clock.now();
-        let mut told = self.told();
-        let Some(repeats) = told.recent.admit(&news, Instant::now(), now) else {
+        let mut state = self.state();
+        let Some(repeats) = state.recent.admit(&event, Instant::now(), now) else {
             self.metrics.events_repeated.increment();
             return;
         };
-        told.count += 1;
-        place.send(self.event(news, repeats, now, &told));
+        state.count += 1;
+        slot.send(self.to_kubernetes(event, repeats, now, &state));
     }
 
-    /// Tells what waits, but no longer than `limit`; what is said later is dropped.
-    pub(super) async fn close(&self, limit: Duration) {
-        self.stop.stop();
+    /// Delivers the queue for at most `limit`. Later events are dropped.
+    pub async fn close(&self, limit: Duration) {
+        self.stop.trigger();
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut task) = task else { return };
         if tokio::time::timeout(limit, &mut task).await.is_err() {
             task.abort();
-            // Aborted, as it should be.
+            // The result is that it was aborted.
             let _ = task.await;
         }
     }
 
-    fn event(&self, news: News, repeats: Repeats, now: Duration, told: &Told) -> Event {
-        let Subjects { namespace, pod, pod_uid, statefulset } = &self.subjects;
-        let (api_version, kind, name, uid) = if news.of_set {
-            ("apps/v1", "StatefulSet", statefulset, &told.set_uid)
+    fn to_kubernetes(
+        &self,
+        event: ClusterEvent,
+        repeats: Repeats,
+        now: Duration,
+        state: &RecorderState,
+    ) -> Event {
+        let EventSubjects { namespace, pod, pod_uid, statefulset } = &self.subjects;
+        let (api_version, kind, name, uid) = if event.of_set {
+            ("apps/v1", "StatefulSet", statefulset, &state.set_uid)
         } else {
             ("v1", "Pod", pod, pod_uid)
         };
         Event {
             metadata: ObjectMeta {
-                // A name of our own, so that trying again after a lost answer makes no second one.
-                name: Some(format!("{pod}.{:x}.{}", now.as_nanos(), told.count)),
+                // A chosen name: a retry after a lost answer creates no second Event.
+                name: Some(format!("{pod}.{:x}.{}", now.as_nanos(), state.count)),
                 namespace: Some(namespace.clone()),
                 ..ObjectMeta::default()
             },
@@ -149,9 +142,9 @@ impl Events {
                 uid: uid.clone(),
                 ..ObjectReference::default()
             },
-            reason: Some(news.reason.into()),
-            message: Some(shortened(news.message)),
-            type_: Some(if news.warning { "Warning" } else { "Normal" }.into()),
+            reason: Some(event.reason.into()),
+            message: Some(shortened(event.message)),
+            type_: Some(if event.warning { "Warning" } else { "Normal" }.into()),
             count: Some(repeats.count.saturating_add(1)),
             first_timestamp: Some(time(repeats.first.unwrap_or(now))),
             last_timestamp: Some(time(now)),
@@ -165,64 +158,21 @@ impl Events {
         }
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, RecorderState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What was said lately.
-#[derive(Debug, Default)]
-pub(super) struct Recent(VecDeque<Said>);
-
+/// Delivers the queue, in order.
 #[derive(Debug)]
-struct Said {
-    news: News,
-    at: Instant,
-    repeats: Repeats,
-}
-
-/// How often something was not said again, and since when.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Repeats {
-    pub(super) count: i32,
-    /// Since 1970-01-01 UTC.
-    pub(super) first: Option<Duration>,
-}
-
-impl Recent {
-    /// Whether it is time to say this (again); if so, how often it was held back since it was said.
-    pub(super) fn admit(&mut self, news: &News, now: Instant, date: Duration) -> Option<Repeats> {
-        match self.0.iter_mut().find(|said| said.news == *news) {
-            Some(said) if now.duration_since(said.at) < REPEAT_AFTER => {
-                said.repeats.count = said.repeats.count.saturating_add(1);
-                said.repeats.first.get_or_insert(date);
-                None
-            }
-            Some(said) => {
-                said.at = now;
-                Some(mem::take(&mut said.repeats))
-            }
-            None => {
-                if self.0.len() == RECENT_MAX {
-                    self.0.pop_front();
-                }
-                self.0.push_back(Said { news: news.clone(), at: now, repeats: Repeats::default() });
-                Some(Repeats::default())
-            }
-        }
-    }
-}
-
-/// Gives Kubernetes what waits, in order.
-#[derive(Debug)]
-struct Teller {
+struct EventSender {
     connection: Connection,
     waiting: mpsc::Receiver<Event>,
     outage: Outage,
 }
 
-impl Teller {
-    async fn run(mut self, mut stopping: Stopping) {
+impl EventSender {
+    async fn run(mut self, mut stopping: ShutdownSignal) {
         loop {
             let event = tokio::select! {
                 event = self.waiting.recv() => event,
@@ -232,23 +182,23 @@ impl Teller {
                 }
             };
             match event {
-                Some(event) => self.tell(event, &mut stopping).await,
+                Some(event) => self.send(event, &mut stopping).await,
                 None => return,
             }
         }
     }
 
-    /// Until Kubernetes has it, or has refused it twice; once more only when stopping.
-    async fn tell(&mut self, event: Event, stopping: &mut Stopping) {
+    /// Retries until Kubernetes accepts the Event, or refuses it twice; only once while stopping.
+    async fn send(&mut self, event: Event, stopping: &mut ShutdownSignal) {
         let metrics = self.connection.metrics.clone();
         let mut last_try = false;
         loop {
             let Err(error) = self.connection.create(&event).await else {
-                self.outage.over();
-                metrics.events_said.increment();
+                self.outage.recovered();
+                metrics.events_sent.increment();
                 return;
             };
-            let pause = self.outage.failed(&error);
+            let delay = self.outage.failed(&error);
             if last_try {
                 metrics.events_dropped.increment();
                 return;
@@ -256,7 +206,7 @@ impl Teller {
             last_try = !matches!(error, OrchestratorError::Unreachable(_));
             tokio::select! {
                 () = stopping.wait() => last_try = true,
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(delay) => {}
             }
         }
     }

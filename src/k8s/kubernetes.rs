@@ -1,4 +1,4 @@
-//! Membership's orchestrator, as Kubernetes is one.
+//! Implements membership's [`Orchestrator`] with Kubernetes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,129 +13,134 @@ use tokio::sync::watch;
 
 use super::{
     connection::{self, ConnectError, Connection, Swap},
-    events::{Events, Subjects},
-    metrics::KubernetesMetrics,
-    mirror::{Mirror, MirrorOptions, MirrorPace},
-    naming, objects,
-    outage::Pauses,
+    events::{EventRecorder, EventSubjects},
+    leader_annotations,
+    mirror::{Mirror, MirrorOptions, MirrorTiming},
+    objects,
+    outage::Backoff,
 };
 use crate::{
     clock::Clock,
-    membership::{Claim, Claimed, Intent, LeaderNews, News, Orchestrator, OrchestratorError},
+    membership::{
+        BootstrapRecord, ClusterEvent, Intent, LeaderUpdate, Orchestrator, OrchestratorError,
+        StoredRecord,
+    },
     types::Ordinal,
 };
 
-/// Which objects are this member's.
+/// The names of this member's objects.
 #[derive(Debug, Clone)]
 pub struct KubernetesOptions {
     pub namespace: String,
-    /// The StatefulSet that the pod is of.
+    /// The StatefulSet of this pod.
     pub statefulset: String,
-    /// The ConfigMap with the claim.
-    pub claim: String,
+    /// The ConfigMap with the bootstrap record.
+    pub bootstrap_configmap: String,
     /// This pod's name.
     pub pod: String,
-    /// Where the leader is told, so that it can be asked for there too.
+    /// The objects that name the leader.
     pub mirror: MirrorOptions,
-    /// Its uid, without which `kubectl describe pod` does not show the pod's Events; other commands do.
+    /// The pod's uid. Without it, `kubectl describe pod` does not show the pod's Events.
     pub pod_uid: Option<String>,
 }
 
-/// How long things may take.
+/// Time limits and intervals.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub struct KubernetesTiming {
     /// One try of one call.
     pub call_limit: Duration,
-    /// What is left to say, at the end.
+    /// Delivery of the queued Events at the end.
     pub close_limit: Duration,
-    pub event_pauses: Pauses,
-    pub mirror: MirrorPace,
+    pub event_backoff: Backoff,
+    pub mirror: MirrorTiming,
 }
 
-const PACE: Pace = Pace {
+const TIMING: KubernetesTiming = KubernetesTiming {
     call_limit: Duration::from_secs(2),
     close_limit: Duration::from_secs(2),
-    event_pauses: Pauses {
-        first: Duration::from_secs(1),
-        longest: Duration::from_secs(10),
-        longest_refused: Duration::from_secs(10),
+    event_backoff: Backoff {
+        initial: Duration::from_secs(1),
+        max: Duration::from_secs(10),
+        max_refused: Duration::from_secs(10),
     },
-    mirror: MirrorPace {
+    mirror: MirrorTiming {
         renewal: Duration::from_secs(3),
-        pauses: Pauses {
-            first: Duration::from_millis(200),
-            longest: Duration::from_secs(1),
-            longest_refused: Duration::from_secs(10),
+        backoff: Backoff {
+            initial: Duration::from_millis(200),
+            max: Duration::from_secs(1),
+            max_refused: Duration::from_secs(10),
         },
         stop_limit: Duration::from_secs(3),
     },
 };
 
-/// Kubernetes, as one member sees it.
+/// One member's access to Kubernetes.
 #[derive(Debug)]
 pub struct Kubernetes {
     options: KubernetesOptions,
     connection: Connection,
     clock: Arc<dyn Clock>,
-    events: Events,
-    pace: Pace,
+    events: EventRecorder,
+    timing: KubernetesTiming,
 }
 
 impl Kubernetes {
-    /// Gets ready to talk as the pod's service account, or as `KUBECONFIG` says. Calls nobody yet, so it
-    /// does not matter whether the API server is there. On a runtime.
+    /// Uses the pod's service account, or `KUBECONFIG`. Does not connect yet, so the API server may be
+    /// down. Must run on a Tokio runtime.
     ///
     /// # Errors
-    /// When this process is not set up to talk to an API server.
+    /// If this process is not configured for an API server.
     pub async fn connect(
         options: KubernetesOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<Kubernetes, ConnectError> {
-        Kubernetes::new(connection::config().await?, options, clock, PACE)
+        Kubernetes::new(connection::config().await?, options, clock, TIMING)
     }
 
-    pub(super) fn new(
+    pub fn new(
         config: Config,
         options: KubernetesOptions,
         clock: Arc<dyn Clock>,
-        pace: Pace,
+        timing: KubernetesTiming,
     ) -> Result<Kubernetes, ConnectError> {
-        let connection = Connection::new(config, options.namespace.clone(), pace.call_limit)?;
-        let subjects = Subjects {
+        let connection = Connection::new(config, options.namespace.clone(), timing.call_limit)?;
+        let subjects = EventSubjects {
             namespace: options.namespace.clone(),
             pod: options.pod.clone(),
             pod_uid: options.pod_uid.clone(),
             statefulset: options.statefulset.clone(),
         };
-        let events = Events::start(subjects, clock.clone(), connection.clone(), pace.event_pauses);
-        Ok(Kubernetes { options, connection, clock, events, pace })
+        let events =
+            EventRecorder::start(subjects, clock.clone(), connection.clone(), timing.event_backoff);
+        Ok(Kubernetes { options, connection, clock, events, timing })
     }
 
-    /// Starts to tell others who leads. On a runtime.
-    pub fn mirror(&self, news: &watch::Receiver<LeaderNews>) -> Mirror {
+    /// Starts to mirror the leader. Must run on a Tokio runtime.
+    pub fn mirror(&self, leader: &watch::Receiver<LeaderUpdate>) -> Mirror {
         let (clock, pod) = (&self.clock, &self.options.pod);
         Mirror::start(
             self.options.mirror.clone(),
             &self.connection,
             clock,
             pod,
-            news,
-            self.pace.mirror,
+            leader,
+            self.timing.mirror,
         )
     }
 
-    pub fn metrics(&self) -> Arc<KubernetesMetrics> {
+    #[cfg(test)]
+    pub fn metrics(&self) -> Arc<super::metrics::KubernetesMetrics> {
         self.connection.metrics.clone()
     }
 
-    /// Says what is left to say, for two seconds at most; nothing is said afterwards.
+    /// Delivers the queued Events, for at most two seconds. Later Events are dropped.
     pub async fn close(&self) {
-        self.events.close(self.pace.close_limit).await;
+        self.events.close(self.timing.close_limit).await;
     }
 
     async fn set(&self) -> Result<Option<StatefulSet>, OrchestratorError> {
         let set: Option<StatefulSet> = self.connection.get(&self.options.statefulset).await?;
-        self.events.know_set(set.as_ref().and_then(|set| set.metadata.uid.clone()));
+        self.events.set_statefulset_uid(set.as_ref().and_then(|set| set.metadata.uid.clone()));
         Ok(set)
     }
 }
@@ -145,30 +150,32 @@ impl Orchestrator for Kubernetes {
         async { objects::intent(self.set().await?.as_ref()) }.boxed()
     }
 
-    fn claim(&self) -> BoxFuture<'_, Result<Option<Claimed>, OrchestratorError>> {
+    fn bootstrap_record(&self) -> BoxFuture<'_, Result<Option<StoredRecord>, OrchestratorError>> {
         async {
-            let claim = self.connection.get::<ConfigMap>(&self.options.claim);
-            let (claim, set) = tokio::try_join!(claim, self.set())?;
-            let Some(claim) = claim else { return Ok(None) };
+            let record = self.connection.get::<ConfigMap>(&self.options.bootstrap_configmap);
+            let (record, set) = tokio::try_join!(record, self.set())?;
+            let Some(record) = record else { return Ok(None) };
             let set = set.ok_or_else(|| {
                 let name = &self.options.statefulset;
-                OrchestratorError::Refused(format!("StatefulSet {name} is not there"))
+                OrchestratorError::Refused(format!("StatefulSet {name} does not exist"))
             })?;
-            objects::claimed(&claim, &set).map(Some)
+            objects::stored_record(&record, &set).map(Some)
         }
         .boxed()
     }
 
-    /// An error leaves open whether it was written: read it again.
-    fn write_claim<'a>(
+    /// After an error the outcome is unknown: the caller must read the record again.
+    fn write_bootstrap_record<'a>(
         &'a self,
-        claim: Claim,
+        record: BootstrapRecord,
         version: &'a str,
     ) -> BoxFuture<'a, Result<bool, OrchestratorError>> {
         async move {
-            let patch = objects::claim_patch(claim);
-            let swap =
-                self.connection.swap::<ConfigMap>(&self.options.claim, version, patch).await?;
+            let patch = objects::record_patch(record);
+            let swap = self
+                .connection
+                .swap::<ConfigMap>(&self.options.bootstrap_configmap, version, patch)
+                .await?;
             Ok(swap == Swap::Done)
         }
         .boxed()
@@ -177,21 +184,23 @@ impl Orchestrator for Kubernetes {
     fn last_leader(&self) -> BoxFuture<'_, Result<Option<Ordinal>, OrchestratorError>> {
         async {
             let MirrorOptions { lease, service } = &self.options.mirror;
-            let told = |annotations| naming::told_leader(&annotations, &self.options.statefulset);
+            let leader = |annotations| {
+                leader_annotations::annotated_leader(&annotations, &self.options.statefulset)
+            };
             if let Some(name) = service
-                && let Some(leader) = told(self.connection.annotations::<Service>(name).await?)
+                && let Some(leader) = leader(self.connection.annotations::<Service>(name).await?)
             {
                 return Ok(Some(leader));
             }
             match lease {
-                Some(name) => Ok(told(self.connection.annotations::<Lease>(name).await?)),
+                Some(name) => Ok(leader(self.connection.annotations::<Lease>(name).await?)),
                 None => Ok(None),
             }
         }
         .boxed()
     }
 
-    fn say(&self, news: News) {
-        self.events.say(news);
+    fn emit(&self, event: ClusterEvent) {
+        self.events.emit(event);
     }
 }

@@ -1,18 +1,18 @@
-//! What the conversation with Kubernetes counts.
+//! Counters of calls and Events.
 
 use crate::metrics::Counter;
 
-/// One member's numbers since it started.
+/// One member's counters since its start.
 #[derive(Debug, Default)]
 pub struct KubernetesMetrics {
     /// Requests to the API server.
     pub calls: Counter,
-    /// Those without an answer that can be used: unreachable, refused, not understood. A conflict is none.
+    /// Requests that were unreachable, refused or malformed. A conflict is not a failure.
     pub failed_calls: Counter,
-    /// Events that Kubernetes took.
-    pub events_said: Counter,
-    /// News that was left out because it had been said within the last minute.
+    /// Events that Kubernetes accepted.
+    pub events_sent: Counter,
+    /// Events that were suppressed because they repeat within a minute.
     pub events_repeated: Counter,
-    /// News that was lost: too much waited, or Kubernetes would not have it.
+    /// Events that were lost: the queue was full, or Kubernetes refused them.
     pub events_dropped: Counter,
 }

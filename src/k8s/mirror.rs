@@ -1,8 +1,13 @@
-//! Follows who leads, and tells it where others look: a Lease, and a Service that selects the leader.
+//! Mirrors the leader in a Lease, and in a Service that selects the leader's pod.
 //!
-//! Only the leader writes, and whoever it was until now takes its name back. One task for each object,
-//! so that neither waits for the other. Nothing rests on what they say: a leader that cannot reach the
-//! API server goes on leading.
+//! Only the active leader writes: a leader in contact with a quorum. A leader that loses its quorum, or is
+//! deposed, releases the Lease within one election timeout. (The Lease of a leader that crashed without
+//! a successor expires.) The Service keeps selecting the pod: its selector is wrong only once another
+//! member leads, and that member sets it. Meanwhile the pod serves like any member without a leader, and
+//! clients reach the leader's pod as soon as the quorum returns.
+//!
+//! Each object has its own task, so that neither waits for the other. Raft does not depend on them: a
+//! leader without access to the API server keeps leading.
 
 use std::{convert::Infallible, future, sync::Arc, time::Duration};
 
@@ -16,16 +21,16 @@ use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     connection::Connection,
-    naming::{self, Leader, Step},
-    outage::{Outage, Pauses},
+    leader_annotations::{self, Decision, Leader},
+    outage::{Backoff, Outage},
 };
 use crate::{
     clock::Clock,
-    membership::{LeaderNews, OrchestratorError},
-    stop::{Stop, Stopping},
+    membership::{LeaderUpdate, OrchestratorError},
+    shutdown::{Shutdown, ShutdownSignal},
 };
 
-/// Where the leader is told.
+/// The objects that name the leader.
 #[derive(Debug, Clone, Default)]
 pub struct MirrorOptions {
     /// The name of a Lease.
@@ -34,65 +39,62 @@ pub struct MirrorOptions {
     pub service: Option<String>,
 }
 
-/// How often, and how long.
+/// Intervals and time limits.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct MirrorPace {
-    /// From one renewal to the next. Each also looks whether others changed the object.
+pub struct MirrorTiming {
+    /// The interval of renewals. Each also repairs the changes of others.
     pub renewal: Duration,
-    pub pauses: Pauses,
-    /// For taking the names back at the end.
+    pub backoff: Backoff,
+    /// Limit on releasing the objects at the end.
     pub stop_limit: Duration,
 }
 
-/// A member that stops leading looks so often whether an object still names it: a write whose answer
-/// was lost may come to pass after the first look.
-const RESIGN_LOOKS: u32 = 2;
+/// A member that stops leading checks this often whether the Lease still names it: a write with a lost
+/// answer may take effect after the first check.
+const RELEASE_CHECKS: u32 = 2;
 
-/// The running mirror. Whoever holds it stops it.
+/// The running mirror. The owner must stop it.
 #[derive(Debug)]
 pub struct Mirror {
-    stop: Stop,
+    stop: Shutdown,
     tasks: JoinSet<()>,
     stop_limit: Duration,
 }
 
 impl Mirror {
-    pub(super) fn start(
+    pub fn start(
         options: MirrorOptions,
         connection: &Connection,
         clock: &Arc<dyn Clock>,
         pod: &str,
-        news: &watch::Receiver<LeaderNews>,
-        pace: MirrorPace,
+        leader: &watch::Receiver<LeaderUpdate>,
+        timing: MirrorTiming,
     ) -> Mirror {
-        let stop = Stop::default();
+        let stop = Shutdown::default();
         let mut tasks = JoinSet::new();
         let targets = [options.lease.map(Target::Lease), options.service.map(Target::Service)];
         for target in targets.into_iter().flatten() {
-            let follower = Follower {
-                outage: Outage::new(target.purpose(), pace.pauses),
+            let publisher = Publisher {
+                outage: Outage::new(target.purpose(), timing.backoff),
                 target,
                 connection: connection.clone(),
                 clock: clock.clone(),
                 pod: pod.to_string(),
-                renewal: pace.renewal,
+                renewal: timing.renewal,
                 yielded_to: None,
-                resigned: 0,
+                release_checks: 0,
             };
-            tasks.spawn(follower.follow(news.clone(), stop.stopping()));
+            tasks.spawn(publisher.run(leader.clone(), stop.signal()));
         }
-        Mirror { stop, tasks, stop_limit: pace.stop_limit }
+        Mirror { stop, tasks, stop_limit: timing.stop_limit }
     }
 
-    /// Takes this member's name out of the Lease, within a few seconds. To be called once it does not
-    /// lead any more, or when nobody will.
+    /// Releases the Lease, within a few seconds. The caller must ensure that this member no longer leads.
     pub async fn stop(mut self) {
-        self.stop.stop();
+        self.stop.trigger();
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(self.stop_limit, ended).await.is_err() {
-            tracing::warn!(
-                "Kubernetes does not answer: it may go on to name this member as leader"
-            );
+            tracing::warn!("leader mirror not released: objects may still name this member");
             self.tasks.shutdown().await;
         }
     }
@@ -107,119 +109,131 @@ enum Target {
 impl Target {
     fn purpose(&self) -> String {
         match self {
-            Target::Lease(name) => format!("keeping the leader's name in Lease {name}"),
-            Target::Service(name) => format!("letting Service {name} select the leader"),
+            Target::Lease(name) => format!("mirroring the leader in Lease {name}"),
+            Target::Service(name) => format!("selecting the leader in Service {name}"),
         }
     }
 }
 
-/// Follows the leader with one object.
+/// Publishes the leader in one object.
 #[derive(Debug)]
-struct Follower {
+struct Publisher {
     target: Target,
     connection: Connection,
     clock: Arc<dyn Clock>,
-    /// This member's.
+    /// This member's pod.
     pod: String,
     renewal: Duration,
     outage: Outage,
-    /// Whom the object names instead of this leader: said once.
+    /// The other leader that the object names; logged once.
     yielded_to: Option<Leader>,
-    /// So many looks since it does not lead, as far as this news goes.
-    resigned: u32,
+    /// Completed checks since this member stopped leading.
+    release_checks: u32,
 }
 
-impl Follower {
-    async fn follow(mut self, mut news: watch::Receiver<LeaderNews>, mut stopping: Stopping) {
-        let mut now = *news.borrow_and_update();
+impl Publisher {
+    async fn run(
+        mut self,
+        mut leader: watch::Receiver<LeaderUpdate>,
+        mut stopping: ShutdownSignal,
+    ) {
+        let mut now = *leader.borrow_and_update();
         loop {
-            // Tending is cancelled between, or in, calls: the next round reads anew what became of it.
+            // `maintain` may be cancelled during a call: the next one reads the object again.
             tokio::select! {
                 biased;
                 () = stopping.wait() => break,
-                next = after(&mut news, now) => now = next,
-                never = self.tend(now) => match never {},
+                next = next_update(&mut leader, now) => now = next,
+                never = self.maintain(now) => match never {},
             }
         }
-        if self.resigned < RESIGN_LOOKS
-            && let Err(error) = self.resign(&self.me(now)).await
+        if self.release_checks < RELEASE_CHECKS
+            && let Err(error) = self.release(&self.me(now)).await
         {
-            tracing::warn!(%error, "{}: not taken back", self.target.purpose());
+            tracing::warn!(%error, purpose = self.target.purpose(), "leader mirror not released");
         }
     }
 
-    /// Keeps the object as it should be while the news stays the same.
-    async fn tend(&mut self, news: LeaderNews) -> Infallible {
-        let me = self.me(news);
-        self.resigned = 0;
-        while news.is_me || self.resigned < RESIGN_LOOKS {
-            let done = if news.is_me { self.lead(&me).await } else { self.resign(&me).await };
-            let pause = match done {
+    /// Maintains the object while the leader stays the same.
+    async fn maintain(&mut self, leader: LeaderUpdate) -> Infallible {
+        let me = self.me(leader);
+        self.release_checks = 0;
+        while leader.is_me || self.release_checks < RELEASE_CHECKS {
+            let done = if leader.is_me { self.publish(&me).await } else { self.release(&me).await };
+            let delay = match done {
                 Ok(()) => {
-                    self.outage.over();
-                    self.resigned += u32::from(!news.is_me);
+                    self.outage.recovered();
+                    self.release_checks += u32::from(!leader.is_me);
                     self.renewal
                 }
                 Err(error) => self.outage.failed(&error),
             };
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(delay).await;
         }
         future::pending().await
     }
 
-    async fn lead(&mut self, me: &Leader) -> Result<(), OrchestratorError> {
-        let mut step = Step::Right;
+    async fn publish(&mut self, me: &Leader) -> Result<(), OrchestratorError> {
+        let mut decision = Decision::Unchanged;
         match &self.target {
             Target::Lease(name) => {
                 let now = now(&*self.clock);
-                let hold = |lease: &Lease| chosen(&mut step, naming::hold(lease, me, &now));
-                self.connection.update(name, hold).await?;
+                let acquire = |lease: &Lease| {
+                    patch_of(&mut decision, leader_annotations::acquire_lease(lease, me, &now))
+                };
+                self.connection.update(name, acquire).await?;
             }
             Target::Service(name) => {
-                let select = |service: &Service| chosen(&mut step, naming::select(service, me));
+                let select = |service: &Service| {
+                    patch_of(&mut decision, leader_annotations::select_leader(service, me))
+                };
                 self.connection.update(name, select).await?;
             }
         }
-        let other = if let Step::Yield(other) = step { Some(other) } else { None };
+        let other = if let Decision::Yield(other) = decision { Some(other) } else { None };
         if let Some(other) = other.as_ref().filter(|other| self.yielded_to.as_ref() != Some(other))
         {
             tracing::warn!(
                 leader = other.pod, term = %other.term, ours = %me.term,
-                "{}: left alone, it names another leader", self.target.purpose()
+                purpose = self.target.purpose(), "object names another leader, not overwritten"
             );
         }
         self.yielded_to = other;
         Ok(())
     }
 
-    async fn resign(&self, me: &Leader) -> Result<(), OrchestratorError> {
+    async fn release(&self, me: &Leader) -> Result<(), OrchestratorError> {
         match &self.target {
             Target::Lease(name) => {
-                self.connection.update(name, |lease: &Lease| naming::release(lease, me)).await
+                let release = |lease: &Lease| leader_annotations::release_lease(lease, me);
+                self.connection.update(name, release).await
             }
-            // Members forward what is the leader's, so any pod is better than none.
+            // Any pod is better than none: members forward requests to the leader, and the next leader
+            // sets the selector. See the module's head.
             Target::Service(_) => Ok(()),
         }
     }
 
-    /// How objects name this member, if it is the one that the news is of.
-    fn me(&self, news: LeaderNews) -> Leader {
-        Leader { cluster: news.cluster, term: news.term, pod: self.pod.clone() }
+    /// This member as a leader in the update's term.
+    fn me(&self, update: LeaderUpdate) -> Leader {
+        Leader { cluster: update.cluster, term: update.term, pod: self.pod.clone() }
     }
 }
 
-/// Notes the step, and gives what it writes.
-fn chosen(noted: &mut Step, step: Step) -> Option<Value> {
-    *noted = step.clone();
-    if let Step::Write(patch) = step { Some(patch) } else { None }
+/// Records the decision, and returns its patch.
+fn patch_of(recorded: &mut Decision, decision: Decision) -> Option<Value> {
+    *recorded = decision.clone();
+    if let Decision::Write(patch) = decision { Some(patch) } else { None }
 }
 
-/// The next news that is any.
-async fn after(news: &mut watch::Receiver<LeaderNews>, known: LeaderNews) -> LeaderNews {
-    let next = news.wait_for(|news| *news != known).await.ok().map(|next| *next);
+async fn next_update(
+    leader: &mut watch::Receiver<LeaderUpdate>,
+    known: LeaderUpdate,
+) -> LeaderUpdate {
+    let next = leader.wait_for(|update| *update != known).await.ok().map(|next| *next);
     match next {
         Some(next) => next,
-        // Nobody tells any more: what is known stays, until the mirror is stopped.
+        // The sender is gone: the last update holds until the mirror is stopped.
         None => future::pending().await,
     }
 }

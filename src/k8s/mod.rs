@@ -1,36 +1,35 @@
-//! Kubernetes: what membership asks it, and what it is told. The only importer of its client.
+//! Kubernetes as the orchestrator. The only module that imports its client.
 //!
 //! ```text
-//! StatefulSet  ── read ──▶ intent: how many members, or none      objects.rs
-//! ConfigMap    ◀─ swap ──▶ claim: who founded the cluster          objects.rs
-//! Lease        ◀─ swap ─── the leader's pod, term and cluster      naming.rs, mirror.rs
-//! Service      ◀─ swap ─── a selector of the leader's pod          naming.rs, mirror.rs
-//! Event        ◀─ create ─ what a member waits for, joined, left   events.rs
+//! StatefulSet  ── read ──▶ intent: the desired replicas            objects.rs
+//! ConfigMap    ◀─ swap ──▶ the bootstrap record                    objects.rs
+//! Lease        ◀─ swap ─── the leader's pod, term and cluster      leader_annotations.rs, mirror.rs
+//! Service      ◀─ swap ─── a selector of the leader's pod          leader_annotations.rs, mirror.rs
+//! Event        ◀─ create ─ waiting, joined, left members           events.rs
 //! ```
 //!
 //! Invariants:
-//! - Nothing here is on the path of data. Each call has a limit; whoever waits for one is membership.
-//! - Objects are read anew before each decision, and written only as they were read: a merge patch
-//!   that names their `resourceVersion`. It leaves fields alone that are not ours, which a whole
-//!   object through types of an older API would lose.
-//! - Nothing is created but Events: the other objects come with the manifests, so that a pod may touch
-//!   these by name and no others.
-//! - Only a `NotFound` of the API server about the very object counts as its absence, for absence means
-//!   "stop" to a member.
-//! - An object names one leader for a term, and never an earlier term than it named before.
+//! - No read or write of a client depends on this module. Each call has a time limit.
+//! - Each decision reads its object from the store, and writes with a merge patch that names the
+//!   `resourceVersion` it has read. A merge patch preserves the fields of other owners; replacing the
+//!   object through the types of an older API would lose them.
+//! - A pod creates Events only. The manifests create the other objects, so the role allows a pod to
+//!   change these by name and no others.
+//! - Only a `NotFound` of the API server about the object itself counts as its absence, because a
+//!   member stops when the StatefulSet is absent.
+//! - An object names one leader per term, and never an earlier term than before.
 
 mod connection;
 mod events;
 mod kubernetes;
+mod leader_annotations;
 mod metrics;
 mod mirror;
-mod naming;
 mod objects;
 mod outage;
+mod recent_events;
 #[cfg(test)]
 mod tests;
 
-pub use connection::ConnectError;
 pub use kubernetes::{Kubernetes, KubernetesOptions};
-pub use metrics::KubernetesMetrics;
 pub use mirror::{Mirror, MirrorOptions};

@@ -1,12 +1,12 @@
-//! What the StatefulSet and the claim say, and how a claim is written: pure conversions.
+//! Pure conversions: the StatefulSet to an intent, the ConfigMap to a bootstrap record and back.
 //!
-//! The claim is the data of a ConfigMap, meant to be read by people too:
+//! The record is the data of the ConfigMap, readable for operators too:
 //!
 //! ```text
 //! state: claimed | formed      cluster: 51a2…      member: 7e01…      ordinal: "0"
 //! ```
 //!
-//! `member` and `ordinal` stand there only while it is `claimed`. Keys of others are left alone.
+//! `member` and `ordinal` exist only while the state is `claimed`. Other keys are preserved.
 
 use std::{fmt::Display, time::Duration};
 
@@ -17,8 +17,8 @@ use k8s_openapi::{
 use serde_json::{Value, json};
 
 use crate::{
-    membership::{Claim, Claimed, Intent, OrchestratorError},
-    types::{ClusterId, Desired, MemberId, Ordinal},
+    membership::{BootstrapRecord, Intent, OrchestratorError, StoredRecord},
+    types::{ClusterId, DesiredReplicas, MemberId, Ordinal},
 };
 
 const STATE: &str = "state";
@@ -28,20 +28,20 @@ const ORDINAL: &str = "ordinal";
 const CLAIMED: &str = "claimed";
 const FORMED: &str = "formed";
 
-/// What the set of pods is to become; `None`: it is not there.
-pub(super) fn intent(set: Option<&StatefulSet>) -> Result<Intent, OrchestratorError> {
+/// The intent of the StatefulSet; `None`: it does not exist.
+pub fn intent(set: Option<&StatefulSet>) -> Result<Intent, OrchestratorError> {
     let Some(set) = set else { return Ok(Intent::Hibernate) };
     let named = || format!("StatefulSet {}", name(&set.metadata));
-    let lacks = |field: &str| unreadable(named(), format!("{field} is missing or negative"));
+    let lacks = |field: &str| malformed(named(), format!("{field} is missing or negative"));
     let spec = set.spec.as_ref().ok_or_else(|| lacks("spec"))?;
-    // The API server fills the default in; one is also what it would be.
+    // The default of the API.
     let replicas = spec.replicas.unwrap_or(1);
     if set.metadata.deletion_timestamp.is_some() || replicas == 0 {
         return Ok(Intent::Hibernate);
     }
     let start = spec.ordinals.as_ref().and_then(|ordinals| ordinals.start).unwrap_or(0);
     let generation = set.metadata.generation.ok_or_else(|| lacks("metadata.generation"))?;
-    Ok(Intent::Scale(Desired {
+    Ok(Intent::Scale(DesiredReplicas {
         set: set.metadata.uid.clone().ok_or_else(|| lacks("metadata.uid"))?,
         generation: u64::try_from(generation).map_err(|_| lacks("metadata.generation"))?,
         start: u32::try_from(start).map_err(|_| lacks("spec.ordinals.start"))?,
@@ -49,15 +49,15 @@ pub(super) fn intent(set: Option<&StatefulSet>) -> Result<Intent, OrchestratorEr
     }))
 }
 
-/// The claim as it was read, beside the set of pods that it is of.
-pub(super) fn claimed(
+/// The bootstrap record, with its age relative to the StatefulSet.
+pub fn stored_record(
     config_map: &ConfigMap,
     set: &StatefulSet,
-) -> Result<Claimed, OrchestratorError> {
+) -> Result<StoredRecord, OrchestratorError> {
     let metadata = &config_map.metadata;
-    let lacks = |field| unreadable(format!("ConfigMap {}", name(metadata)), format!("no {field}"));
-    Ok(Claimed {
-        claim: claim(config_map)?,
+    let lacks = |field| malformed(format!("ConfigMap {}", name(metadata)), format!("no {field}"));
+    Ok(StoredRecord {
+        record: record(config_map)?,
         version: metadata
             .resource_version
             .clone()
@@ -70,20 +70,19 @@ pub(super) fn claimed(
     })
 }
 
-/// How much later `one` was created than `other`; zero if it was not.
+/// The time from the creation of `other` to that of `one`; zero if `one` is older.
 fn younger_by(one: Option<&Time>, other: Option<&Time>) -> Option<Duration> {
     Some(Duration::try_from(one?.0.duration_since(other?.0)).unwrap_or_default())
 }
 
-fn claim(config_map: &ConfigMap) -> Result<Claim, OrchestratorError> {
+fn record(config_map: &ConfigMap) -> Result<BootstrapRecord, OrchestratorError> {
     let text = |key: &str| config_map.data.as_ref()?.get(key).map(|text| text.trim());
     let wrong = |why: String| {
-        unreadable(
+        malformed(
             format!("ConfigMap {}", name(&config_map.metadata)),
             format!(
-                "{why}. Only members write it: give it back `state: formed` and `cluster:` with the \
-                 cluster's id in hexadecimal, as the members' logs say it; empty it only if no \
-                 member has data"
+                "{why}. Only members should write it: restore `state: formed` and `cluster:` with the \
+                 cluster's hexadecimal id, as in the members' logs; empty it only if no member has data"
             ),
         )
     };
@@ -96,11 +95,11 @@ fn claim(config_map: &ConfigMap) -> Result<Claim, OrchestratorError> {
     };
     match text(STATE) {
         None if [CLUSTER, MEMBER, ORDINAL].iter().all(|key| text(key).is_none()) => {
-            Ok(Claim::Empty)
+            Ok(BootstrapRecord::Empty)
         }
         Some(CLAIMED) => {
             let ordinal = number(ORDINAL, 10)?;
-            Ok(Claim::Claimed {
+            Ok(BootstrapRecord::Claimed {
                 cluster: ClusterId(number(CLUSTER, 16)?),
                 member: MemberId(number(MEMBER, 16)?),
                 ordinal: Ordinal(
@@ -110,23 +109,23 @@ fn claim(config_map: &ConfigMap) -> Result<Claim, OrchestratorError> {
                 ),
             })
         }
-        Some(FORMED) => Ok(Claim::Formed { cluster: ClusterId(number(CLUSTER, 16)?) }),
+        Some(FORMED) => Ok(BootstrapRecord::Formed { cluster: ClusterId(number(CLUSTER, 16)?) }),
         None => Err(wrong(format!("data.{STATE} is missing"))),
         Some(other) => Err(wrong(format!("data.{STATE} is {other:?}"))),
     }
 }
 
-/// The merge patch that makes a ConfigMap say `claim`; `null` takes a key away.
-pub(super) fn claim_patch(claim: Claim) -> Value {
-    json!({ "data": match claim {
-        Claim::Empty => json!({ STATE: null, CLUSTER: null, MEMBER: null, ORDINAL: null }),
-        Claim::Claimed { cluster, member, ordinal } => json!({
+/// The merge patch that stores `record`; `null` removes a key.
+pub fn record_patch(record: BootstrapRecord) -> Value {
+    json!({ "data": match record {
+        BootstrapRecord::Empty => json!({ STATE: null, CLUSTER: null, MEMBER: null, ORDINAL: null }),
+        BootstrapRecord::Claimed { cluster, member, ordinal } => json!({
             STATE: CLAIMED,
             CLUSTER: cluster.to_string(),
             MEMBER: member.to_string(),
             ORDINAL: ordinal.to_string(),
         }),
-        Claim::Formed { cluster } => json!({
+        BootstrapRecord::Formed { cluster } => json!({
             STATE: FORMED,
             CLUSTER: cluster.to_string(),
             MEMBER: null,
@@ -139,6 +138,6 @@ fn name(metadata: &ObjectMeta) -> &str {
     metadata.name.as_deref().unwrap_or("without a name")
 }
 
-fn unreadable(what: impl Display, why: impl Display) -> OrchestratorError {
-    OrchestratorError::Unreadable { what: what.to_string(), why: why.to_string() }
+fn malformed(object: impl Display, why: impl Display) -> OrchestratorError {
+    OrchestratorError::Malformed { object: object.to_string(), why: why.to_string() }
 }

@@ -1,4 +1,4 @@
-//! A stretch of time in which Kubernetes does not do what it is asked: said once, and how long to wait.
+//! An outage of one purpose of Kubernetes: logged once, with a backoff between retries.
 
 use std::{mem, time::Duration};
 
@@ -6,65 +6,65 @@ use tokio::time::Instant;
 
 use crate::membership::OrchestratorError;
 
-/// The pauses between tries.
+/// The delays between retries.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pauses {
-    pub first: Duration,
-    /// They double up to this, while Kubernetes does not answer.
-    pub longest: Duration,
-    /// The same where it answers "no". That may be for good, until somebody changes something; or for a
-    /// second: an API server that starts forbids all, until it has read its roles.
-    pub longest_refused: Duration,
+pub struct Backoff {
+    pub initial: Duration,
+    /// The delay doubles up to this limit while Kubernetes is unreachable.
+    pub max: Duration,
+    /// The limit while Kubernetes refuses. A refusal may last until an operator acts, or for a second:
+    /// a starting API server forbids everything until it has read its roles.
+    pub max_refused: Duration,
 }
 
-/// What went wrong since the last success, if anything did.
+/// The failures since the last success.
 #[derive(Debug)]
-pub(super) struct Outage {
-    /// What does not work meanwhile, for the log.
-    what: String,
-    pauses: Pauses,
-    since: Option<Began>,
+pub struct Outage {
+    /// The purpose of the failing calls, for the log.
+    purpose: String,
+    backoff: Backoff,
+    failing: Option<Failing>,
 }
 
 #[derive(Debug)]
-struct Began {
-    at: Instant,
-    next_pause: Duration,
+struct Failing {
+    since: Instant,
+    next_delay: Duration,
     kind: mem::Discriminant<OrchestratorError>,
 }
 
 impl Outage {
-    pub(super) fn new(what: String, pauses: Pauses) -> Outage {
-        Outage { what, pauses, since: None }
+    pub fn new(purpose: String, backoff: Backoff) -> Outage {
+        Outage { purpose, backoff, failing: None }
     }
 
-    /// A try failed. Gives the pause before the next one. Logs the first one, and the first of another kind.
-    pub(super) fn failed(&mut self, error: &OrchestratorError) -> Duration {
+    /// Records a failure, and returns the delay before the next try. Logs the first failure of each kind.
+    pub fn failed(&mut self, error: &OrchestratorError) -> Duration {
         let kind = mem::discriminant(error);
-        let first = self.pauses.first;
-        let fresh = || Began { at: Instant::now(), next_pause: first, kind };
-        let news = self.since.as_ref().is_none_or(|began| began.kind != kind);
-        let began = self.since.get_or_insert_with(fresh);
-        if news {
-            tracing::warn!(%error, "{}: does not work; tried again until it does", self.what);
-            (began.kind, began.next_pause) = (kind, first);
+        let initial = self.backoff.initial;
+        let is_new = self.failing.as_ref().is_none_or(|failing| failing.kind != kind);
+        let first = || Failing { since: Instant::now(), next_delay: initial, kind };
+        let failing = self.failing.get_or_insert_with(first);
+        if is_new {
+            tracing::warn!(%error, purpose = self.purpose, "Kubernetes calls fail, retrying");
+            (failing.kind, failing.next_delay) = (kind, initial);
         }
-        let longest = match error {
-            OrchestratorError::Unreachable(_) => self.pauses.longest,
-            OrchestratorError::Refused(_) | OrchestratorError::Unreadable { .. } => {
-                self.pauses.longest_refused
+        let max = match error {
+            OrchestratorError::Unreachable(_) => self.backoff.max,
+            OrchestratorError::Refused(_) | OrchestratorError::Malformed { .. } => {
+                self.backoff.max_refused
             }
         };
-        let pause = began.next_pause;
-        began.next_pause = (pause * 2).min(longest);
-        pause
+        let delay = failing.next_delay;
+        failing.next_delay = (delay * 2).min(max);
+        delay
     }
 
-    /// A try succeeded.
-    pub(super) fn over(&mut self) {
-        if let Some(began) = self.since.take() {
-            let lasted = began.at.elapsed();
-            tracing::info!(?lasted, "{}: works again", self.what);
+    /// Records a success.
+    pub fn recovered(&mut self) {
+        if let Some(failing) = self.failing.take() {
+            let lasted = failing.since.elapsed();
+            tracing::info!(?lasted, purpose = self.purpose, "Kubernetes calls succeed again");
         }
     }
 }

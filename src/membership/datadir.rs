@@ -1,4 +1,4 @@
-//! The data directory: who may use it, and what is in it.
+//! The data directory: its lock, its layout, and the archive of a removed member's data.
 
 use std::{
     io,
@@ -12,10 +12,10 @@ use crate::disk::{Disk, FileLock};
 const IDENTITY: &str = "identity";
 const ARCHIVE: &str = "archive";
 const OLD_ARCHIVE: &str = "archive.old";
-/// What a member leaves, besides its identity.
+/// A member's data, besides its identity.
 const CONTENTS: [&str; 5] = ["wal", "snapshots", "incoming", "tables", "blocks"];
 
-/// A data directory, locked by this process for as long as this lives.
+/// A data directory, locked by this process until dropped.
 #[derive(Debug)]
 pub struct DataDir {
     disk: Arc<dyn Disk>,
@@ -23,7 +23,7 @@ pub struct DataDir {
     _lock: Box<dyn FileLock>,
 }
 
-/// Why a data directory was refused.
+/// A data directory was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
     #[error("{dir}: {source}")]
@@ -33,8 +33,8 @@ pub enum DataDirError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(
-        "{dir}: has {found} but no identity: not a whole data directory; restore `identity`, or \
-         move the directory away to start empty"
+        "{dir}: has {found} but no identity, so it is incomplete; restore `identity`, or move the \
+         directory away to start empty"
     )]
     NoIdentity { dir: String, found: &'static str },
     #[error(
@@ -59,13 +59,12 @@ impl DataDir {
             _ => failed(e),
         })?;
         let dir = DataDir { disk, root: root.to_owned(), _lock: lock };
-        dir.free_spares().map_err(failed)?;
+        dir.remove_preallocated().map_err(failed)?;
         Ok(dir)
     }
 
-    /// Removes segments that were only being filled ahead: on a full disk they are the room that the
-    /// start needs.
-    fn free_spares(&self) -> io::Result<()> {
+    /// Removes preallocated segments: on a full disk the start needs their space.
+    fn remove_preallocated(&self) -> io::Result<()> {
         let names = match self.disk.list(&self.wal()) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             names => names?,
@@ -88,8 +87,8 @@ impl DataDir {
         self.root.join("wal")
     }
 
-    /// The identity, or `None` for a pristine directory: no identity, no log, no snapshots.
-    /// (A new volume's `lost+found` is no matter.)
+    /// The identity, or `None` for a pristine directory: no identity, no log, no snapshots. Other
+    /// files, such as a new volume's `lost+found`, are ignored.
     pub fn identity(&self) -> Result<Option<Identity>, DataDirError> {
         let identity = Identity::load(self.disk.as_ref(), &self.identity_path())?;
         let dir = || self.root.display().to_string();
@@ -109,9 +108,9 @@ impl DataDir {
         Ok(identity)
     }
 
-    /// Sets aside all that a dead member left, and is pristine then. What was set aside before goes
-    /// first: one life is kept, for people to look at. The identity moves last, so that after a crash
-    /// in between the next start goes on.
+    /// Archives a removed member's data; the directory is pristine then. An earlier archive is deleted
+    /// first: the data of one incarnation is kept for inspection. The identity moves last, so that the
+    /// next start continues after a crash in between.
     pub fn archive(&self) -> Result<(), DataDirError> {
         let failed = |source| DataDirError::Io { dir: self.root.display().to_string(), source };
         self.move_to_archive().map_err(failed)
@@ -137,12 +136,12 @@ impl DataDir {
         self.disk.sync_dir(&self.root)
     }
 
-    /// Whose data was set aside here, if anybody's.
-    pub fn set_aside(&self) -> Result<Option<Identity>, DataDirError> {
+    /// The identity in the archive.
+    pub fn archived_identity(&self) -> Result<Option<Identity>, DataDirError> {
         Ok(Identity::load(self.disk.as_ref(), &self.root.join(ARCHIVE).join(IDENTITY))?)
     }
 
-    /// Gives up what was set aside: where space is short, the living need it. Whether there was any.
+    /// Deletes the archive, to free space. Returns whether there was one.
     pub fn drop_archive(&self) -> Result<bool, DataDirError> {
         let failed = |source| DataDirError::Io { dir: self.root.display().to_string(), source };
         let mut dropped = false;
@@ -158,8 +157,8 @@ impl DataDir {
         if self.disk.exists(path)? { self.disk.remove_dir_all(path) } else { Ok(()) }
     }
 
-    /// Forgets an identity under which nothing was begun.
-    pub fn forget_identity(&self) -> Result<(), DataDirError> {
+    /// Deletes an identity without a log.
+    pub fn discard_identity(&self) -> Result<(), DataDirError> {
         let failed = |source| DataDirError::Io { dir: self.root.display().to_string(), source };
         match self.disk.remove(&self.identity_path()) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -172,7 +171,7 @@ impl DataDir {
         Ok(identity.store(self.disk.as_ref(), &self.identity_path())?)
     }
 
-    /// Whether this member has begun a log.
+    /// Whether this member has a log.
     pub fn has_log(&self) -> Result<bool, DataDirError> {
         self.holds("wal")
     }
@@ -181,8 +180,7 @@ impl DataDir {
         self.root.join(IDENTITY)
     }
 
-    /// Whether there is anything in it that was finished: a segment that is only being filled ahead
-    /// is no log.
+    /// Whether the subdirectory has a finished file. A preallocated segment is not one.
     fn holds(&self, name: &str) -> Result<bool, DataDirError> {
         match self.disk.list(&self.root.join(name)) {
             Ok(names) => Ok(names.iter().any(|name| !name.ends_with(".tmp"))),

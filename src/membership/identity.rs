@@ -1,4 +1,4 @@
-//! The `identity` file: who this volume is.
+//! The `identity` file: the member that a volume belongs to.
 
 use std::path::Path;
 
@@ -7,28 +7,28 @@ use prost::Message;
 use crate::{
     disk::{self, Disk},
     proto::peer,
-    types::{ClusterId, MemberId, Ordinal, PeerPlace},
+    types::{ClusterId, MemberId, MemberRef, Ordinal},
 };
 
-/// First bytes of the file; the last one is the format version of the whole data directory.
+/// The first bytes of the file. The last of them is the format version of the data directory.
 const MAGIC: [u8; 8] = *b"ORDINAL\x01";
 
-/// How far this volume has come.
+/// The volume's stage on its way to a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Part of a formation that may not have happened yet. It has no log.
+    /// Promised to a cluster that may not be formed yet. It has no log.
     Promised,
-    /// Was given an id, and may not have been admitted yet.
+    /// Has an assigned id that may not be admitted yet.
     Assigned,
     /// Has a log.
     Member,
-    /// Was removed, or replaced: this volume is to be set aside, whatever is on it.
+    /// Removed or replaced: the next start archives the volume's data.
     Dead,
-    /// Is to go on alone, as a new cluster: see `formation/recover.rs`.
+    /// The next start continues alone, as a new cluster: see `bootstrap/recover.rs`.
     Recovering,
 }
 
-/// One life of one volume.
+/// One incarnation: a volume's membership in a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub cluster: ClusterId,
@@ -36,14 +36,14 @@ pub struct Identity {
     pub ordinal: Ordinal,
     /// namespace/StatefulSet, or empty outside Kubernetes.
     pub home: String,
-    /// Starts so far.
+    /// The number of starts so far.
     pub boot: u64,
     pub stage: Stage,
-    /// Until it is a member: everybody in the formation.
-    pub founders: Vec<PeerPlace>,
+    /// All founders, until the volume is a member.
+    pub founders: Vec<MemberRef>,
 }
 
-/// Why an identity could not be read.
+/// An identity could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     #[error("{file}: {source}")]
@@ -57,7 +57,7 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// Reads it; `None` if there is none.
+    /// `None` if the file does not exist.
     pub fn load(disk: &dyn Disk, path: &Path) -> Result<Option<Identity>, IdentityError> {
         let file = path.display().to_string();
         let bytes = match disk::read(disk, path) {
@@ -68,7 +68,7 @@ impl Identity {
         decode(&bytes, file).map(Some)
     }
 
-    /// Writes it, durably, in place of the old one.
+    /// Replaces the file, durably.
     pub fn store(&self, disk: &dyn Disk, path: &Path) -> Result<(), IdentityError> {
         disk::write_atomic(disk, path, &self.encode())
             .map_err(|source| IdentityError::Io { file: path.display().to_string(), source })
@@ -89,7 +89,7 @@ impl Identity {
             home: self.home.clone(),
             boot: self.boot,
             stage: stage.into(),
-            founders: self.founders.iter().copied().map(place_to_wire).collect(),
+            founders: self.founders.iter().copied().map(member_ref_to_wire).collect(),
         };
         let mut bytes = MAGIC.to_vec();
         bytes.extend(wire.encode_to_vec());
@@ -99,12 +99,12 @@ impl Identity {
     }
 }
 
-pub(crate) fn place_to_wire(place: PeerPlace) -> peer::MemberPlace {
-    peer::MemberPlace { member_id: place.member.0, ordinal: place.ordinal.0 }
+pub(crate) fn member_ref_to_wire(member_ref: MemberRef) -> peer::MemberPlace {
+    peer::MemberPlace { member_id: member_ref.member.0, ordinal: member_ref.ordinal.0 }
 }
 
-pub(crate) fn place_from_wire(wire: peer::MemberPlace) -> PeerPlace {
-    PeerPlace { member: MemberId(wire.member_id), ordinal: Ordinal(wire.ordinal) }
+pub(crate) fn member_ref_from_wire(wire: peer::MemberPlace) -> MemberRef {
+    MemberRef { member: MemberId(wire.member_id), ordinal: Ordinal(wire.ordinal) }
 }
 
 fn decode(bytes: &[u8], file: String) -> Result<Identity, IdentityError> {
@@ -136,7 +136,7 @@ fn decode(bytes: &[u8], file: String) -> Result<Identity, IdentityError> {
         home: wire.home,
         boot: wire.boot,
         stage,
-        founders: wire.founders.into_iter().map(place_from_wire).collect(),
+        founders: wire.founders.into_iter().map(member_ref_from_wire).collect(),
     })
 }
 
@@ -152,17 +152,17 @@ mod tests {
             home: "default/kv".into(),
             boot: 7,
             stage: Stage::Promised,
-            founders: vec![PeerPlace { member: MemberId(1), ordinal: Ordinal(0) }],
+            founders: vec![MemberRef { member: MemberId(1), ordinal: Ordinal(0) }],
         }
     }
 
     #[test]
-    fn comes_back_as_it_was_written() {
+    fn an_identity_survives_a_round_trip() {
         assert_eq!(decode(&identity().encode(), "identity".into()).unwrap(), identity());
     }
 
     #[test]
-    fn every_flipped_bit_and_every_prefix_is_noticed() {
+    fn every_flipped_bit_and_every_prefix_is_detected() {
         let good = identity().encode();
         for at in 0..good.len() * 8 {
             let mut bad = good.clone();

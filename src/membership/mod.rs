@@ -1,7 +1,7 @@
-//! Who is a member: the identity on disk, how a cluster forms, how a member joins.
+//! Cluster membership: identity, bootstrap, joining, reconciliation and shutdown.
 //!
-//! The ordinal is a place; the *incarnation* (one life of one volume) is the member. An id is never
-//! used again by an empty disk: Raft could not tell that it forgot its vote.
+//! An ordinal names a pod. An *incarnation* is one volume's membership in Raft, and its id is the member
+//! id. A volume that lost its data gets a new id: under the old one it could vote twice in a term.
 //!
 //! ```text
 //!            promise, fsynced                 all promised: the founder initializes
@@ -11,37 +11,42 @@
 //! ```
 //!
 //! Invariants:
-//! - `identity` is fsynced before anything else is written, and says `member` only once a log
+//! - The `identity` file is durable before anything else is written. It says `member` only once a log
 //!   exists: from then on a missing log is a lost log, and the member refuses to start.
 //! - A cluster forms only when *every* founder has promised itself to it: a founder that lost its
-//!   disk cannot form a second one while any of the others is a member.
-//! - A member joins as a learner, always; it votes once it has caught up.
+//!   disk cannot form a second cluster while any other founder is a member.
+//! - Every member joins as a learner, and votes once it has caught up.
 
-mod by_hand;
+mod admin;
+mod bootstrap;
 mod datadir;
-mod door;
-mod fellows;
-mod formation;
 mod identity;
+mod join_service;
+mod member_rpc;
 mod orchestrator;
-mod overview;
-mod part;
 pub mod planner;
-mod standing;
-mod steward;
+mod quorum_hint;
+mod reconcile;
+mod removal;
+mod shutdown;
+mod stop_permits;
 #[cfg(test)]
 mod tests;
-mod waking;
 
-pub use by_hand::ByHand;
-pub use datadir::{DataDir, DataDirError};
-pub use door::{Door, House};
-pub use fellows::Fellows;
-pub use formation::{Formation, FormationConfig, FormationError, Formed, Peers, TAKE_OVER};
-pub use identity::{Identity, IdentityError, Stage};
-pub use orchestrator::{
-    Claim, Claimed, Intent, LeaderNews, News, Orchestrator, OrchestratorError, led_last,
+pub use admin::{AdminContext, MemberAdmin};
+pub use bootstrap::{
+    Bootstrap, BootstrapConfig, BootstrapRpc, Bootstrapped, FOUNDER_TAKEOVER_TIMEOUT,
 };
-pub use part::{Parted, Parting};
-pub use standing::{Kept, PATIENCE_AT_START, Standing, ask as ask_standing, dead};
-pub use steward::{MayStop, Steward};
+pub use datadir::DataDir;
+pub use identity::{Identity, Stage};
+pub use join_service::{JoinContext, JoinService};
+pub use member_rpc::MemberRpc;
+#[cfg(feature = "k8s")]
+pub use orchestrator::{BootstrapRecord, ClusterEvent, Intent, OrchestratorError, StoredRecord};
+pub use orchestrator::{LeaderUpdate, Orchestrator, last_leader};
+pub use reconcile::MembershipReconciler;
+pub use removal::{
+    LocalIndexes, MemberStatus, STARTUP_STATUS_TIMEOUT, ask_member_status, wait_until_removed,
+};
+pub use shutdown::{GracefulShutdown, ShutdownKind};
+pub use stop_permits::StopPermit;

@@ -1,123 +1,122 @@
-//! What membership asks of whoever runs the pods: the port that `k8s` implements.
+//! The port to the orchestrator of the pods. `k8s` implements it.
 //!
-//! Nothing here is on the path of data. Where the orchestrator does not answer, membership stays as it
-//! is and clients notice nothing.
+//! No read or write of a client depends on it. While the orchestrator does not answer, the membership
+//! stays the same, and clients notice nothing.
 
 use std::{fmt, time::Duration};
 
 use futures_util::future::BoxFuture;
 
-use crate::types::{ClusterId, Desired, MemberId, Ordinal, Term};
+use crate::types::{ClusterId, DesiredReplicas, MemberId, Ordinal, Term};
 
-/// Whoever decides how many pods there are.
+/// The orchestrator: it decides the number of pods.
 pub trait Orchestrator: Send + Sync + fmt::Debug {
-    /// Asks anew, never a cache.
+    /// Reads the current intent, never a cached one.
     fn intent(&self) -> BoxFuture<'_, Result<Intent, OrchestratorError>>;
 
-    /// The one claim of who founds the cluster, as of now.
-    fn claim(&self) -> BoxFuture<'_, Result<Option<Claimed>, OrchestratorError>>;
+    /// Reads the current bootstrap record. `None`: its object is missing.
+    fn bootstrap_record(&self) -> BoxFuture<'_, Result<Option<StoredRecord>, OrchestratorError>>;
 
-    /// Writes the claim if it still is at `version`. False: somebody else was faster.
-    fn write_claim<'a>(
+    /// Writes the bootstrap record if it still has `version`. False: it has changed.
+    fn write_bootstrap_record<'a>(
         &'a self,
-        claim: Claim,
+        record: BootstrapRecord,
         version: &'a str,
     ) -> BoxFuture<'a, Result<bool, OrchestratorError>>;
 
-    /// Who was told to lead last, where that is told: whom to ask if nobody known answers. It may be
-    /// long gone.
+    /// The last published leader, if leaders are published. It may have stopped long ago.
     fn last_leader(&self) -> BoxFuture<'_, Result<Option<Ordinal>, OrchestratorError>>;
 
-    /// Tells people (an Event), best effort: whoever says it does not wait to hear that it was said.
-    fn say(&self, news: News);
+    /// Publishes an Event, best effort, without waiting for its delivery.
+    fn emit(&self, event: ClusterEvent);
 }
 
-/// What is to become of the pods.
+/// The orchestrator's request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Intent {
-    /// So many pods are wanted.
-    Scale(Desired),
-    /// The set is gone or going, or scaled to nothing: all stop, and keep their data.
+    Scale(DesiredReplicas),
+    /// The set is scaled to zero, or deleted: all members stop and keep their data.
     Hibernate,
 }
 
-/// Who may found the cluster, and who did.
+/// The single record of the cluster's founder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Claim {
-    /// Nobody yet.
+pub enum BootstrapRecord {
+    /// No founder yet.
     Empty,
-    /// This member is about to.
+    /// This member is founding the cluster.
     Claimed { cluster: ClusterId, member: MemberId, ordinal: Ordinal },
-    /// It did: there is such a cluster, for ever.
+    /// The cluster exists. Final.
     Formed { cluster: ClusterId },
 }
 
-/// A claim as it was read.
+/// A bootstrap record as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claimed {
-    pub claim: Claim,
-    /// Of the object; opaque.
+pub struct StoredRecord {
+    pub record: BootstrapRecord,
+    /// The object's version; opaque.
     pub version: String,
-    /// How much younger the object is than the set of pods: somebody may have deleted it and made a new one.
+    /// The time from the creation of the set of pods to that of the object. A large one means that the
+    /// object was deleted and recreated.
     pub younger_by: Duration,
 }
 
-/// Why the orchestrator gave no answer.
+/// A call to the orchestrator failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OrchestratorError {
-    #[error("Kubernetes does not answer: {0}")]
+    #[error("Kubernetes is unreachable: {0}")]
     Unreachable(String),
-    #[error("Kubernetes refuses: {0}")]
+    #[error("Kubernetes refuses the request: {0}")]
     Refused(String),
-    #[error("{what} cannot be understood: {why}")]
-    Unreadable { what: String, why: String },
+    #[error("{object} is malformed: {why}")]
+    Malformed { object: String, why: String },
 }
 
-/// Something that people who look at the pods should see.
+/// An event for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct News {
+pub struct ClusterEvent {
     /// One CamelCase word: `Waiting`, `Joined`, `Replaced`, `Left`, `Formed`, `Refused`.
     pub reason: &'static str,
     pub message: String,
-    /// Whether it needs somebody's attention.
+    /// Whether an operator must act.
     pub warning: bool,
-    /// About the whole set, not this pod alone.
+    /// Whether the event concerns the whole set instead of this pod.
     pub of_set: bool,
 }
 
-impl News {
-    /// About this pod.
-    pub fn of_pod(reason: &'static str, message: String) -> News {
-        News { reason, message, warning: false, of_set: false }
+impl ClusterEvent {
+    /// An event of this pod.
+    pub fn of_pod(reason: &'static str, message: String) -> ClusterEvent {
+        ClusterEvent { reason, message, warning: false, of_set: false }
     }
 
-    /// About all of them.
-    pub fn of_set(reason: &'static str, message: String) -> News {
-        News { of_set: true, ..News::of_pod(reason, message) }
+    /// An event of the whole set.
+    pub fn of_set(reason: &'static str, message: String) -> ClusterEvent {
+        ClusterEvent { of_set: true, ..ClusterEvent::of_pod(reason, message) }
     }
 
-    /// About this pod, and somebody should look.
-    pub fn warning(reason: &'static str, message: String) -> News {
-        News { warning: true, ..News::of_pod(reason, message) }
+    /// A warning of this pod.
+    pub fn warning(reason: &'static str, message: String) -> ClusterEvent {
+        ClusterEvent { warning: true, ..ClusterEvent::of_pod(reason, message) }
     }
 }
 
-/// Who leads: what is mirrored where others look.
+/// The active leader, for publication. A leader without a quorum is not active.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LeaderNews {
+pub struct LeaderUpdate {
     pub cluster: ClusterId,
     pub term: Term,
     pub leader: Option<Ordinal>,
-    /// Whether it is this very member.
+    /// Whether this member is the leader.
     pub is_me: bool,
 }
 
-/// Who led last, if it is told. An API server that is away hinders nobody.
-pub async fn led_last(pods: &dyn Orchestrator) -> Option<Ordinal> {
+/// The last published leader. An unreachable API server counts as none.
+pub async fn last_leader(pods: &dyn Orchestrator) -> Option<Ordinal> {
     match pods.last_leader().await {
-        Ok(told) => told,
+        Ok(leader) => leader,
         Err(e) => {
-            tracing::debug!(error = %e, "who led last is not known");
+            tracing::debug!(error = %e, "last leader unknown");
             None
         }
     }

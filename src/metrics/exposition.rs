@@ -1,4 +1,4 @@
-//! Prometheus' text format, version 0.0.4.
+//! Writes Prometheus' text format, version 0.0.4.
 
 use std::{
     fmt::{self, Write as _},
@@ -7,15 +7,15 @@ use std::{
 
 use super::instruments::Histogram;
 
-/// What a family is, for Prometheus.
+/// The type of a family, for Prometheus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     Counter,
     Gauge,
     Histogram,
 }
 
-/// A value, written so that it loses nothing.
+/// A value, written without loss of precision.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Number {
     Whole(u64),
@@ -47,7 +47,7 @@ impl From<f64> for Number {
     }
 }
 
-/// A question is answered with 1 or 0.
+/// 1 or 0.
 impl From<bool> for Number {
     fn from(value: bool) -> Number {
         Number::Whole(value.into())
@@ -65,41 +65,46 @@ impl fmt::Display for Number {
     }
 }
 
-/// The text, as it is written.
+/// The text of one scrape.
 #[derive(Debug, Default)]
 pub struct Exposition {
     text: String,
 }
 
 impl Exposition {
-    /// How the text is to be announced.
+    /// The `Content-Type` of the text.
     pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
     /// A family with one value.
     pub fn gauge(&mut self, name: &str, help: &str, value: impl Into<Number>) {
-        self.family(name, Kind::Gauge, help).sample(&[], value);
+        self.family(name, MetricKind::Gauge, help).sample(&[], value);
     }
 
     /// A family with one value.
     pub fn counter(&mut self, name: &str, help: &str, value: impl Into<Number>) {
-        self.family(name, Kind::Counter, help).sample(&[], value);
+        self.family(name, MetricKind::Counter, help).sample(&[], value);
     }
 
     /// A family with one histogram.
     pub fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
-        self.family(name, Kind::Histogram, help).histogram(&[], histogram);
+        self.family(name, MetricKind::Histogram, help).histogram(&[], histogram);
     }
 
-    /// A family of values with labels. All of them must be written before the next family, and a
-    /// name comes once.
-    pub fn family<'a>(&'a mut self, name: &'a str, kind: Kind, help: &str) -> Family<'a> {
+    /// A family of values with labels. Write all of its values before the next family, and each name only
+    /// once.
+    pub fn family<'a>(
+        &'a mut self,
+        name: &'a str,
+        kind: MetricKind,
+        help: &str,
+    ) -> FamilyWriter<'a> {
         let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         };
-        put(&mut self.text, format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
-        Family { text: &mut self.text, name }
+        write(&mut self.text, format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+        FamilyWriter { text: &mut self.text, name }
     }
 
     pub fn finish(self) -> String {
@@ -107,14 +112,14 @@ impl Exposition {
     }
 }
 
-/// Where the values of one family are written.
+/// Writes the values of one family.
 #[derive(Debug)]
-pub struct Family<'a> {
+pub struct FamilyWriter<'a> {
     text: &'a mut String,
     name: &'a str,
 }
 
-impl Family<'_> {
+impl FamilyWriter<'_> {
     pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Into<Number>) {
         self.line("", labels, None, value.into());
     }
@@ -132,22 +137,22 @@ impl Family<'_> {
     }
 
     fn line(&mut self, suffix: &str, labels: &[(&str, &str)], bound: Option<f64>, value: Number) {
-        put(self.text, format_args!("{}{suffix}", self.name));
+        write(self.text, format_args!("{}{suffix}", self.name));
         let mut open = '{';
         for (name, value) in labels {
-            put(self.text, format_args!("{open}{name}=\"{}\"", Escaped(value)));
+            write(self.text, format_args!("{open}{name}=\"{}\"", Escaped(value)));
             open = ',';
         }
         if let Some(bound) = bound {
-            put(self.text, format_args!("{open}le=\"{}\"", Number::Real(bound)));
+            write(self.text, format_args!("{open}le=\"{}\"", Number::Real(bound)));
             open = ',';
         }
         let close = if open == ',' { "}" } else { "" };
-        put(self.text, format_args!("{close} {value}\n"));
+        write(self.text, format_args!("{close} {value}\n"));
     }
 }
 
-/// A label's value, between quotes.
+/// A label value, escaped for quotes.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -160,8 +165,8 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-fn put(text: &mut String, what: fmt::Arguments<'_>) {
-    text.write_fmt(what).expect("a string takes whatever is written to it");
+fn write(text: &mut String, args: fmt::Arguments<'_>) {
+    text.write_fmt(args).expect("writing to a string cannot fail");
 }
 
 #[cfg(test)]
@@ -169,15 +174,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::metrics::{Unit, doubling};
+    use crate::metrics::{Unit, exponential_buckets};
 
-    static BOUNDS: [Duration; 2] = doubling(Duration::from_micros(500));
+    static BOUNDS: [Duration; 2] = exponential_buckets(Duration::from_micros(500));
 
     #[test]
     fn a_family_is_written_as_prometheus_reads_it() {
         let mut text = Exposition::default();
         text.gauge("has_leader", "Whether there is one.", true);
-        let mut family = text.family("handled_total", Kind::Counter, "How many.");
+        let mut family = text.family("handled_total", MetricKind::Counter, "How many.");
         family.sample(&[("code", "OK"), ("method", "a\"b\\c\nd")], 7u64);
         let expected = "# HELP has_leader Whether there is one.\n# TYPE has_leader gauge\n\
             has_leader 1\n\
@@ -187,8 +192,8 @@ mod tests {
     }
 
     #[test]
-    fn buckets_add_up_and_end_with_infinity() {
-        let histogram = Histogram::shown_in(Unit::Milliseconds, &BOUNDS);
+    fn buckets_are_cumulative_and_end_with_infinity() {
+        let histogram = Histogram::with_unit(Unit::Milliseconds, &BOUNDS);
         histogram.observe(Duration::from_micros(300));
         histogram.observe(Duration::from_secs(1));
         let mut text = Exposition::default();

@@ -1,12 +1,12 @@
-//! What counts and measures. Everything is relaxed atomics: a scrape may see a sum and its count a
-//! moment apart, as Prometheus expects.
+//! Counters, gauges and histograms. All are relaxed atomics: a scrape may read a sum and its count at
+//! slightly different moments, which Prometheus expects.
 
 use std::{
-    sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
-/// Grows until the process ends.
+/// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -24,37 +24,46 @@ impl Counter {
     }
 }
 
-/// How many there are now.
+/// A current number.
 #[derive(Debug, Default)]
-pub struct Gauge(AtomicI64);
+pub struct Gauge(AtomicU64);
 
 impl Gauge {
-    /// One more, until the guard is dropped.
-    pub fn raise(&self) -> Raised<'_> {
+    /// Increments the gauge until the guard is dropped.
+    pub fn track(&self) -> GaugeGuard<'_> {
         self.0.fetch_add(1, Relaxed);
-        Raised(self)
+        GaugeGuard(self)
     }
 
-    pub fn set(&self, value: i64) {
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// Must follow the [`Gauge::add`] of the same number: a gauge is never negative.
+    pub fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Relaxed);
+    }
+
+    pub fn set(&self, value: u64) {
         self.0.store(value, Relaxed);
     }
 
-    pub fn get(&self) -> i64 {
+    pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
-/// One of what a [`Gauge`] counts.
+/// Decrements the [`Gauge`] when dropped.
 #[derive(Debug)]
-pub struct Raised<'a>(&'a Gauge);
+pub struct GaugeGuard<'a>(&'a Gauge);
 
-impl Drop for Raised<'_> {
+impl Drop for GaugeGuard<'_> {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Relaxed);
     }
 }
 
-/// In what a histogram is shown.
+/// The unit in which a histogram is exposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     Seconds,
@@ -62,8 +71,8 @@ pub enum Unit {
 }
 
 impl Unit {
-    pub(super) fn of(self, nanos: f64) -> f64 {
-        // One division of two whole numbers: 0.1 is shown as 0.1.
+    pub fn of(self, nanos: f64) -> f64 {
+        // One division of two whole numbers, so that 0.1 is exposed as 0.1.
         let unit = match self {
             Unit::Seconds => 1e9,
             Unit::Milliseconds => 1e6,
@@ -72,49 +81,49 @@ impl Unit {
     }
 }
 
-/// How long things took.
+/// The distribution of durations.
 #[derive(Debug)]
 pub struct Histogram {
-    pub(super) bounds: &'static [Duration],
-    /// One for each bound, and one for what was longer than all of them.
-    pub(super) counts: Box<[AtomicU64]>,
-    /// A float: the lives of leases add up to more than a whole number holds.
+    pub bounds: &'static [Duration],
+    /// One for each bound, and one for longer durations.
+    pub counts: Box<[AtomicU64]>,
+    /// The bits of an `f64`: the TTLs of leases overflow a `u64` of nanoseconds.
     sum_nanos: AtomicU64,
-    pub(super) unit: Unit,
+    pub unit: Unit,
 }
 
 impl Histogram {
-    /// `bounds` ascend.
+    /// `bounds` must ascend.
     pub fn new(bounds: &'static [Duration]) -> Histogram {
-        Histogram::shown_in(Unit::Seconds, bounds)
+        Histogram::with_unit(Unit::Seconds, bounds)
     }
 
-    pub fn shown_in(unit: Unit, bounds: &'static [Duration]) -> Histogram {
+    pub fn with_unit(unit: Unit, bounds: &'static [Duration]) -> Histogram {
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
         Histogram { bounds, counts, sum_nanos: AtomicU64::new(0), unit }
     }
 
     pub fn observe(&self, took: Duration) {
-        // A bound belongs to its bucket.
+        // Buckets include their upper bound.
         let bucket = self.bounds.partition_point(|bound| *bound < took);
         self.counts[bucket].fetch_add(1, Relaxed);
         let nanos = took.as_nanos() as f64;
         let added = |sum| Some((f64::from_bits(sum) + nanos).to_bits());
-        // It never refuses.
+        // The closure never returns `None`, so the update cannot fail.
         let _ = self.sum_nanos.fetch_update(Relaxed, Relaxed, added);
     }
 
-    pub(super) fn sum_nanos(&self) -> f64 {
+    pub fn sum_nanos(&self) -> f64 {
         f64::from_bits(self.sum_nanos.load(Relaxed))
     }
 
-    /// How many were observed.
+    /// The number of observations.
     pub fn count(&self) -> u64 {
         self.counts.iter().map(|count| count.load(Relaxed)).sum()
     }
 
-    /// A bound that so many percent of what was observed are not above. What is longer than all
-    /// bounds counts as the last of them. `None`: nothing was observed.
+    /// The bound of the bucket with this percentile. Durations beyond all bounds count as the last bound.
+    /// `None`: no observations.
     pub fn percentile(&self, percent: u64) -> Option<Duration> {
         let counts: Vec<u64> = self.counts.iter().map(|count| count.load(Relaxed)).collect();
         let all: u64 = counts.iter().sum();
@@ -128,8 +137,8 @@ impl Histogram {
     }
 }
 
-/// Bounds that double: the shape of all of etcd's histograms.
-pub const fn doubling<const N: usize>(first: Duration) -> [Duration; N] {
+/// Bounds that double, as in all of etcd's histograms.
+pub const fn exponential_buckets<const N: usize>(first: Duration) -> [Duration; N] {
     let mut bounds = [first; N];
     let mut at = 1;
     while at < N {
@@ -143,10 +152,10 @@ pub const fn doubling<const N: usize>(first: Duration) -> [Duration; N] {
 mod tests {
     use super::*;
 
-    static BOUNDS: [Duration; 3] = doubling(Duration::from_millis(1));
+    static BOUNDS: [Duration; 3] = exponential_buckets(Duration::from_millis(1));
 
     #[test]
-    fn a_duration_falls_into_the_first_bucket_that_holds_it() {
+    fn a_duration_falls_into_the_first_bucket_that_contains_it() {
         let histogram = Histogram::new(&BOUNDS);
         for micros in [1, 1000, 1001, 4000, 4001] {
             histogram.observe(Duration::from_micros(micros));
@@ -170,10 +179,10 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_counts_no_longer() {
+    fn a_dropped_guard_no_longer_counts() {
         let gauge = Gauge::default();
-        let one = gauge.raise();
-        drop(gauge.raise());
+        let one = gauge.track();
+        drop(gauge.track());
         assert_eq!(gauge.get(), 1);
         drop(one);
         assert_eq!(gauge.get(), 0);

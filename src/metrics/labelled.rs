@@ -1,15 +1,15 @@
-//! The same instruments for each of several things, such as the other members.
+//! Instruments per label value, such as one counter for each other member.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Things beyond these are counted together, under the key's default: what a peer says of itself
-/// must not take memory without a bound.
+/// Further keys are counted together, under the default key: IDs that peers send must not use unbounded
+/// memory.
 const KEYS_MAX: usize = 64;
 
-/// Instruments by key, made when they are first asked for, for ever.
+/// Instruments by key. Created on first use, never removed.
 #[derive(Debug)]
 pub struct Labelled<K, T> {
     all: Mutex<BTreeMap<K, Arc<T>>>,
@@ -22,7 +22,7 @@ impl<K, T> Default for Labelled<K, T> {
 }
 
 impl<K: Ord + Copy + Default, T: Default> Labelled<K, T> {
-    /// Worth keeping: finding it takes a lock.
+    /// Takes a lock: callers on a hot path must keep the instrument.
     pub fn of(&self, key: K) -> Arc<T> {
         let mut all = self.lock();
         let key = if all.len() < KEYS_MAX || all.contains_key(&key) { key } else { K::default() };

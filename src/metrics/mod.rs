@@ -1,17 +1,13 @@
-//! Counting and measuring: instruments that cost an atomic addition, and the text that Prometheus
-//! reads.
+//! Metrics: instruments that cost one atomic addition, and Prometheus' text format.
 //!
-//! A leaf. Each layer keeps a struct of instruments in its own words (`wal::WalMetrics` and the
-//! like); only `server::scrape` knows under which of etcd's names they are shown.
+//! A leaf. Each layer keeps a struct of instruments in its own terms (such as `wal::WalMetrics`); only
+//! `server::scrape` maps them to etcd's metric names.
 //!
-//! We write the text ourselves because etcd's names need it: it has counters without `_total`
-//! (`etcd_server_health_success`) and gauges with it (`etcd_server_proposals_committed_total`), which
-//! OpenMetrics forbids and its libraries do not write.
+//! The text format is written by hand, because etcd's names break OpenMetrics' rules: etcd has counters
+//! without `_total` (`etcd_server_health_success`) and gauges with it
+//! (`etcd_server_proposals_committed_total`), which the OpenMetrics libraries do not write.
 //!
-//! ```
-//! use std::time::Duration;
-//! use ordinal::metrics::{Counter, Exposition, Kind};
-//!
+//! ```text
 //! let puts = Counter::default();
 //! puts.add(2);
 //! let mut text = Exposition::default();
@@ -22,7 +18,9 @@
 mod exposition;
 mod instruments;
 mod labelled;
+mod tracked_bytes;
 
-pub use exposition::{Exposition, Family, Kind, Number};
-pub use instruments::{Counter, Gauge, Histogram, Raised, Unit, doubling};
+pub use exposition::{Exposition, MetricKind, Number};
+pub use instruments::{Counter, Gauge, Histogram, Unit, exponential_buckets};
 pub use labelled::Labelled;
+pub use tracked_bytes::{ByteAccount, track_bytes};

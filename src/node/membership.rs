@@ -1,14 +1,14 @@
-//! What a member offers to whoever looks after the members. `membership` implements it; so can a test.
+//! The port to change and show the members. `membership` implements it, and so do fakes in tests.
 
 use std::{future::Future, time::Duration};
 
-use super::NodeError;
-use crate::types::{ClusterId, Desired, MemberId, PeerPlace, Term};
+use super::port::NodeError;
+use crate::types::{ClusterId, DesiredReplicas, MemberId, MemberRef, Term};
 
-/// A command about members.
+/// A change of the members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MemberChange {
-    /// A member may come to the place with these addresses.
+    /// Lets a member join at the ordinal with these addresses.
     Add {
         peer_urls: Vec<String>,
     },
@@ -18,110 +18,111 @@ pub enum MemberChange {
         member: MemberId,
         peer_urls: Vec<String>,
     },
-    /// This one shall lead.
+    /// Makes this member the leader.
     MoveLeader(MemberId),
 }
 
-/// Why a command about members was not carried out. Most texts are etcd's.
+/// Why a change of the members failed. Most texts are etcd's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MembershipError {
     #[error("etcdserver: not leader")]
     NotLeader,
     #[error("etcdserver: member not found")]
     NotFound,
-    /// There is a member at this place.
+    /// The ordinal has a member.
     #[error("etcdserver: Peer URLs already exists")]
-    PlaceTaken,
+    OrdinalTaken,
     #[error("etcdserver: given member URLs are invalid")]
     BadUrls,
     #[error("etcdserver: can only promote a learner member")]
     NotLearner,
     #[error("etcdserver: can only promote a learner member which is in sync with leader")]
     NotInSync,
-    /// Without it too few voters would be left, or would be there.
+    /// The change would leave too few voters, or too few that are in contact.
     #[error("etcdserver: re-configuration failed due to not enough started members")]
     NotEnoughStarted,
-    /// It is no voter.
+    /// The member is not a voter.
     #[error("etcdserver: bad leader transferee")]
     BadTransferee,
     #[error("etcdserver: request timed out, leader transfer took too long")]
     TransferTimedOut,
-    /// The text says what to do instead.
+    /// The text names the right way.
     #[error("ordinal: {0}")]
     Refused(String),
     #[error(transparent)]
     Node(#[from] NodeError),
 }
 
-/// How the cluster is doing, as one member knows it.
+/// The state of the cluster, as one member knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Overview {
+pub struct ClusterOverview {
     pub cluster: ClusterId,
-    /// Who answers.
-    pub me: MemberId,
+    /// The answering member.
+    pub answered_by: MemberId,
+    /// The active leader, as in [`Status`](super::Status).
     pub leader: Option<MemberId>,
     pub term: Term,
-    pub desired: Option<Desired>,
-    /// Whether the number of members follows the pods of a StatefulSet, and not commands.
+    pub desired: Option<DesiredReplicas>,
+    /// Whether the members follow the replicas of a StatefulSet, rather than commands.
     pub follows_pods: bool,
-    /// By ordinal.
+    /// Sorted by ordinal.
     pub members: Vec<MemberOverview>,
-    /// On the leader only.
-    pub leading: Option<Leading>,
-    pub own: OwnOverview,
+    /// On the active leader only.
+    pub leading: Option<LeaderOverview>,
+    pub local: LocalOverview,
 }
 
 /// One member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberOverview {
-    pub place: PeerPlace,
-    /// Empty: it has not said yet.
+    pub member_ref: MemberRef,
+    /// Empty: the member has not published it yet.
     pub name: String,
     pub peer_urls: Vec<String>,
     pub client_urls: Vec<String>,
-    /// How often its volume was started.
+    /// Number of starts of its volume.
     pub boot: u64,
     /// In the outgoing set; the same as `will_vote` unless voters are being changed.
     pub votes: bool,
     /// In the incoming set.
     pub will_vote: bool,
-    /// Whether it answered lately; `None`: only the leader knows.
+    /// Whether the member answered the leader lately; `None`: only the leader knows.
     pub in_contact: Option<bool>,
-    /// Entries of the leader's log that it is not known to hold; `None`: only the leader knows.
+    /// Entries of the leader's log that the member is not known to hold; `None`: only the leader knows.
     pub lag: Option<u64>,
 }
 
-/// What only the leader knows of all.
+/// What only the leader knows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Leading {
-    /// For what the next change of the membership waits, in words.
+pub struct LeaderOverview {
+    /// The condition that the next change of the membership waits for, as a text.
     pub waits_for: Option<String>,
-    /// How many voters may go before writes stop; `None`: too few are in contact already.
+    /// Number of voters that may fail before writes stop; `None`: too few are in contact already.
     pub tolerates: Option<u32>,
 }
 
-/// The member that answers, of itself.
+/// The answering member's own state.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct OwnOverview {
+pub struct LocalOverview {
     /// The time of day, since 1970-01-01 UTC.
     pub now: Duration,
-    /// Ninety-nine of a hundred syncs of the log took no longer; `None`: there was none.
+    /// The 99th percentile of the WAL's sync times; `None`: no sync yet.
     pub fsync_p99: Option<Duration>,
-    /// The volume has no room for the next file of the log.
+    /// The volume has no room for the next segment of the WAL.
     pub volume_full: bool,
 }
 
-/// What can be done about members, on any member. Cheap to clone.
+/// Changes and shows the members, on any member. Cheap to clone.
 pub trait MembershipPort: Clone + Send + Sync + 'static {
-    /// Carries it out and answers which member it was about; the leader does, whoever is asked.
+    /// Makes the change, through the leader, and returns the member that it concerned.
     fn change(
         &self,
         change: MemberChange,
     ) -> impl Future<Output = Result<MemberId, MembershipError>> + Send;
 
-    fn overview(&self) -> Overview;
+    fn overview(&self) -> ClusterOverview;
 
-    /// Orders this member to stop and go on alone at its next start, as a new cluster: the one answered.
-    /// Refused while a majority is there.
+    /// Makes this member stop and continue alone at its next start, as a new cluster, whose id it
+    /// returns. Refused while a majority is in contact.
     fn recover(&self) -> impl Future<Output = Result<ClusterId, MembershipError>> + Send;
 }

@@ -1,35 +1,35 @@
-//! What one member counts of the requests that came to it.
+//! Metrics of the requests to one member.
 
 use std::time::Duration;
 
 use crate::{
-    metrics::{Counter, Histogram, doubling},
+    metrics::{Counter, Histogram, exponential_buckets},
     types::{Txn, TxnOp},
 };
 
-static RANGE: [Duration; 20] = doubling(Duration::from_micros(100));
-static HASH: [Duration; 15] = doubling(Duration::from_millis(10));
+static RANGE_BUCKETS: [Duration; 20] = exponential_buckets(Duration::from_micros(100));
+static HASH_BUCKETS: [Duration; 15] = exponential_buckets(Duration::from_millis(10));
 
 /// Since this member started.
 #[derive(Debug)]
 pub struct NodeMetrics {
     /// Proposals that got no reply from the state machine.
     pub proposals_failed: Counter,
-    /// Rounds for a read index that had to be asked again, or came too late.
+    /// Read-index rounds that had to be repeated, or came too late.
     pub slow_read_indexes: Counter,
-    /// Rounds for a read index that gave none.
+    /// Read-index rounds that failed.
     pub read_indexes_failed: Counter,
-    /// Ranges read by this member, in transactions that only read too.
+    /// Ranges read by this member, including those in read-only transactions.
     pub ranges: Counter,
-    /// Transactions of more than one operation that only read.
+    /// Read-only transactions of more than one operation.
     pub read_txns: Counter,
-    /// Reading a range, once it may be read.
-    pub range: Histogram,
-    pub range_failed: Histogram,
-    /// Reads from the disk that took longer than [`crate::raft::SLOW`].
+    /// Time to read a range, without the wait for the read index.
+    pub range_duration: Histogram,
+    pub failed_range_duration: Histogram,
+    /// Reads from the disk that took longer than [`crate::raft::WARNING_APPLY_DURATION`].
     pub slow_reads: Counter,
-    /// Hashing the keys.
-    pub hash: Histogram,
+    /// Time to hash all keys.
+    pub hash_duration: Histogram,
 }
 
 impl Default for NodeMetrics {
@@ -40,18 +40,18 @@ impl Default for NodeMetrics {
             read_indexes_failed: Counter::default(),
             ranges: Counter::default(),
             read_txns: Counter::default(),
-            range: Histogram::new(&RANGE),
-            range_failed: Histogram::new(&RANGE),
+            range_duration: Histogram::new(&RANGE_BUCKETS),
+            failed_range_duration: Histogram::new(&RANGE_BUCKETS),
             slow_reads: Counter::default(),
-            hash: Histogram::new(&HASH),
+            hash_duration: Histogram::new(&HASH_BUCKETS),
         }
     }
 }
 
 impl NodeMetrics {
-    /// Counts a transaction that only reads by its longer branch: which of them is taken is known
-    /// only inside.
-    pub(super) fn count_txn(&self, txn: &Txn) {
+    /// Counts a read-only transaction by its longer branch; the branch that is taken is known only
+    /// inside the state.
+    pub fn count_txn(&self, txn: &Txn) {
         let ranges = ranges(txn);
         self.ranges.add(ranges);
         if ranges > 1 {

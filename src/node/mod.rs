@@ -1,33 +1,38 @@
-//! One member as its services see it: propose, read linearizably, on any member.
+//! One member as its services see it: proposals and linearizable reads work on any member.
 //!
 //! ```text
-//! propose ─▶ proposals: coalesce what waits ─▶ leader? ─▶ raft
-//!                                           ╰─ else ───▶ forward ─▶ the leader's node
-//! range ──▶ reads: one read index for all that wait ─▶ applied? ─▶ state's view
+//! propose ─▶ admission ─▶ proposals: one batch of all waiting commands ─▶ leader? ─▶ raft
+//!                                                                       ╰─ else ───▶ forward ─▶ the leader's node
+//! range ──▶ reads: one read index for all waiting reads ─▶ applied? ─▶ state's view, or read_pool
 //! ```
 //!
 //! Invariants:
-//! - A proposal is made again only if it certainly was never appended: the leader said so, or the
-//!   frame never left this host. Everything else is [`NodeError::LeaderChanged`]: unknown.
-//! - A read index answers only reads that arrived before it was asked for.
-//! - What is in flight is bounded by count and bytes; beyond that, [`NodeError::TooManyRequests`].
+//! - A proposal is retried only if it certainly was never appended: the leader said so, or the frame
+//!   never left this host. In all other cases it fails with [`NodeError::LeaderChanged`]: unknown.
+//! - A read index serves only reads that arrived before it was requested.
+//! - Requests in flight are bounded by count and bytes; beyond that, [`NodeError::TooManyRequests`].
 
+mod admission;
 mod forward;
-mod leader;
+mod leader_loss;
 mod leases;
-mod member;
 mod membership;
 mod metrics;
+#[expect(clippy::module_inception, reason = "the file of the main type")]
+mod node;
 mod port;
 mod proposals;
+mod quota;
+mod read_pool;
 mod reads;
-mod served;
+mod start;
 
-pub use forward::{Answers, LeaderLink, LinkError};
-pub use leases::{LeaseCounters, Lessor};
-pub use member::{Node, NodeOptions, NodeTasks};
+pub use forward::{ForwardReplies, LeaderLink, LinkError};
+pub use leases::Lessor;
 pub use membership::{
-    Leading, MemberChange, MemberOverview, MembershipError, MembershipPort, Overview, OwnOverview,
+    ClusterOverview, LeaderOverview, LocalOverview, MemberChange, MemberOverview, MembershipError,
+    MembershipPort,
 };
-pub use metrics::NodeMetrics;
-pub use port::{Applied, Header, Member, NodeError, NodePort, RangeAt, Status, TimeToLive};
+pub use node::{Node, NodeOptions};
+pub use port::{Applied, Header, MemberInfo, NodeError, NodePort, RangeResult, Status, TimeToLive};
+pub use start::NodeTasks;

@@ -1,4 +1,4 @@
-//! What a member offers to the services above it. `Node` implements it; so can a test.
+//! The port by which services reach a member. `Node` implements it, and so do fakes in tests.
 
 use std::future::Future;
 
@@ -38,7 +38,7 @@ pub enum NodeError {
     Corrupt,
 }
 
-/// What every response header says.
+/// The fields of every response header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Header {
     pub cluster: ClusterId,
@@ -56,25 +56,25 @@ pub struct Applied {
 
 /// A read, and the revision of the store it was made at (the header's; not `Range::revision`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RangeAt {
+pub struct RangeResult {
     pub revision: Revision,
     pub reply: RangeReply,
 }
 
-/// How long a lease has.
+/// How long a lease lives.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TimeToLive {
     /// Seconds after each renewal.
     pub granted: i64,
     /// Whole seconds from now.
     pub remaining: i64,
-    /// What is attached to it, in ascending order; empty if nobody asked.
+    /// The attached keys, in ascending order; empty unless requested.
     pub keys: Vec<Bytes>,
 }
 
 /// One member of the cluster, as `member list` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Member {
+pub struct MemberInfo {
     pub id: MemberId,
     pub ordinal: Ordinal,
     pub name: String,
@@ -83,9 +83,10 @@ pub struct Member {
     pub learner: bool,
 }
 
-/// How this member is doing.
+/// The status of the answering member.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Status {
+    /// The active leader: a quorum was in contact with it within one election timeout.
     pub leader: Option<MemberId>,
     pub term: Term,
     /// The last log index that this member holds.
@@ -95,7 +96,7 @@ pub struct Status {
     pub db_size_in_use_bytes: u64,
     pub db_size_quota_bytes: u64,
     pub learner: bool,
-    /// What else is wrong, in words: beyond what `leader` and `alarms` say.
+    /// Further problems, as texts: those that `leader` and `alarms` do not show.
     pub errors: Vec<String>,
     /// Raised alarms, by member.
     pub alarms: Vec<(MemberId, AlarmKind)>,
@@ -103,19 +104,20 @@ pub struct Status {
 
 /// A member. Cheap to clone; every method may be called concurrently.
 pub trait NodePort: Clone + Send + Sync + 'static {
-    /// The header of an answer given now.
+    /// The header of a response sent now.
     fn header(&self) -> Header;
 
-    /// Replicates a command and answers what applying it answered. Forwards to the leader where
-    /// needed; proposes again only what certainly was never appended.
+    /// Replicates a command and returns the reply of the state machine. Forwards to the leader where
+    /// needed; retries only a proposal that certainly was never appended.
     fn propose(&self, command: Command) -> impl Future<Output = Result<Applied, NodeError>> + Send;
 
-    /// Reads. Linearizable unless `serializable`, which reads what this member has applied.
+    /// Reads a range. Linearizable unless `serializable`, which reads the state that this member has
+    /// applied.
     fn range(
         &self,
         range: Range,
         serializable: bool,
-    ) -> impl Future<Output = Result<RangeAt, NodeError>> + Send;
+    ) -> impl Future<Output = Result<RangeResult, NodeError>> + Send;
 
     /// Evaluates a transaction that writes nothing, without going through the log.
     fn read_txn(
@@ -124,62 +126,63 @@ pub trait NodePort: Clone + Send + Sync + 'static {
         serializable: bool,
     ) -> impl Future<Output = Result<(Revision, TxnReply), NodeError>> + Send;
 
-    /// A hash over all that is alive at `revision` (zero: now): `(hash, compact revision, revision)`.
+    /// A hash over all keys that exist at `revision` (zero: now): `(hash, compact revision, revision)`.
     /// Equal on all members at equal compact revisions.
     fn hash_kv(
         &self,
         revision: Revision,
     ) -> impl Future<Output = Result<(u32, Revision, Revision), NodeError>> + Send;
 
-    /// Waits until nothing that a compaction up to `revision` made superfluous is indexed any more.
+    /// Waits until the index holds no record that a compaction up to `revision` removes.
     fn compaction_done(
         &self,
         revision: Revision,
     ) -> impl Future<Output = Result<(), NodeError>> + Send;
 
-    /// Grants a lease: a reply of [`Reply::LeaseGrant`]. An id of zero is replaced by one that nobody
-    /// has; a TTL that is too short to be kept is raised. Answers the id with it.
+    /// Grants a lease, and returns its id with [`Reply::LeaseGrant`]. An id of zero is replaced by an
+    /// unused one; a TTL that is shorter than a change of leader is raised.
     fn lease_grant(
         &self,
         id: LeaseId,
         ttl: i64,
     ) -> impl Future<Output = Result<(LeaseId, Applied), NodeError>> + Send;
 
-    /// Renews a lease, and answers for how many seconds; `None`: there is no such lease.
+    /// Renews a lease, and returns its TTL in seconds; `None`: the lease does not exist.
     fn lease_renew(
         &self,
         id: LeaseId,
     ) -> impl Future<Output = Result<Option<i64>, NodeError>> + Send;
 
-    /// Linearizable. `None`: there is no such lease.
+    /// Linearizable. `None`: the lease does not exist.
     fn lease_time_to_live(
         &self,
         id: LeaseId,
         keys: bool,
     ) -> impl Future<Output = Result<Option<TimeToLive>, NodeError>> + Send;
 
-    /// All leases, in ascending order. Linearizable.
+    /// The leases in this member's state, in ascending order. As in etcd not linearizable, and possible
+    /// without a leader: a grant that another member has just acknowledged may be missing.
     fn leases(&self) -> impl Future<Output = Result<Vec<LeaseId>, NodeError>> + Send;
 
     /// All members, as of now if `linearizable`.
     fn members(
         &self,
         linearizable: bool,
-    ) -> impl Future<Output = Result<Vec<Member>, NodeError>> + Send;
+    ) -> impl Future<Output = Result<Vec<MemberInfo>, NodeError>> + Send;
 
     fn status(&self) -> Status;
 
-    /// Whether somebody leads, and a majority follows, as far as this member can know.
+    /// Whether there is an active leader: the leader that [`NodePort::status`] names.
     fn has_leader(&self) -> bool;
 
-    /// Waits until this member has applied `revision`: what another member has answered, it answers
-    /// then, too. [`NodeError::Timeout`] if it does not in time.
+    /// Waits until this member has applied `revision`, so that its answers are not older than those of
+    /// the member that named the revision. [`NodeError::Timeout`] if that takes too long.
     fn caught_up(
         &self,
         revision: Revision,
     ) -> impl Future<Output = Result<(), NodeError>> + Send + 'static;
 
-    /// Resolves when this member has known no leader for so long that a client should look for
-    /// another member.
+    /// Resolves when this member has had no active leader for so long that a client should try another
+    /// member.
     fn leader_lost(&self) -> impl Future<Output = ()> + Send + 'static;
 }

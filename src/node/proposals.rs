@@ -1,139 +1,149 @@
-//! Proposals: what waits is coalesced into one Raft entry, and sent to whoever leads.
+//! Proposals: all waiting commands become one Raft entry, which goes to the leader.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     time::Instant,
 };
 
 use tracing::{Instrument, Span};
 
 use super::{
-    forward::{Forward, Outcome},
+    admission::InflightPermits,
+    forward::{ForwardCall, ForwardOutcome, LEADER_RETRY_INTERVAL},
     port::{Applied, NodeError},
 };
 use crate::{
-    proto::convert::WireError,
-    raft::{ProposeError, Raft, SLOW},
-    stop::Stopping,
+    proto::{convert::WireError, peer},
+    raft::{ProposeError, Proposed, Raft, WARNING_APPLY_DURATION},
+    shutdown::ShutdownSignal,
     types::{CommandError, LogPosition, Reply, Term},
 };
 
 /// Commands in one entry, at most.
-const BATCH_COMMANDS: usize = 256;
+const BATCH_COMMANDS_MAX: usize = 256;
 /// Bytes of commands in one entry, at most; a larger command is an entry of its own.
-const BATCH_BYTES: usize = 256 << 10;
-/// At the end, what is under way may take so long. Without a quorum it would take longer.
-const LAST_ANSWERS: Duration = Duration::from_secs(2);
-/// Before asking again who leads, when the one who did cannot be reached.
-const PAUSE: Duration = Duration::from_millis(20);
+const BATCH_BYTES_MAX: usize = 256 << 10;
+/// At shutdown, batches in flight have this time to finish. Without a quorum they would take longer.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// One encoded command, waiting for its turn.
-pub(super) struct Proposal {
-    pub(super) command: Bytes,
-    pub(super) deadline: Instant,
-    pub(super) reply: oneshot::Sender<Result<Applied, NodeError>>,
-    /// Its share of what may be in flight; given back when it is answered.
-    pub(super) share: Share,
-    /// Told where in the log it is, once it is there.
-    pub(super) span: Span,
+/// One encoded command, waiting to be batched.
+pub struct Proposal {
+    pub command: Bytes,
+    pub deadline: Instant,
+    pub reply: oneshot::Sender<Result<Applied, NodeError>>,
+    /// Released when the command is answered.
+    pub permits: InflightPermits,
+    /// Records the command's position in the log, once that is known.
+    pub span: Span,
 }
 
-/// A command, and its bytes.
-type Share = (OwnedSemaphorePermit, OwnedSemaphorePermit);
-
-/// Proposals that travel together.
+/// Commands that are proposed as one entry.
 struct Batch {
     commands: Bytes,
     deadline: Instant,
-    waiting: Vec<Waiting>,
+    callers: Vec<Caller>,
 }
 
-/// Who waits for one command's answer.
-struct Waiting {
+/// The caller that waits for the reply to one command.
+struct Caller {
     reply: oneshot::Sender<Result<Applied, NodeError>>,
     span: Span,
-    _share: Share,
+    _permits: InflightPermits,
 }
 
 impl Batch {
     fn fail(self, error: &NodeError) {
-        for Waiting { reply, .. } in self.waiting {
+        for Caller { reply, .. } in self.callers {
             let _ = reply.send(Err(error.clone()));
         }
     }
 
-    /// A span of its own, since it is the work of many: it follows from each of theirs.
+    /// A span of its own, because it belongs to many commands: it follows from each of theirs.
     fn span(&self) -> Span {
-        let (commands, bytes) = (self.waiting.len(), self.commands.len());
+        let (commands, bytes) = (self.callers.len(), self.commands.len());
         let span = tracing::debug_span!(parent: None, "batch", commands, bytes);
         if !span.is_disabled() {
-            for waiting in &self.waiting {
-                span.follows_from(&waiting.span);
+            for caller in &self.callers {
+                span.follows_from(&caller.span);
             }
         }
         span
     }
 
     fn answer(self, at: LogPosition, replies: Vec<Result<Reply, CommandError>>) {
-        if replies.len() != self.waiting.len() {
+        if replies.len() != self.callers.len() {
             tracing::error!(
-                commands = self.waiting.len(),
+                commands = self.callers.len(),
                 replies = replies.len(),
-                "an entry was answered with another number of replies"
+                "batch and replies differ in length"
             );
             return self.fail(&NodeError::LeaderChanged);
         }
         let term = at.term;
-        for (Waiting { reply: waiting, span, .. }, reply) in self.waiting.into_iter().zip(replies) {
+        for (Caller { reply: caller, span, .. }, reply) in self.callers.into_iter().zip(replies) {
             span.record("term", term.0).record("index", at.index);
-            // Before the answer: the span ends where it began.
+            // Before the answer: the span ends in the request that opened it.
             drop(span);
             let answer = reply.map(|reply| Applied { term, reply }).map_err(NodeError::Command);
-            // Whoever asked may have given up: the write stands all the same.
-            let _ = waiting.send(answer);
+            // The caller may have given up; the write stands all the same.
+            let _ = caller.send(answer);
         }
     }
 }
 
-/// What a batch needs to find the leader.
-#[derive(Clone)]
-pub(super) struct Ways {
-    pub(super) raft: Raft,
-    pub(super) forward: mpsc::UnboundedSender<Forward>,
+/// Takes a batch to the leader: to Raft if this member leads, else through the forwarding client.
+pub struct LeaderRouter {
+    raft: Raft,
+    forward: mpsc::UnboundedSender<ForwardCall>,
+    /// The start of the first attempt that a leader accepted.
+    first_accepted: OnceLock<Instant>,
 }
 
-/// Runs until told to stop, or all senders are gone.
+impl LeaderRouter {
+    pub fn new(raft: Raft, forward: mpsc::UnboundedSender<ForwardCall>) -> LeaderRouter {
+        LeaderRouter { raft, forward, first_accepted: OnceLock::new() }
+    }
+
+    /// The time for which a proposal has waited. The wait after a start until a leader first accepts a
+    /// proposal does not count: the member is not slow, the cluster is electing its first leader. (Raft
+    /// names a leader some time before it accepts proposals.)
+    fn waited(&self, begun: Instant) -> Duration {
+        self.first_accepted.get().map_or(begun, |first| begun.max(*first)).elapsed()
+    }
+}
+
+/// Proposes until shutdown, or until all senders are gone.
 ///
-/// One pick-up at a time: what comes while it is under way makes the next one larger, and costs one
-/// round of Raft instead of many. (With four under way a put cost a quarter more.)
-pub(super) async fn run(
-    ways: Ways,
+/// One round at a time: commands that arrive during a round make the next batch larger, which costs
+/// one round of Raft instead of many. (With four rounds in flight a put cost a quarter more.)
+pub async fn run(
+    router: LeaderRouter,
     mut inbox: mpsc::UnboundedReceiver<Proposal>,
-    mut stopping: Stopping,
+    mut shutdown: ShutdownSignal,
 ) {
     let mut waiting = Vec::new();
     loop {
         tokio::select! {
-            () = stopping.wait() => break,
-            n = inbox.recv_many(&mut waiting, BATCH_COMMANDS) => if n == 0 { return },
+            () = shutdown.wait() => break,
+            n = inbox.recv_many(&mut waiting, BATCH_COMMANDS_MAX) => if n == 0 { return },
         }
-        // Who has given up is told "unknown" already; that nothing was sent is certain still.
+        // A caller that gave up has reported "unknown" already. Nothing was sent, so nothing is lost.
         waiting.retain(|proposal| !proposal.reply.is_closed());
         let batches = into_batches(&mut waiting).into_iter().map(|batch| {
             let span = batch.span();
-            submit(&ways, batch).instrument(span)
+            submit(&router, batch).instrument(span)
         });
-        let mut under_way = join_all(batches);
+        let mut in_flight = join_all(batches);
         tokio::select! {
-            _ = &mut under_way => continue,
-            () = stopping.wait() => {}
+            _ = &mut in_flight => continue,
+            () = shutdown.wait() => {}
         }
-        if tokio::time::timeout(LAST_ANSWERS, under_way).await.is_err() {
-            tracing::warn!("proposals were still under way: their outcome is unknown");
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, in_flight).await.is_err() {
+            tracing::warn!("proposals in flight at shutdown: outcome unknown");
         }
         break;
     }
@@ -148,7 +158,7 @@ fn into_batches(waiting: &mut Vec<Proposal>) -> Vec<Batch> {
     let mut open: Vec<Proposal> = Vec::new();
     let mut bytes = 0;
     for proposal in waiting.drain(..) {
-        if !open.is_empty() && bytes + proposal.command.len() > BATCH_BYTES {
+        if !open.is_empty() && bytes + proposal.command.len() > BATCH_BYTES_MAX {
             batches.push(close_batch(std::mem::take(&mut open), bytes));
             bytes = 0;
         }
@@ -168,59 +178,61 @@ fn close_batch(proposals: Vec<Proposal>, bytes: usize) -> Batch {
     let one = proposals.len() == 1;
     let mut buffer = BytesMut::with_capacity(if one { 0 } else { bytes });
     let mut commands = Bytes::new();
-    let mut waiting = Vec::with_capacity(proposals.len());
+    let mut callers = Vec::with_capacity(proposals.len());
     for proposal in proposals {
         if one {
             commands = proposal.command;
         } else {
             buffer.extend_from_slice(&proposal.command);
         }
-        let Proposal { reply, span, share: _share, .. } = proposal;
-        waiting.push(Waiting { reply, span, _share });
+        let Proposal { reply, span, permits: _permits, .. } = proposal;
+        callers.push(Caller { reply, span, _permits });
     }
     if !one {
         commands = buffer.freeze();
     }
-    Batch { commands, deadline, waiting }
+    Batch { commands, deadline, callers }
 }
 
-/// Brings a batch to the leader, again and again as long as it certainly was not appended.
-async fn submit(ways: &Ways, batch: Batch) {
-    let mut leadership = ways.raft.watch_leadership();
+/// Takes a batch to the leader, and retries as long as the batch certainly was not appended.
+async fn submit(router: &LeaderRouter, batch: Batch) {
+    let mut leadership = router.raft.watch_leadership();
     let begun = Instant::now();
-    let no_leader_after = begun + ways.raft.timing().leader_wait();
+    let no_leader_after = begun + router.raft.timing().leader_wait();
     loop {
         let now = leadership.now();
-        let tried = match now.leader {
-            Some(_) if now.is_mine() => propose_here(ways, &batch).await,
-            Some(_) => propose_there(ways, &batch).await,
-            None => Err(Miss::NotAppended),
+        let attempt = Instant::now();
+        let proposed = match now.leader {
+            Some(_) if now.is_mine() => propose_locally(router, &batch).await,
+            Some(_) => propose_remotely(router, &batch).await,
+            None => Err(ProposeFailure::NotAppended),
         };
-        match tried {
-            Ok((at, replies)) => {
-                note_slow(ways, &batch, at, begun.elapsed());
-                return batch.answer(at, replies);
+        match proposed {
+            Ok(Proposed { position, replies }) => {
+                router.first_accepted.get_or_init(|| attempt);
+                log_if_slow(router, &batch, position, router.waited(begun));
+                return batch.answer(position, replies);
             }
-            Err(Miss::Busy) => return batch.fail(&NodeError::TooManyRequests),
-            Err(Miss::Unknown) => return batch.fail(&NodeError::LeaderChanged),
-            Err(Miss::Late) => return batch.fail(&NodeError::Timeout),
-            Err(Miss::NotAppended) => {}
+            Err(ProposeFailure::Busy) => return batch.fail(&NodeError::TooManyRequests),
+            Err(ProposeFailure::Unknown) => return batch.fail(&NodeError::LeaderChanged),
+            Err(ProposeFailure::TimedOut) => return batch.fail(&NodeError::Timeout),
+            Err(ProposeFailure::NotAppended) => {}
         }
         if Instant::now() >= batch.deadline.min(no_leader_after) {
             return batch.fail(&NodeError::NoLeader);
         }
-        // A new leader, or a moment: the one we know may only have been unreachable.
-        if let Ok(None) = tokio::time::timeout(PAUSE, leadership.changed()).await {
+        // The known leader may only have been unreachable, so a timeout retries it, too.
+        if let Ok(None) = tokio::time::timeout(LEADER_RETRY_INTERVAL, leadership.changed()).await {
             return batch.fail(&NodeError::Stopped);
         }
     }
 }
 
-/// A line for a batch, not for each of its commands: there is a bound on how many there can be.
-fn note_slow(ways: &Ways, batch: &Batch, at: LogPosition, took: Duration) {
-    if took > SLOW {
-        let revision = ways.raft.view().revision().0;
-        let commands = batch.waiting.len();
+/// One line for a batch, not for each of its commands: the rate of batches is bounded.
+fn log_if_slow(router: &LeaderRouter, batch: &Batch, at: LogPosition, took: Duration) {
+    if took > WARNING_APPLY_DURATION {
+        let revision = router.raft.view().revision().0;
+        let commands = batch.callers.len();
         tracing::warn!(
             term = at.term.0,
             index = at.index,
@@ -232,61 +244,68 @@ fn note_slow(ways: &Ways, batch: &Batch, at: LogPosition, took: Duration) {
     }
 }
 
-enum Miss {
+/// Why one attempt to propose a batch brought no replies.
+enum ProposeFailure {
+    /// Certainly not appended: another attempt is safe.
     NotAppended,
+    /// Not appended: the leader has too much in flight.
     Busy,
+    /// It may have been appended.
     Unknown,
-    /// Unknown, because the time is up.
-    Late,
+    /// No answer by the deadline: it may have been appended.
+    TimedOut,
 }
 
-type Tried = Result<(LogPosition, Vec<Result<Reply, CommandError>>), Miss>;
-
-async fn propose_here(ways: &Ways, batch: &Batch) -> Tried {
-    let proposed = ways.raft.propose(batch.commands.clone());
+async fn propose_locally(router: &LeaderRouter, batch: &Batch) -> Result<Proposed, ProposeFailure> {
+    let proposed = router.raft.propose(batch.commands.clone());
     // Without a quorum there may never be an answer.
     let Ok(proposed) = tokio::time::timeout_at(batch.deadline, proposed).await else {
-        return Err(Miss::Late);
+        return Err(ProposeFailure::TimedOut);
     };
-    match proposed {
-        Ok(done) => Ok((done.position, done.replies)),
-        Err(ProposeError::NotLeader(_)) => Err(Miss::NotAppended),
-        Err(ProposeError::Unknown(why)) => {
-            tracing::debug!(why, "a proposal's outcome is unknown");
-            Err(Miss::Unknown)
+    proposed.map_err(|error| match error {
+        ProposeError::NotLeader(_) => ProposeFailure::NotAppended,
+        ProposeError::Unknown(why) => {
+            tracing::debug!(why, "proposal outcome unknown");
+            ProposeFailure::Unknown
         }
+    })
+}
+
+async fn propose_remotely(
+    router: &LeaderRouter,
+    batch: &Batch,
+) -> Result<Proposed, ProposeFailure> {
+    let (call, outcome) = ForwardCall::propose(batch.commands.clone());
+    if router.forward.send(call).is_err() {
+        return Err(ProposeFailure::NotAppended);
+    }
+    match tokio::time::timeout_at(batch.deadline, outcome).await {
+        Ok(Ok(ForwardOutcome::Proposed(proposed))) => {
+            let position = proposed.position.unwrap_or_default();
+            let at = LogPosition { term: Term(position.term), index: position.index };
+            // A client that wrote through this member may next make a serializable read on it. The
+            // write is committed in any case, so a late apply here is no failure.
+            let applied = router.raft.wait_applied(at.index);
+            let _ = tokio::time::timeout_at(batch.deadline, applied).await;
+            let replies = decode_replies(proposed.replies)?;
+            Ok(Proposed { position: at, replies })
+        }
+        Ok(Ok(ForwardOutcome::NotAppended)) => Err(ProposeFailure::NotAppended),
+        Ok(Ok(ForwardOutcome::Busy)) => Err(ProposeFailure::Busy),
+        Ok(
+            Ok(ForwardOutcome::ReadIndex(_) | ForwardOutcome::Leases(_) | ForwardOutcome::Unknown)
+            | Err(_),
+        ) => Err(ProposeFailure::Unknown),
+        Err(_) => Err(ProposeFailure::TimedOut),
     }
 }
 
-async fn propose_there(ways: &Ways, batch: &Batch) -> Tried {
-    let (forward, outcome) = Forward::propose(batch.commands.clone());
-    if ways.forward.send(forward).is_err() {
-        return Err(Miss::NotAppended);
-    }
-    let outcome = tokio::time::timeout_at(batch.deadline, outcome).await;
-    match outcome {
-        Ok(Ok(Outcome::Proposed(proposed))) => {
-            let position = proposed.position.unwrap_or_default();
-            let at = LogPosition { term: Term(position.term), index: position.index };
-            // Who wrote through this member reads it here next, perhaps without asking the leader.
-            // Done it is in any case, so a late apply is no failure.
-            let applied = ways.raft.applied_at_least(at.index);
-            let _ = tokio::time::timeout_at(batch.deadline, applied).await;
-            let replies: Result<Vec<_>, WireError> =
-                proposed.replies.into_iter().map(TryInto::try_into).collect();
-            match replies {
-                Ok(replies) => Ok((at, replies)),
-                Err(e) => {
-                    tracing::warn!(error = %e, "the leader's answer is unreadable");
-                    Err(Miss::Unknown)
-                }
-            }
-        }
-        Ok(Ok(Outcome::NotAppended)) => Err(Miss::NotAppended),
-        Ok(Ok(Outcome::Busy)) => Err(Miss::Busy),
-        Ok(Ok(Outcome::ReadIndex(_) | Outcome::Leases(_) | Outcome::Unknown) | Err(_)) => {
-            Err(Miss::Unknown)
-        }
-        Err(_) => Err(Miss::Late),
-    }
+fn decode_replies(
+    replies: Vec<peer::CommandReply>,
+) -> Result<Vec<Result<Reply, CommandError>>, ProposeFailure> {
+    let replies: Result<Vec<_>, WireError> = replies.into_iter().map(TryInto::try_into).collect();
+    replies.map_err(|error| {
+        tracing::warn!(%error, "leader's replies malformed");
+        ProposeFailure::Unknown
+    })
 }

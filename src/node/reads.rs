@@ -1,11 +1,12 @@
-//! Linearizable reads: one read index for all reads that wait, on every member.
+//! Linearizable reads: one read index serves all waiting reads, on every member.
 //!
-//! Two batchers, one behind the other: `confirm` runs rounds on the leader, for its own reads and
-//! for those that other members ask about; `index` asks the leader (ours or another) on behalf of
-//! all reads of this member. Each takes everything that waited before its request goes out, so that
-//! no read is answered by an index older than itself (Raft dissertation, §6.4).
+//! Two batchers work in sequence. The *leader batcher* runs read-index rounds on the leader, for its
+//! own reads and for those that other members forward. The *member batcher* asks the leader (this
+//! member or another) on behalf of all reads of this member. Each takes only requests that arrived
+//! before its round starts, so no read is answered by an index older than itself (Raft dissertation,
+//! §6.4).
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -15,78 +16,76 @@ use tokio::{
 use tracing::{Instrument, Span, field::Empty};
 
 use super::{
-    forward::{Forward, Outcome},
+    forward::{ForwardCall, ForwardOutcome, LEADER_RETRY_INTERVAL},
     metrics::NodeMetrics,
     port::NodeError,
 };
 use crate::{
-    raft::{Raft, ReadError},
-    stop::Stopping,
+    raft::{Raft, ReadIndexError},
+    shutdown::ShutdownSignal,
 };
 
-/// So many waiting reads share one round, at most.
-const ROUND_READS: usize = 4096;
-/// Before asking again, when there was no leader to ask.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Waiting requests that share one round, at most.
+const ROUND_REQUESTS_MAX: usize = 4096;
 
-/// Wants the read index; as the leader only.
-pub(super) type Confirm = oneshot::Sender<Result<u64, ReadError>>;
-/// Wants to read: told when everything up to the read index is applied here.
-pub(super) type Read = oneshot::Sender<Result<(), NodeError>>;
+/// A request for the leader's read index; it fails on a member that does not lead.
+pub type ReadIndexRequest = oneshot::Sender<Result<u64, ReadIndexError>>;
+/// A read that waits until its member has applied everything up to the read index.
+pub type LinearizableRead = oneshot::Sender<Result<(), NodeError>>;
 
-/// The leader's rounds.
-pub(super) async fn confirm(
+/// Runs the leader's read-index rounds until shutdown.
+pub async fn run_leader_batcher(
     raft: Raft,
-    mut inbox: mpsc::UnboundedReceiver<Confirm>,
-    mut stopping: Stopping,
+    mut inbox: mpsc::UnboundedReceiver<ReadIndexRequest>,
+    mut shutdown: ShutdownSignal,
 ) {
-    let mut waiting: Vec<Confirm> = Vec::new();
+    let mut waiting: Vec<ReadIndexRequest> = Vec::new();
     loop {
         tokio::select! {
-            () = stopping.wait() => return,
-            n = inbox.recv_many(&mut waiting, ROUND_READS) => if n == 0 { return },
+            () = shutdown.wait() => return,
+            n = inbox.recv_many(&mut waiting, ROUND_REQUESTS_MAX) => if n == 0 { return },
         }
         let limit = raft.timing().election_timeout;
         let index = match tokio::time::timeout(limit, raft.read_index()).await {
             Ok(result) => result,
-            Err(_) => Err(ReadError::NoQuorum),
+            Err(_) => Err(ReadIndexError::NoQuorum),
         };
-        for confirm in waiting.drain(..) {
-            // Whoever asked may have given up.
-            let _ = confirm.send(index.clone());
+        for request in waiting.drain(..) {
+            // The caller may have given up.
+            let _ = request.send(index.clone());
         }
     }
 }
 
-/// What a round needs.
-pub(super) struct Ways {
-    pub(super) raft: Raft,
-    pub(super) confirm: mpsc::UnboundedSender<Confirm>,
-    pub(super) forward: mpsc::UnboundedSender<Forward>,
-    pub(super) metrics: Arc<NodeMetrics>,
+/// What the member batcher needs to reach the leader.
+pub struct ReadIndexRouter {
+    pub raft: Raft,
+    pub leader_batcher: mpsc::UnboundedSender<ReadIndexRequest>,
+    pub forward: mpsc::UnboundedSender<ForwardCall>,
+    pub metrics: Arc<NodeMetrics>,
 }
 
-/// This member's reads.
-pub(super) async fn index(
-    ways: Ways,
-    mut inbox: mpsc::UnboundedReceiver<Read>,
-    mut stopping: Stopping,
+/// Serves this member's linearizable reads until shutdown.
+pub async fn run_member_batcher(
+    router: ReadIndexRouter,
+    mut inbox: mpsc::UnboundedReceiver<LinearizableRead>,
+    mut shutdown: ShutdownSignal,
 ) {
-    let mut waiting: Vec<Read> = Vec::new();
+    let mut waiting: Vec<LinearizableRead> = Vec::new();
     loop {
         tokio::select! {
-            () = stopping.wait() => return,
-            n = inbox.recv_many(&mut waiting, ROUND_READS) => if n == 0 { return },
+            () = shutdown.wait() => return,
+            n = inbox.recv_many(&mut waiting, ROUND_REQUESTS_MAX) => if n == 0 { return },
         }
         let span = tracing::debug_span!(
             parent: None, "read_index", reads = waiting.len(), term = Empty, index = Empty
         );
         let result = tokio::select! {
-            () = stopping.wait() => Err(NodeError::Stopped),
-            result = round(&ways).instrument(span) => result,
+            () = shutdown.wait() => Err(NodeError::Stopped),
+            result = read_index_applied(&router).instrument(span) => result,
         };
         if result.is_err() {
-            ways.metrics.read_indexes_failed.increment();
+            router.metrics.read_indexes_failed.increment();
         }
         for read in waiting.drain(..) {
             let _ = read.send(result.clone());
@@ -94,75 +93,88 @@ pub(super) async fn index(
     }
 }
 
-/// One read index, and the wait until it is applied. Asking again is harmless: reads change nothing.
-async fn round(ways: &Ways) -> Result<(), NodeError> {
-    let Ways { raft, confirm, forward, metrics } = ways;
+/// Gets one read index and waits until it is applied. A retry is harmless: reads change nothing.
+async fn read_index_applied(router: &ReadIndexRouter) -> Result<(), NodeError> {
+    let ReadIndexRouter { raft, leader_batcher, forward, metrics } = router;
     let mut leadership = raft.watch_leadership();
     let start = Instant::now();
     let deadline = start + raft.timing().request_timeout();
     let no_leader_after = start + raft.timing().leader_wait();
     loop {
         let now = leadership.now();
-        let asked = match now.leader {
-            None => Err(Retry::NoLeader),
-            Some(_) if now.is_mine() => ask_here(confirm).await,
-            Some(_) => ask_there(forward, deadline).await,
+        let index = match now.leader {
+            None => Err(LeaderQueryFailure::NoLeader),
+            Some(_) if now.is_mine() => ask_locally(leader_batcher).await,
+            Some(_) => ask_remotely(forward, deadline).await,
         };
-        let why = match asked {
+        let failure = match index {
             Ok(index) => {
                 Span::current().record("term", now.term.0).record("index", index);
-                let applied = tokio::time::timeout_at(deadline, raft.applied_at_least(index));
+                let applied = tokio::time::timeout_at(deadline, raft.wait_applied(index));
                 return match applied.await {
                     Ok(Ok(())) => Ok(()),
                     Ok(Err(_)) => Err(NodeError::Stopped),
                     Err(_) => Err(NodeError::Timeout),
                 };
             }
-            Err(why) => why,
+            Err(failure) => failure,
         };
         let now = Instant::now();
-        match why {
-            Retry::Stopped => return Err(NodeError::Stopped),
-            Retry::NoLeader if now >= no_leader_after => return Err(NodeError::NoLeader),
-            Retry::NoLeader => {}
-            Retry::Unconfirmed => metrics.slow_read_indexes.increment(),
+        match failure {
+            LeaderQueryFailure::Stopped => return Err(NodeError::Stopped),
+            LeaderQueryFailure::NoLeader if now >= no_leader_after => {
+                return Err(NodeError::NoLeader);
+            }
+            LeaderQueryFailure::NoLeader => {}
+            LeaderQueryFailure::Unconfirmed => metrics.slow_read_indexes.increment(),
         }
         if now >= deadline {
             return Err(NodeError::Timeout);
         }
-        if let Ok(None) = tokio::time::timeout(PAUSE, leadership.changed()).await {
+        if let Ok(None) = tokio::time::timeout(LEADER_RETRY_INTERVAL, leadership.changed()).await {
             return Err(NodeError::Stopped);
         }
     }
 }
 
-enum Retry {
+/// Why the leader did not answer a query that changes nothing.
+pub enum LeaderQueryFailure {
     NoLeader,
-    /// The leader is there, but could not confirm that it leads.
+    /// There is a leader, but it could not confirm its leadership, or has only just begun to lead.
     Unconfirmed,
     Stopped,
 }
 
-async fn ask_here(confirm: &mpsc::UnboundedSender<Confirm>) -> Result<u64, Retry> {
-    let (tx, rx) = oneshot::channel();
-    confirm.send(tx).map_err(|_| Retry::Stopped)?;
-    match rx.await {
-        Ok(Ok(index)) => Ok(index),
-        Ok(Err(ReadError::NotLeader(_))) => Err(Retry::NoLeader),
-        Ok(Err(ReadError::NoQuorum)) => Err(Retry::Unconfirmed),
-        Ok(Err(ReadError::Stopped)) | Err(_) => Err(Retry::Stopped),
+impl From<ReadIndexError> for LeaderQueryFailure {
+    fn from(error: ReadIndexError) -> LeaderQueryFailure {
+        match error {
+            ReadIndexError::NotLeader(_) => LeaderQueryFailure::NoLeader,
+            ReadIndexError::NoQuorum => LeaderQueryFailure::Unconfirmed,
+            ReadIndexError::Stopped => LeaderQueryFailure::Stopped,
+        }
     }
 }
 
-async fn ask_there(
-    forward: &mpsc::UnboundedSender<Forward>,
+async fn ask_locally(
+    leader_batcher: &mpsc::UnboundedSender<ReadIndexRequest>,
+) -> Result<u64, LeaderQueryFailure> {
+    let (tx, rx) = oneshot::channel();
+    leader_batcher.send(tx).map_err(|_| LeaderQueryFailure::Stopped)?;
+    match rx.await {
+        Ok(index) => Ok(index?),
+        Err(_) => Err(LeaderQueryFailure::Stopped),
+    }
+}
+
+async fn ask_remotely(
+    forward: &mpsc::UnboundedSender<ForwardCall>,
     deadline: Instant,
-) -> Result<u64, Retry> {
-    let (request, outcome) = Forward::read_index();
-    forward.send(request).map_err(|_| Retry::Stopped)?;
+) -> Result<u64, LeaderQueryFailure> {
+    let (call, outcome) = ForwardCall::read_index();
+    forward.send(call).map_err(|_| LeaderQueryFailure::Stopped)?;
     match tokio::time::timeout_at(deadline, outcome).await {
-        Ok(Ok(Outcome::ReadIndex(index))) => Ok(index),
-        Ok(Ok(Outcome::NotAppended)) => Err(Retry::NoLeader),
-        _ => Err(Retry::Unconfirmed),
+        Ok(Ok(ForwardOutcome::ReadIndex(index))) => Ok(index),
+        Ok(Ok(ForwardOutcome::NotAppended)) => Err(LeaderQueryFailure::NoLeader),
+        _ => Err(LeaderQueryFailure::Unconfirmed),
     }
 }

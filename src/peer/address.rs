@@ -1,20 +1,20 @@
-//! Where an ordinal lives: the one thing that configuration knows of membership.
+//! The address of each ordinal: the only part of the membership that is configured.
 
 use std::{collections::BTreeSet, fmt};
 
 use crate::types::Ordinal;
 
-/// A pattern names every ordinal: so many are asked whether there is a cluster already.
-const PROBED: u32 = 9;
-/// And so many on each side of the one that asks: the first pod need not be ordinal 0.
-const NEIGHBOURS: u32 = 4;
+/// A template covers every ordinal; a new member asks this many of the lowest ones for a cluster.
+const PROBED_ORDINALS: u32 = 9;
+/// And this many on each side of its own: the first pod may have another ordinal than 0.
+const PROBED_NEIGHBORS: u32 = 4;
 
-/// Maps ordinals to `host:port`. Names are resolved anew at each dial.
+/// Maps ordinals to `host:port`. Host names are resolved at each connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerAddresses {
     /// By position.
     List(Vec<String>),
-    /// `{ordinal}` stands for the number.
+    /// Contains `{ordinal}` in place of the number.
     Template(String),
 }
 
@@ -48,7 +48,7 @@ impl PeerAddresses {
         }
     }
 
-    /// Whose address this is.
+    /// The ordinal that has this address.
     pub fn find(&self, address: &str) -> Option<Ordinal> {
         match self {
             PeerAddresses::List(list) => {
@@ -58,7 +58,7 @@ impl PeerAddresses {
             PeerAddresses::Template(template) => {
                 let (before, _) = template.split_once("{ordinal}")?;
                 let number = address.strip_prefix(before)?;
-                // What follows may begin with digits, too.
+                // The text after the number may start with digits, too.
                 let digits = number.bytes().take_while(u8::is_ascii_digit).count();
                 let mut candidates = (1..=digits).filter_map(|n| number[..n].parse().ok());
                 candidates.find_map(|n| {
@@ -69,17 +69,17 @@ impl PeerAddresses {
         }
     }
 
-    /// Whom the member at this ordinal may ask for a cluster to join: all that are listed; of a pattern,
-    /// the first ones and those around it.
-    pub fn known(&self, me: Ordinal) -> BTreeSet<Ordinal> {
-        let around = me.0.saturating_sub(NEIGHBOURS)..=me.0.saturating_add(NEIGHBOURS);
+    /// The ordinals that the member at `me` asks for a cluster to join: all listed ones; with a template, the
+    /// lowest ones and its neighbors.
+    pub fn probe_candidates(&self, me: Ordinal) -> BTreeSet<Ordinal> {
+        let around = me.0.saturating_sub(PROBED_NEIGHBORS)..=me.0.saturating_add(PROBED_NEIGHBORS);
         match self {
             PeerAddresses::List(_) => (0..self.listed()).map(Ordinal).collect(),
-            PeerAddresses::Template(_) => (0..PROBED).chain(around).map(Ordinal).collect(),
+            PeerAddresses::Template(_) => (0..PROBED_ORDINALS).chain(around).map(Ordinal).collect(),
         }
     }
 
-    /// How many ordinals are known for certain: the list's length.
+    /// The number of listed ordinals; zero with a template.
     pub fn listed(&self) -> u32 {
         match self {
             PeerAddresses::List(list) => u32::try_from(list.len()).unwrap_or(u32::MAX),
@@ -88,7 +88,7 @@ impl PeerAddresses {
     }
 }
 
-/// All that is known, for people.
+/// For error texts.
 impl fmt::Display for PeerAddresses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_found_where_it_was_given_out() {
+    fn each_address_leads_back_to_its_ordinal() {
         let list = PeerAddresses::list(vec!["a:1".into(), "b:1".into()]).unwrap();
         assert_eq!(list.find("b:1"), Some(Ordinal(1)));
         assert_eq!(list.find("c:1"), None);

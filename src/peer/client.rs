@@ -1,4 +1,4 @@
-//! The calling side: one gRPC connection to each peer for each kind of traffic.
+//! The client side: one gRPC connection to each peer for each class of traffic.
 
 use std::{
     collections::BTreeMap,
@@ -17,33 +17,33 @@ use tonic::{
 
 use super::{
     address::PeerAddresses,
-    hello::Me,
+    hello::PeerIdentity,
     metrics::{PeerMetrics, PeerTraffic},
 };
 use crate::{
     config::MAX_REQUEST_BYTES_MAX,
-    membership::{Fellows, Peers},
-    node::{Answers, LeaderLink, LinkError},
+    membership::{BootstrapRpc, MemberRpc},
+    node::{ForwardReplies, LeaderLink, LinkError},
     proto::peer::{self, peer_client::PeerClient as Generated},
-    raft::{Opening, Transport, TransportError},
-    types::{MemberId, Ordinal, PeerPlace},
+    raft::{OpeningStream, Transport, TransportError},
+    types::{MemberId, MemberRef, Ordinal},
 };
 
-/// A peer that does not take a connection within this is not there.
+/// A peer that does not accept a connection within this time is unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A connection without traffic is probed, and given up when it does not answer.
-const KEEPALIVE: Duration = Duration::from_secs(2);
+/// An idle connection is pinged after this time, and closed if this time passes without an answer.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// The largest request: about 1 MiB of log entries, or one entry of any size that
 /// [`MAX_REQUEST_BYTES_MAX`] allows.
-pub(super) const REQUEST_BYTES_MAX: usize = MAX_REQUEST_BYTES_MAX + (8 << 20);
-/// The largest reply: what the transactions of one forwarded batch have read.
-pub(super) const REPLY_BYTES_MAX: usize = 256 << 20;
-/// Flow control windows, wide enough that a batch never waits for an acknowledgement.
+pub const REQUEST_BYTES_MAX: usize = MAX_REQUEST_BYTES_MAX + (8 << 20);
+/// The largest reply: the reads of all transactions in one forwarded batch.
+pub const REPLY_BYTES_MAX: usize = 256 << 20;
+/// Flow-control window, large enough that a batch never waits for a window update.
 const WINDOW_BYTES: u32 = 4 << 20;
-/// Formation calls cost the other side an fsync.
-const FORMATION_TIMEOUT: Duration = Duration::from_secs(2);
+/// Limit of the calls of `membership`, some of which cost the other side an fsync.
+const MEMBERSHIP_CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a connection is for: a snapshot must not delay the log, nor the log a heartbeat.
+/// The class of a connection's traffic: a snapshot must not delay the log, nor the log a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Traffic {
     Control,
@@ -61,7 +61,7 @@ pub struct PeerClient {
 #[derive(Debug)]
 struct Inner {
     addresses: PeerAddresses,
-    me: OnceLock<Me>,
+    identity: OnceLock<PeerIdentity>,
     channels: Mutex<BTreeMap<(Ordinal, Traffic), Channel>>,
     metrics: Arc<PeerMetrics>,
 }
@@ -70,25 +70,25 @@ impl PeerClient {
     pub fn new(addresses: PeerAddresses) -> PeerClient {
         let inner = Inner {
             addresses,
-            me: OnceLock::new(),
+            identity: OnceLock::new(),
             channels: Mutex::default(),
             metrics: Arc::default(),
         };
         PeerClient { inner: Arc::new(inner) }
     }
 
-    /// Of all traffic with other members, if whoever answers them shares it.
+    /// The metrics of all traffic with other members; the peer service shares them.
     pub fn metrics(&self) -> &Arc<PeerMetrics> {
         &self.inner.metrics
     }
 
-    /// From now on every call says that it is from this member. Once.
-    pub fn introduce(&self, me: Me) {
-        assert!(self.inner.me.set(me).is_ok(), "a process is one member only");
+    /// Sets the identity that every further call opens with. Called once.
+    pub fn set_identity(&self, identity: PeerIdentity) {
+        assert!(self.inner.identity.set(identity).is_ok(), "a process is one member only");
     }
 
     fn hello(&self, to: MemberId) -> Option<peer::Hello> {
-        self.inner.me.get().map(|me| me.hello(to))
+        self.inner.identity.get().map(|identity| identity.hello(to))
     }
 
     fn client(&self, to: Ordinal, traffic: Traffic) -> Result<Generated<Channel>, String> {
@@ -112,7 +112,7 @@ impl PeerClient {
 impl PeerClient {
     fn client_of(
         &self,
-        to: PeerPlace,
+        to: MemberRef,
         traffic: Traffic,
     ) -> Result<Generated<Channel>, TransportError> {
         self.client(to.ordinal, traffic).map_err(|e| TransportError::Unreachable(to.member, e))
@@ -124,19 +124,19 @@ fn endpoint(address: &str) -> Result<Endpoint, String> {
         .map_err(|e| format!("{address}: {e}"))?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_INTERVAL)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES * 4);
     Ok(endpoint)
 }
 
-/// A stream of requests with no lifetime in its name: generated clients, called from a boxed future,
-/// cannot see through `dyn Stream + 'static` (rust-lang/rust#102211).
-struct Outgoing<T>(BoxStream<'static, T>);
+/// A stream of requests without a lifetime parameter: the compiler rejects generated clients that are called
+/// from a boxed future with `dyn Stream + 'static` (rust-lang/rust#102211).
+struct RequestStream<T>(BoxStream<'static, T>);
 
-impl<T> Stream for Outgoing<T> {
+impl<T> Stream for RequestStream<T> {
     type Item = T;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
@@ -144,7 +144,8 @@ impl<T> Stream for Outgoing<T> {
     }
 }
 
-/// A peer that is away or refuses us will do so for a while; anything else may pass at once.
+/// An unreachable peer, or one that rejects this member, will remain so for a while. Other errors may pass
+/// at once.
 fn failed(to: MemberId, status: &Status) -> TransportError {
     let text = format!("{}: {}", status.code(), status.message());
     match status.code() {
@@ -167,8 +168,8 @@ fn replies<T: Message + 'static>(
         .boxed()
 }
 
-/// One request and its reply, in time.
-async fn called<Q: Message, R: Message>(
+/// Makes a unary call with a time limit.
+async fn call_unary<Q: Message, R: Message>(
     to: MemberId,
     traffic: &PeerTraffic,
     request: Q,
@@ -190,10 +191,10 @@ async fn called<Q: Message, R: Message>(
 impl Transport for PeerClient {
     fn append(
         &self,
-        to: PeerPlace,
+        to: MemberRef,
         heartbeats: bool,
         requests: BoxStream<'static, peer::AppendRequest>,
-    ) -> Opening<peer::AppendReply> {
+    ) -> OpeningStream<peer::AppendReply> {
         let traffic = if heartbeats { Traffic::Control } else { Traffic::Log };
         let client = self.client_of(to, traffic);
         let mut hello = self.hello(to.member);
@@ -202,7 +203,7 @@ impl Transport for PeerClient {
         let requests = requests
             .map(move |request| peer::AppendRequest { hello: hello.take(), ..request })
             .inspect(move |request| sent.sent(request));
-        let requests = Outgoing(requests.boxed());
+        let requests = RequestStream(requests.boxed());
         Box::pin(async move {
             match client?.append(requests).await {
                 Ok(stream) => Ok(replies(to.member, traffic, stream.into_inner())),
@@ -213,33 +214,34 @@ impl Transport for PeerClient {
 
     async fn vote(
         &self,
-        to: PeerPlace,
+        to: MemberRef,
         mut request: peer::VoteRequest,
         limit: Duration,
     ) -> Result<peer::VoteReply, TransportError> {
         request.hello = self.hello(to.member);
         let mut client = self.client_of(to, Traffic::Control)?;
         let traffic = self.inner.metrics.of(to.member);
-        called(to.member, &traffic, request, limit, async |r| client.vote(r).await).await
+        call_unary(to.member, &traffic, request, limit, async |r| client.vote(r).await).await
     }
 
     async fn transfer_leader(
         &self,
-        to: PeerPlace,
+        to: MemberRef,
         mut request: peer::TransferLeaderRequest,
         limit: Duration,
     ) -> Result<peer::TransferLeaderReply, TransportError> {
         request.hello = self.hello(to.member);
         let mut client = self.client_of(to, Traffic::Control)?;
         let traffic = self.inner.metrics.of(to.member);
-        called(to.member, &traffic, request, limit, async |r| client.transfer_leader(r).await).await
+        call_unary(to.member, &traffic, request, limit, async |r| client.transfer_leader(r).await)
+            .await
     }
 
     fn snapshot(
         &self,
-        to: PeerPlace,
+        to: MemberRef,
         chunks: BoxStream<'static, peer::SnapshotChunk>,
-    ) -> Opening<peer::SnapshotReply> {
+    ) -> OpeningStream<peer::SnapshotReply> {
         let client = self.client_of(to, Traffic::Snapshot);
         let mut hello = self.hello(to.member);
         let traffic = self.inner.metrics.of(to.member);
@@ -247,7 +249,7 @@ impl Transport for PeerClient {
         let chunks = chunks
             .map(move |chunk| peer::SnapshotChunk { hello: hello.take(), ..chunk })
             .inspect(move |chunk| sent.sent(chunk));
-        let chunks = Outgoing(chunks.boxed());
+        let chunks = RequestStream(chunks.boxed());
         Box::pin(async move {
             match client?.snapshot(chunks).await {
                 Ok(stream) => Ok(replies(to.member, traffic, stream.into_inner())),
@@ -260,17 +262,17 @@ impl Transport for PeerClient {
 impl LeaderLink for PeerClient {
     fn open(
         &self,
-        to: PeerPlace,
+        to: MemberRef,
         requests: BoxStream<'static, peer::ForwardRequest>,
-    ) -> BoxFuture<'static, Result<Answers, LinkError>> {
-        // A message of its own, so that the stream is open before the first request is sent on it.
+    ) -> BoxFuture<'static, Result<ForwardReplies, LinkError>> {
+        // The hello is a message of its own, so that the stream opens before the first request.
         let hello = peer::ForwardRequest { hello: self.hello(to.member), id: 0, request: None };
         let traffic = self.inner.metrics.of(to.member);
         let sent = traffic.clone();
         let requests = futures_util::stream::once(std::future::ready(hello))
             .chain(requests)
             .inspect(move |request| sent.sent(request));
-        let requests = Outgoing(requests.boxed());
+        let requests = RequestStream(requests.boxed());
         let client = self.client(to.ordinal, Traffic::Forward).map_err(LinkError);
         Box::pin(async move {
             let mut client = client?;
@@ -295,8 +297,8 @@ impl LeaderLink for PeerClient {
     }
 }
 
-/// The answer to a question of membership, or in words why there is none.
-async fn answer<R>(
+/// Makes a call of `membership` with a time limit; the error is a text.
+async fn call_membership<R>(
     limit: Duration,
     call: impl Future<Output = Result<Response<R>, Status>>,
 ) -> Result<R, String> {
@@ -307,32 +309,32 @@ async fn answer<R>(
     }
 }
 
-impl Fellows for PeerClient {
-    async fn standing(
+impl MemberRpc for PeerClient {
+    async fn member_status(
         &self,
         to: Ordinal,
         request: peer::StandingRequest,
     ) -> Result<peer::StandingReply, String> {
         let mut client = self.client(to, Traffic::Control)?;
-        answer(FORMATION_TIMEOUT, client.standing(request)).await
+        call_membership(MEMBERSHIP_CALL_TIMEOUT, client.standing(request)).await
     }
 
-    async fn may_stop(&self, to: PeerPlace) -> Result<peer::MayStopReply, String> {
+    async fn may_stop(&self, to: MemberRef) -> Result<peer::MayStopReply, String> {
         let mut client = self.client(to.ordinal, Traffic::Control)?;
         let request = peer::MayStopRequest { hello: self.hello(to.member) };
-        answer(FORMATION_TIMEOUT, client.may_stop(request)).await
+        call_membership(MEMBERSHIP_CALL_TIMEOUT, client.may_stop(request)).await
     }
 
     async fn change_members(
         &self,
-        to: PeerPlace,
+        to: MemberRef,
         change: peer::change_members_request::Change,
         limit: Duration,
     ) -> Result<peer::ChangeMembersReply, String> {
         let mut client = self.client(to.ordinal, Traffic::Control)?;
         let hello = self.hello(to.member);
         let request = peer::ChangeMembersRequest { hello, change: Some(change) };
-        answer(limit, client.change_members(request)).await
+        call_membership(limit, client.change_members(request)).await
     }
 
     fn ordinal_at(&self, address: &str) -> Result<Ordinal, String> {
@@ -341,14 +343,14 @@ impl Fellows for PeerClient {
     }
 }
 
-impl Peers for PeerClient {
+impl BootstrapRpc for PeerClient {
     async fn promise(
         &self,
         to: Ordinal,
         request: peer::PromiseRequest,
     ) -> Result<peer::PromiseReply, String> {
         let mut client = self.client(to, Traffic::Control)?;
-        answer(FORMATION_TIMEOUT, client.promise(request)).await
+        call_membership(MEMBERSHIP_CALL_TIMEOUT, client.promise(request)).await
     }
 
     async fn join(
@@ -357,6 +359,6 @@ impl Peers for PeerClient {
         request: peer::JoinRequest,
     ) -> Result<peer::JoinReply, String> {
         let mut client = self.client(to, Traffic::Control)?;
-        answer(FORMATION_TIMEOUT, client.join(request)).await
+        call_membership(MEMBERSHIP_CALL_TIMEOUT, client.join(request)).await
     }
 }

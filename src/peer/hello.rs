@@ -1,4 +1,4 @@
-//! Who calls whom, and why a call is refused.
+//! The hello of a call: names sender and addressee. Checks whether a call is accepted.
 
 use std::{
     collections::BTreeMap,
@@ -13,9 +13,9 @@ use crate::{
     types::{ClusterId, MemberId, Ordinal},
 };
 
-/// This member, as it introduces itself.
+/// A member's identity in its calls to peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Me {
+pub struct PeerIdentity {
     pub cluster: ClusterId,
     pub member: MemberId,
     pub ordinal: Ordinal,
@@ -23,9 +23,9 @@ pub struct Me {
     pub home: String,
 }
 
-impl From<&Identity> for Me {
-    fn from(identity: &Identity) -> Me {
-        Me {
+impl From<&Identity> for PeerIdentity {
+    fn from(identity: &Identity) -> PeerIdentity {
+        PeerIdentity {
             cluster: identity.cluster,
             member: identity.member,
             ordinal: identity.ordinal,
@@ -35,8 +35,8 @@ impl From<&Identity> for Me {
     }
 }
 
-impl Me {
-    pub(super) fn hello(&self, to: MemberId) -> peer::Hello {
+impl PeerIdentity {
+    pub fn hello(&self, to: MemberId) -> peer::Hello {
         peer::Hello {
             cluster_id: self.cluster.0,
             from: self.member.0,
@@ -47,68 +47,75 @@ impl Me {
         }
     }
 
-    /// Whether this is a call from our cluster to this very incarnation.
-    pub(super) fn check(&self, hello: &peer::Hello) -> Result<(), Refused> {
+    /// Accepts a call only from this cluster, and only for this incarnation.
+    pub fn check(&self, hello: &peer::Hello) -> Result<(), HelloRejection> {
         if hello.cluster_id != self.cluster.0 {
-            return Err(Refused::Cluster {
+            return Err(HelloRejection::Cluster {
                 theirs: ClusterId(hello.cluster_id),
                 ours: self.cluster,
             });
         }
         if hello.home != self.home {
-            return Err(Refused::Home { theirs: hello.home.clone(), ours: self.home.clone() });
+            return Err(HelloRejection::Home {
+                theirs: hello.home.clone(),
+                ours: self.home.clone(),
+            });
         }
         if hello.from == 0 {
-            return Err(Refused::Dead(MemberId(0)));
+            return Err(HelloRejection::Removed(MemberId(0)));
         }
         if hello.to != self.member.0 {
-            return Err(Refused::Incarnation { meant: MemberId(hello.to), ours: self.member });
+            return Err(HelloRejection::Incarnation {
+                meant: MemberId(hello.to),
+                ours: self.member,
+            });
         }
         Ok(())
     }
 }
 
-/// Why a hello was refused.
+/// The reason why a hello was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refused {
-    #[error("the call does not say who makes it")]
-    NoHello,
+pub enum HelloRejection {
+    #[error("the call has no hello")]
+    Missing,
     #[error("the call is from cluster {theirs}, this is cluster {ours}")]
     Cluster { theirs: ClusterId, ours: ClusterId },
     #[error("the call is from {theirs:?}, this is {ours:?}")]
     Home { theirs: String, ours: String },
     #[error("the call is for member {meant}, this is member {ours}")]
     Incarnation { meant: MemberId, ours: MemberId },
-    #[error("member {0} is no member any more")]
-    Dead(MemberId),
+    #[error("member {0} was removed")]
+    Removed(MemberId),
     #[error(
         "member {member} started {boot} times, but {seen} times before: its volume was rolled back"
     )]
     RolledBack { member: MemberId, boot: u64, seen: u64 },
 }
 
-impl From<Refused> for Status {
-    fn from(refused: Refused) -> Status {
-        tracing::warn!(why = %refused, "a peer's call was refused");
-        Status::failed_precondition(refused.to_string())
+impl From<HelloRejection> for Status {
+    fn from(rejection: HelloRejection) -> Status {
+        tracing::warn!(reason = %rejection, "peer call rejected");
+        Status::failed_precondition(rejection.to_string())
     }
 }
 
-/// The highest boot counter seen of each member.
+/// The highest boot counter seen from each member.
 #[derive(Debug, Default)]
-pub(super) struct Boots {
+pub struct BootCounters {
     seen: Mutex<BTreeMap<MemberId, u64>>,
 }
 
-impl Boots {
-    /// `told` is what the cluster was told by the member itself: known after a restart, too.
-    pub(super) fn check(&self, hello: &peer::Hello, told: u64) -> Result<(), Refused> {
+impl BootCounters {
+    /// Rejects a counter below the highest one seen. `published` is the counter that the member published to
+    /// the cluster; unlike the counters seen, it survives a restart of this process.
+    pub fn check(&self, hello: &peer::Hello, published: u64) -> Result<(), HelloRejection> {
         let member = MemberId(hello.from);
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = all.entry(member).or_default();
-        *seen = told.max(*seen);
+        *seen = published.max(*seen);
         if hello.boot < *seen {
-            return Err(Refused::RolledBack { member, boot: hello.boot, seen: *seen });
+            return Err(HelloRejection::RolledBack { member, boot: hello.boot, seen: *seen });
         }
         *seen = hello.boot;
         Ok(())
@@ -119,8 +126,8 @@ impl Boots {
 mod tests {
     use super::*;
 
-    fn me() -> Me {
-        Me {
+    fn identity() -> PeerIdentity {
+        PeerIdentity {
             cluster: ClusterId(7),
             member: MemberId(2),
             ordinal: Ordinal(1),
@@ -130,22 +137,28 @@ mod tests {
     }
 
     #[test]
-    fn calls_for_another_life_of_this_place_are_refused() {
-        let other = Me { member: MemberId(1), ..me() };
-        assert_eq!(me().check(&other.hello(MemberId(2))), Ok(()));
-        assert!(matches!(me().check(&other.hello(MemberId(3))), Err(Refused::Incarnation { .. })));
-        let foreign = Me { cluster: ClusterId(8), ..other };
-        assert!(matches!(me().check(&foreign.hello(MemberId(2))), Err(Refused::Cluster { .. })));
+    fn calls_for_another_incarnation_of_this_ordinal_are_refused() {
+        let other = PeerIdentity { member: MemberId(1), ..identity() };
+        assert_eq!(identity().check(&other.hello(MemberId(2))), Ok(()));
+        assert!(matches!(
+            identity().check(&other.hello(MemberId(3))),
+            Err(HelloRejection::Incarnation { .. })
+        ));
+        let foreign = PeerIdentity { cluster: ClusterId(8), ..other };
+        assert!(matches!(
+            identity().check(&foreign.hello(MemberId(2))),
+            Err(HelloRejection::Cluster { .. })
+        ));
     }
 
     #[test]
     fn a_volume_that_was_rolled_back_is_noticed() {
-        let boots = Boots::default();
-        let at = |boot| Me { boot, ..me() }.hello(MemberId(1));
+        let boots = BootCounters::default();
+        let at = |boot| PeerIdentity { boot, ..identity() }.hello(MemberId(1));
         boots.check(&at(3), 0).unwrap();
         boots.check(&at(3), 3).unwrap();
         boots.check(&at(4), 3).unwrap();
-        assert!(matches!(boots.check(&at(3), 3), Err(Refused::RolledBack { seen: 4, .. })));
-        assert!(matches!(boots.check(&at(5), 6), Err(Refused::RolledBack { seen: 6, .. })));
+        assert!(matches!(boots.check(&at(3), 3), Err(HelloRejection::RolledBack { seen: 4, .. })));
+        assert!(matches!(boots.check(&at(5), 6), Err(HelloRejection::RolledBack { seen: 6, .. })));
     }
 }

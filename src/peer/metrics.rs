@@ -1,6 +1,6 @@
-//! What goes between this member and each of the others, whoever opened the connection.
+//! The traffic between this member and each other member, in both directions of connecting.
 //!
-//! Bytes are those of messages, without what gRPC and HTTP/2 add.
+//! Bytes are those of messages, without the overhead of gRPC and HTTP/2.
 
 use std::sync::{
     Arc,
@@ -22,36 +22,36 @@ pub type PeerMetrics = Labelled<MemberId, PeerTraffic>;
 pub struct PeerTraffic {
     pub sent_bytes: Counter,
     pub received_bytes: Counter,
-    /// Streams of theirs that broke.
+    /// The peer's streams that broke.
     pub receive_failures: Counter,
-    /// From some open stream to none.
+    /// Transitions from some open stream to none.
     pub disconnects: Counter,
     streams: AtomicUsize,
 }
 
 impl PeerTraffic {
-    pub(super) fn sent(&self, message: &impl Message) {
+    pub fn sent(&self, message: &impl Message) {
         self.sent_bytes.add(message.encoded_len() as u64);
     }
 
-    pub(super) fn received(&self, message: &impl Message) {
+    pub fn received(&self, message: &impl Message) {
         self.received_bytes.add(message.encoded_len() as u64);
     }
 
-    /// Whether any stream between us is open.
+    /// Whether any stream between the two members is open.
     pub fn is_connected(&self) -> bool {
         self.streams.load(Relaxed) > 0
     }
 
-    /// A stream is open for as long as this lives.
-    pub(super) fn open(self: &Arc<Self>) -> OpenStream {
+    /// Counts a stream as open until the guard is dropped.
+    pub fn open(self: &Arc<Self>) -> OpenStream {
         self.streams.fetch_add(1, Relaxed);
         OpenStream(self.clone())
     }
 }
 
 #[derive(Debug)]
-pub(super) struct OpenStream(Arc<PeerTraffic>);
+pub struct OpenStream(Arc<PeerTraffic>);
 
 impl Drop for OpenStream {
     fn drop(&mut self) {

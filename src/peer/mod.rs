@@ -1,8 +1,8 @@
 //! The network between members: the only tonic peer server and client.
 //!
-//! Below, `raft`, `node` and `membership` say what they need as ports; here they meet gRPC. Every
-//! call and stream opens with a hello (who, for whom, of which cluster, which boot); a mismatch is
-//! refused before Raft sees a byte of it.
+//! Implements the ports of `raft`, `node` and `membership` over gRPC. Every call and stream opens with a
+//! hello (sender, addressee, cluster, boot counter); a mismatch is refused before Raft sees a byte of the
+//! call.
 
 mod address;
 mod client;
@@ -10,8 +10,8 @@ mod hello;
 mod metrics;
 mod server;
 
-pub use address::{AddressError, PeerAddresses};
+pub use address::PeerAddresses;
 pub use client::PeerClient;
-pub use hello::Me;
+pub use hello::PeerIdentity;
 pub use metrics::{PeerMetrics, PeerTraffic};
-pub use server::{PeerService, Running};
+pub use server::{PeerService, RunningMember};

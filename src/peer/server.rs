@@ -1,4 +1,4 @@
-//! The answering side: checks the hello, hands the rest to whom it concerns.
+//! The server side: checks the hello and passes the call to its layer.
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,31 +9,31 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     address::PeerAddresses,
     client::{REPLY_BYTES_MAX, REQUEST_BYTES_MAX},
-    hello::{Boots, Me, Refused},
+    hello::{BootCounters, HelloRejection, PeerIdentity},
     metrics::{PeerMetrics, PeerTraffic},
 };
 use crate::{
     lane::Lanes,
-    membership::{Door, Formation, House, MayStop, Stage, Steward},
+    membership::{Bootstrap, JoinContext, JoinService, MembershipReconciler, Stage, StopPermit},
     node::Node,
     proto::peer::{
         self,
         peer_server::{Peer, PeerServer},
     },
-    raft::{PeerError, Raft},
-    stop::Stopping,
+    raft::{Raft, RpcError},
+    shutdown::ShutdownSignal,
     types::{MemberId, Ordinal},
 };
 
-/// What answers once this volume is a running member.
+/// The layers that answer once this volume is a running member.
 #[derive(Debug, Clone)]
-pub struct Running {
+pub struct RunningMember {
     pub raft: Raft,
     pub node: Node,
-    pub steward: Arc<Steward<Node>>,
+    pub reconciler: Arc<MembershipReconciler<Node>>,
 }
 
-/// The peer service of one member, from before it is one.
+/// The peer service of one volume; it starts before the volume is a member.
 #[derive(Debug, Clone)]
 pub struct PeerService {
     inner: Arc<Inner>,
@@ -41,32 +41,34 @@ pub struct PeerService {
 
 #[derive(Debug)]
 struct Inner {
-    formation: Arc<Formation>,
-    running: OnceLock<Running>,
-    boots: Boots,
-    door: Door,
+    bootstrap: Arc<Bootstrap>,
+    running: OnceLock<RunningMember>,
+    boots: BootCounters,
+    join_service: JoinService,
     addresses: PeerAddresses,
     lanes: Lanes,
-    stopping: Stopping,
+    shutdown: ShutdownSignal,
     metrics: Arc<PeerMetrics>,
 }
 
 impl PeerService {
-    /// Streams of other members, which never end by themselves, end with `stopping`.
+    /// Streams of other members end with `shutdown`; they never end by themselves.
     pub fn new(
-        formation: Arc<Formation>,
+        bootstrap: Arc<Bootstrap>,
         addresses: PeerAddresses,
         lanes: Lanes,
         metrics: Arc<PeerMetrics>,
-        stopping: Stopping,
+        shutdown: ShutdownSignal,
     ) -> PeerService {
-        let (running, boots, door) = (OnceLock::new(), Boots::default(), Door::default());
-        let inner = Inner { formation, running, boots, door, addresses, lanes, stopping, metrics };
+        let (running, boots, join_service) =
+            (OnceLock::new(), BootCounters::default(), JoinService::default());
+        let inner =
+            Inner { bootstrap, running, boots, join_service, addresses, lanes, shutdown, metrics };
         PeerService { inner: Arc::new(inner) }
     }
 
-    /// From now on Raft's messages are handled. Once.
-    pub fn run(&self, running: Running) {
+    /// Starts handling Raft's messages. Called once.
+    pub fn set_running(&self, running: RunningMember) {
         assert!(self.inner.running.set(running).is_ok(), "a process is one member only");
     }
 
@@ -76,21 +78,21 @@ impl PeerService {
             .max_encoding_message_size(REPLY_BYTES_MAX)
     }
 
-    /// Who runs here, for a caller that may know.
-    fn admit(&self, hello: Option<peer::Hello>) -> Result<&Running, Status> {
-        let hello = hello.ok_or(Refused::NoHello)?;
-        let Some(identity) = self.inner.formation.identity() else {
+    /// The running member, if the hello is accepted.
+    fn admit(&self, hello: Option<peer::Hello>) -> Result<&RunningMember, Status> {
+        let hello = hello.ok_or(HelloRejection::Missing)?;
+        let Some(identity) = self.inner.bootstrap.identity() else {
             return Err(Status::unavailable("this volume belongs to no cluster yet"));
         };
-        Me::from(&identity).check(&hello)?;
+        PeerIdentity::from(&identity).check(&hello)?;
         let Some(running) = self.inner.running.get() else {
-            // Our cluster knows us: formation is over.
-            self.inner.formation.note_contact();
+            // The cluster knows this member: the bootstrap has succeeded.
+            self.inner.bootstrap.note_contact();
             return Err(Status::unavailable("this member is starting"));
         };
-        let told = running.raft.view().roster();
-        let told = told.members.get(&MemberId(hello.from)).map_or(0, |said| said.boot);
-        self.inner.boots.check(&hello, told)?;
+        let roster = running.raft.view().roster();
+        let published = roster.members.get(&MemberId(hello.from)).map_or(0, |member| member.boot);
+        self.inner.boots.check(&hello, published)?;
         Ok(running)
     }
 }
@@ -99,24 +101,24 @@ fn sender(hello: Option<&peer::Hello>) -> MemberId {
     MemberId(hello.map_or(0, |hello| hello.from))
 }
 
-/// An id that is not in the membership and not above the last one given out is dead: it may not ask
-/// for anything. Raft's own messages are not checked so: a follower may have to hear of a new member
-/// from that member itself.
-fn check_alive(running: &Running, from: MemberId) -> Result<(), Refused> {
+/// Rejects the call of a removed member: its id is not in the membership, and is used up or below the
+/// newest id. Raft's own messages are exempt: a follower may learn of a new member from that member itself.
+fn check_not_removed(running: &RunningMember, from: MemberId) -> Result<(), HelloRejection> {
     let members = running.raft.members();
-    if members.is_empty() || members.iter().any(|m| m.place.member == from) {
+    if members.is_empty() || members.iter().any(|m| m.member_ref.member == from) {
         return Ok(());
     }
-    let newest = members.iter().map(|m| m.place.member).max().unwrap_or_default();
+    let newest = members.iter().map(|m| m.member_ref.member).max().unwrap_or_default();
     let used = running.raft.view().roster().was_used(from);
-    if from <= newest || used { Err(Refused::Dead(from)) } else { Ok(()) }
+    if from <= newest || used { Err(HelloRejection::Removed(from)) } else { Ok(()) }
 }
 
-/// The messages of a stream until it breaks, or this member stops: what has arrived is answered yet.
-fn readable<T: Message + 'static>(
+/// The messages of a stream until it breaks, or this member stops. Messages that arrived before are still
+/// answered.
+fn incoming<T: Message + 'static>(
     stream: Streaming<T>,
     traffic: Arc<PeerTraffic>,
-    mut stopping: Stopping,
+    mut shutdown: ShutdownSignal,
 ) -> impl Stream<Item = T> + Send + Unpin {
     Box::pin(
         stream
@@ -126,29 +128,29 @@ fn readable<T: Message + 'static>(
             })
             .take_while(|message| std::future::ready(message.is_ok()))
             .filter_map(|message| std::future::ready(message.ok()))
-            .take_until(async move { stopping.wait().await }),
+            .take_until(async move { shutdown.wait().await }),
     )
 }
 
-async fn first<T>(stream: &mut Streaming<T>) -> Result<T, Status> {
-    stream.message().await?.ok_or_else(|| Refused::NoHello.into())
+async fn first_message<T>(stream: &mut Streaming<T>) -> Result<T, Status> {
+    stream.message().await?.ok_or_else(|| HelloRejection::Missing.into())
 }
 
-fn failed(e: &PeerError) -> Status {
+fn failed(e: &RpcError) -> Status {
     match e {
-        PeerError::Unreadable(_) => Status::invalid_argument(e.to_string()),
-        PeerError::Stopped(_) => Status::unavailable(e.to_string()),
-        PeerError::Snapshot(_) => Status::aborted(e.to_string()),
+        RpcError::InvalidMessage(_) => Status::invalid_argument(e.to_string()),
+        RpcError::Stopped(_) => Status::unavailable(e.to_string()),
+        RpcError::Snapshot(_) => Status::aborted(e.to_string()),
     }
 }
 
-/// The stream counts as open for as long as there may be replies.
+/// Counts the stream as open until its replies end.
 fn outgoing<T: Message + 'static>(
-    stream: BoxStream<'static, Result<T, PeerError>>,
+    stream: BoxStream<'static, Result<T, RpcError>>,
     traffic: Arc<PeerTraffic>,
 ) -> BoxStream<'static, Result<T, Status>> {
     let open = traffic.open();
-    let reply = move |reply: Result<T, PeerError>| {
+    let reply = move |reply: Result<T, RpcError>| {
         let _open = &open;
         reply.inspect(|reply| traffic.sent(reply)).map_err(|e| failed(&e))
     };
@@ -166,12 +168,12 @@ impl Peer for PeerService {
         request: Request<Streaming<peer::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
         let mut stream = request.into_inner();
-        let mut first = first(&mut stream).await?;
+        let mut first = first_message(&mut stream).await?;
         let from = sender(first.hello.as_ref());
         let running = self.admit(first.hello.take())?;
         let traffic = self.inner.metrics.of(from);
         traffic.received(&first);
-        let rest = readable(stream, traffic.clone(), self.inner.stopping.clone());
+        let rest = incoming(stream, traffic.clone(), self.inner.shutdown.clone());
         Ok(Response::new(outgoing(running.raft.handle_append(first, rest), traffic)))
     }
 
@@ -199,12 +201,12 @@ impl Peer for PeerService {
         request: Request<Streaming<peer::SnapshotChunk>>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         let mut stream = request.into_inner();
-        let mut first = first(&mut stream).await?;
+        let mut first = first_message(&mut stream).await?;
         let from = sender(first.hello.as_ref());
         let running = self.admit(first.hello.take())?;
         let traffic = self.inner.metrics.of(from);
         traffic.received(&first);
-        let rest = readable(stream, traffic.clone(), self.inner.stopping.clone());
+        let rest = incoming(stream, traffic.clone(), self.inner.shutdown.clone());
         Ok(Response::new(outgoing(running.raft.handle_snapshot(first, rest), traffic)))
     }
 
@@ -213,12 +215,12 @@ impl Peer for PeerService {
         request: Request<Streaming<peer::ForwardRequest>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
         let mut stream = request.into_inner();
-        let first = first(&mut stream).await?;
+        let first = first_message(&mut stream).await?;
         let from = sender(first.hello.as_ref());
         let running = self.admit(first.hello)?;
-        check_alive(running, from)?;
+        check_not_removed(running, from)?;
         let traffic = self.inner.metrics.of(from);
-        let requests = readable(stream, traffic.clone(), self.inner.stopping.clone());
+        let requests = incoming(stream, traffic.clone(), self.inner.shutdown.clone());
         let replies = running.node.handle_forward(requests).map(Ok).boxed();
         Ok(Response::new(outgoing(replies, traffic)))
     }
@@ -227,9 +229,9 @@ impl Peer for PeerService {
         &self,
         request: Request<peer::PromiseRequest>,
     ) -> Result<Response<peer::PromiseReply>, Status> {
-        let formation = self.inner.formation.clone();
+        let bootstrap = self.inner.bootstrap.clone();
         let request = request.into_inner();
-        let kept = self.inner.lanes.run("promise", move || formation.handle_promise(request)).await;
+        let kept = self.inner.lanes.run("promise", move || bootstrap.handle_promise(request)).await;
         match kept {
             Ok(Some(Ok(reply))) => Ok(Response::new(reply)),
             Ok(Some(Err(e))) => Err(Status::internal(e.to_string())),
@@ -241,24 +243,24 @@ impl Peer for PeerService {
         &self,
         request: Request<peer::JoinRequest>,
     ) -> Result<Response<peer::JoinReply>, Status> {
-        let identity = self.inner.formation.identity();
+        let identity = self.inner.bootstrap.identity();
         let (Some(running), Some(identity)) = (self.inner.running.get(), &identity) else {
             let not_formed = peer::NotFormed {
-                pristine: self.inner.formation.is_pristine(),
-                // It will answer as a member soon.
+                pristine: self.inner.bootstrap.is_pristine(),
+                // The volume will answer as a member soon.
                 starting: identity.is_some_and(|identity| identity.stage == Stage::Member),
             };
             let result = peer::join_reply::Result::NotFormed(not_formed);
             return Ok(Response::new(peer::JoinReply { result: Some(result) }));
         };
         let request = request.into_inner();
-        let house = House {
+        let context = JoinContext {
             cluster: identity.cluster,
             home: &identity.home,
             dialable: self.inner.addresses.of(Ordinal(request.ordinal)).is_some(),
         };
-        let door = &self.inner.door;
-        let reply = door.handle_join(request, house, &running.raft, &running.node).await;
+        let join_service = &self.inner.join_service;
+        let reply = join_service.handle_join(request, context, &running.raft, &running.node).await;
         Ok(Response::new(reply))
     }
 
@@ -266,12 +268,16 @@ impl Peer for PeerService {
         &self,
         request: Request<peer::StandingRequest>,
     ) -> Result<Response<peer::StandingReply>, Status> {
-        let identity = self.inner.formation.identity();
+        let identity = self.inner.bootstrap.identity();
         let (Some(running), Some(identity)) = (self.inner.running.get(), identity) else {
             return Err(Status::unavailable("this member is starting"));
         };
-        let door = &self.inner.door;
-        let reply = door.handle_standing(request.into_inner(), identity.cluster, &running.raft);
+        let join_service = &self.inner.join_service;
+        let reply = join_service.handle_member_status(
+            request.into_inner(),
+            identity.cluster,
+            &running.raft,
+        );
         Ok(Response::new(reply.await))
     }
 
@@ -283,10 +289,10 @@ impl Peer for PeerService {
         let hello = request.into_inner().hello;
         let (from, boot) = (sender(hello.as_ref()), hello.as_ref().map_or(0, |hello| hello.boot));
         let running = self.admit(hello)?;
-        let result = match running.steward.may_stop(from, boot) {
-            MayStop::Yes => Reply::Granted(peer::Granted {}),
-            MayStop::NotLeader => Reply::NotLeader(peer::NotLeader { leader: 0 }),
-            MayStop::Wait(why) => Reply::Wait(why),
+        let result = match running.reconciler.may_stop(from, boot) {
+            StopPermit::Granted => Reply::Granted(peer::Granted {}),
+            StopPermit::NotLeader => Reply::NotLeader(peer::NotLeader { leader: 0 }),
+            StopPermit::Wait(why) => Reply::Wait(why),
         };
         Ok(Response::new(peer::MayStopReply { result: Some(result) }))
     }
@@ -298,8 +304,8 @@ impl Peer for PeerService {
         let peer::ChangeMembersRequest { hello, change } = request.into_inner();
         let from = sender(hello.as_ref());
         let running = self.admit(hello)?;
-        check_alive(running, from)?;
+        check_not_removed(running, from)?;
         let change = change.ok_or_else(|| Status::invalid_argument("no change is named"))?;
-        Ok(Response::new(running.steward.handle_change(change).await))
+        Ok(Response::new(running.reconciler.handle_change(change).await))
     }
 }

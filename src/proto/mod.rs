@@ -1,18 +1,18 @@
-//! The wire: generated protobuf types and services, and the one place that converts them.
+//! Generated protobuf types and services, and their conversions.
 //!
-//! The etcd packages are etcd's to the letter (`etcd_surface.txt` pins them); [`peer`] is ours, and its
-//! numbers are for ever, since they are on disk. Everything above works with [`crate::types`];
+//! The etcd packages are exactly etcd's (`etcd_surface.txt` pins them). [`peer`] is our own; its field
+//! numbers must never change, because they are on disk. All modules above use [`crate::types`];
 //! [`convert`] maps one to the other.
 
-pub mod convert;
+pub(crate) mod convert;
 #[cfg(test)]
 mod descriptor_test;
 
-/// Generated from `proto/`; one module for each protobuf package.
+/// Generated from `proto/`; one module per protobuf package.
 macro_rules! package {
     ($(#[$doc:meta])* $module:ident, $package:literal) => {
         $(#[$doc])*
-        #[allow(missing_debug_implementations, unreachable_pub, clippy::all, clippy::unwrap_used)]
+        #[allow(missing_debug_implementations, clippy::all, clippy::unwrap_used)]
         pub mod $module {
             tonic::include_proto!($package);
         }
@@ -34,21 +34,23 @@ package!(
 package!(
     /// etcd's election service.
     v3electionpb, "v3electionpb");
+package!(
+    /// gRPC's health service.
+    health, "grpc.health.v1");
 
-/// Generated code refers to other packages by their full path, so this one needs its own.
+/// Generated code refers to other packages by their full path, so this module must exist.
 mod ordinal {
     pub(super) mod peer {
         package!(
-            /// What members say to each other, and what they keep on disk.
+            /// The messages between members, and on disk.
             v1, "ordinal.peer.v1");
     }
 
     package!(
-        /// What our own members tell clients beside etcd's API.
+        /// Our administration service for clients, beyond etcd's API.
         v1, "ordinal.v1");
 }
-pub use ordinal::{peer::v1 as peer, v1 as own};
+pub use ordinal::{peer::v1 as peer, v1 as cluster_admin};
 
-/// What clients may call and send, as an encoded `FileDescriptorSet` for gRPC reflection: all of the
-/// above but [`peer`].
+/// All of the above except [`peer`], as an encoded `FileDescriptorSet` for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("descriptors");

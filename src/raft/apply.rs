@@ -1,7 +1,7 @@
-//! The apply lane: the one place where committed entries change the state.
+//! The apply lane: the only place where committed entries change the state.
 //!
-//! A chunk of entries is one hop: decode, apply, publish, answer. Answers go out after the state
-//! shows what they say, so that a client reads its own write on this member.
+//! One hop of the lane handles a chunk of entries: decode, apply, publish, reply. Replies go out
+//! after the state has published the changes, so a client reads its own write on this member.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -14,58 +14,125 @@ use tokio::{
 };
 
 use super::{
-    Answers, Commands, Types,
     convert::{self, Entry, StoredMembership},
-    decode_commands,
+    error::StartError,
     metrics::ConsensusMetrics,
-    store::Recovered,
+    store::RecoveredState,
+    type_config::{EncodedCommands, EntryReplies, Types},
 };
 use crate::{
     fault::Fault,
-    state::{Machine, Pruning},
+    lane::{Lane, Lanes},
+    proto::convert::decode_commands,
+    state::{EventSink, Pruning, StateMachine, View},
     types::{LogPosition, MemberId, Ordinal, Revision},
 };
 
-/// How many keys one step of a compaction looks at: below a millisecond of work.
+/// Keys that one step of a compaction visits: less than a millisecond of work.
 const COMPACTION_STEP_KEYS: usize = 4096;
 
-/// What takes longer than this, on a request's way, is worth a word in the log (etcd's bound).
-pub const SLOW: Duration = Duration::from_millis(100);
+/// Steps of a request that take longer than this are logged (etcd's `WarningApplyDuration`).
+pub const WARNING_APPLY_DURATION: Duration = Duration::from_millis(100);
 
-/// What the lane is asked to do.
-pub(super) enum Work {
+/// A request to the apply lane.
+pub enum Work {
     Entries {
         entries: Vec<(Entry, Option<ApplyResponder<Types>>)>,
         done: Done,
     },
     Install {
-        recovered: Recovered,
+        recovered: RecoveredState,
         done: Done,
     },
-    /// From the lane to itself between other work, and from `retention` now and then: a read may
-    /// have held compaction up.
+    /// One step of compaction. The lane sends it to itself between other work; `retention` sends it
+    /// when a finished read may have unblocked compaction.
     Compact,
 }
 
 type Done = oneshot::Sender<io::Result<()>>;
 
-/// The lane's state: the machine, and whom to tell.
-pub(super) struct Applier {
-    pub(super) machine: Machine,
-    pub(super) applied: watch::Sender<Option<LogPosition>>,
-    pub(super) pruned: watch::Sender<Revision>,
-    /// Weak: the lane ends when everybody else has let go of it.
-    pub(super) again: mpsc::WeakUnboundedSender<Work>,
-    pub(super) compacting: bool,
-    /// When the compaction that is under way took its first step.
-    pub(super) compaction_begun: Option<Instant>,
-    pub(super) metrics: Arc<ConsensusMetrics>,
-    pub(super) fault: Fault,
+/// Progress of the apply lane, for tasks that wait for it.
+#[derive(Clone)]
+pub struct ApplyProgress {
+    pub view: View,
+    pub applied: watch::Receiver<Option<LogPosition>>,
+    /// The last compacted revision whose superseded versions are all submitted for deletion.
+    pub pruned: watch::Receiver<Revision>,
+    queue: mpsc::WeakUnboundedSender<Work>,
+}
+
+impl ApplyProgress {
+    pub fn pruned(&self) -> Revision {
+        *self.pruned.borrow()
+    }
+
+    /// Resumes a compaction that a read has blocked.
+    pub fn resume_compaction(&self) {
+        if self.view.pruned() < self.view.compacted()
+            && let Some(queue) = self.queue.upgrade()
+        {
+            // The lane may have ended, at shutdown.
+            let _ = queue.send(Work::Compact);
+        }
+    }
+}
+
+/// The parts that the apply lane is built from.
+pub struct Parts {
+    pub recovered: RecoveredState,
+    pub sinks: Vec<Arc<dyn EventSink>>,
+    pub metrics: Arc<ConsensusMetrics>,
+}
+
+/// Rebuilds the state and starts the lane. The lane ends when all strong senders of its queue are
+/// gone.
+pub fn start(
+    lanes: Lanes,
+    parts: Parts,
+    fault: Fault,
+) -> Result<(Lane, mpsc::UnboundedSender<Work>, ApplyProgress), StartError> {
+    let Parts { recovered, sinks, metrics } = parts;
+    let RecoveredState { storage, position, tables, records } = recovered;
+    let machine = StateMachine::recover(storage, position, tables, records)
+        .map_err(|e| StartError::State(e.to_string()))?
+        .with_sinks(sinks);
+    let view = machine.view();
+    let (queue, inbox) = mpsc::unbounded_channel();
+    let (applied_tx, applied) = watch::channel(position);
+    let (pruned_tx, pruned) = watch::channel(view.pruned());
+    let mut applier = Applier {
+        machine,
+        applied: applied_tx,
+        pruned: pruned_tx,
+        own_queue: queue.downgrade(),
+        compacting: false,
+        compaction_begun: None,
+        metrics,
+        fault,
+    };
+    applier.schedule_compaction();
+    let lane = lanes.start("apply", inbox, move |work| applier.handle(work))?;
+    let progress = ApplyProgress { view, applied, pruned, queue: queue.downgrade() };
+    Ok((lane, queue, progress))
+}
+
+/// State of the lane.
+struct Applier {
+    machine: StateMachine,
+    applied: watch::Sender<Option<LogPosition>>,
+    pruned: watch::Sender<Revision>,
+    /// Weak, so that the lane ends when all other senders are gone.
+    own_queue: mpsc::WeakUnboundedSender<Work>,
+    /// A `Compact` waits in the queue.
+    compacting: bool,
+    /// Start of the compaction in progress.
+    compaction_begun: Option<Instant>,
+    metrics: Arc<ConsensusMetrics>,
+    fault: Fault,
 }
 
 impl Applier {
-    /// Handles all that waits.
-    pub(super) fn handle(&mut self, work: &mut Vec<Work>) {
+    fn handle(&mut self, work: &mut Vec<Work>) {
         for item in work.drain(..) {
             match item {
                 Work::Entries { entries, done } => self.finish(done, |a| a.entries(entries)),
@@ -83,7 +150,7 @@ impl Applier {
         if let Err(reason) = &result {
             self.fault.stop(reason);
         }
-        // Whoever asked may be gone, at shutdown.
+        // The requester may be gone, at shutdown.
         let _ = done.send(result.map_err(io::Error::other));
     }
 
@@ -94,19 +161,19 @@ impl Applier {
         let begun = Instant::now();
         let count = entries.len();
         let _span = tracing::debug_span!("apply", entries = count).entered();
-        let mut answers = Vec::with_capacity(count);
+        let mut responses = Vec::with_capacity(count);
         let mut last = None;
         for (entry, responder) in entries {
             let position = convert::position(&entry.log_id());
             let replies = self.entry(position, entry.payload)?;
             last = Some(position);
             if let Some(responder) = responder {
-                answers.push((responder, replies));
+                responses.push((responder, replies));
             }
         }
         self.machine.publish();
-        self.took(count, last, begun.elapsed());
-        for (responder, replies) in answers {
+        self.observe_duration(count, last, begun.elapsed());
+        for (responder, replies) in responses {
             responder.send(replies);
         }
         if last.is_some() {
@@ -116,9 +183,9 @@ impl Applier {
         Ok(())
     }
 
-    fn took(&self, entries: usize, last: Option<LogPosition>, took: Duration) {
+    fn observe_duration(&self, entries: usize, last: Option<LogPosition>, took: Duration) {
         self.metrics.apply.observe(took);
-        if took <= SLOW {
+        if took <= WARNING_APPLY_DURATION {
             return;
         }
         self.metrics.slow_applies.increment();
@@ -136,13 +203,13 @@ impl Applier {
     fn entry(
         &mut self,
         at: LogPosition,
-        payload: EntryPayload<Commands, MemberId, Ordinal>,
-    ) -> Result<Answers, String> {
+        payload: EntryPayload<EncodedCommands, MemberId, Ordinal>,
+    ) -> Result<EntryReplies, String> {
         let stop = |e: &dyn std::fmt::Display| format!("applying log entry {}: {e}", at.index);
         match payload {
-            EntryPayload::Blank => self.machine.note(at),
-            EntryPayload::Normal(Commands(data)) => {
-                let commands = decode_commands(&data).map_err(|e| stop(&e))?;
+            EntryPayload::Blank => self.machine.advance_applied(at),
+            EntryPayload::Normal(EncodedCommands(data)) => {
+                let commands = decode_commands(data).map_err(|e| stop(&e))?;
                 tracing::debug!(
                     term = at.term.0,
                     index = at.index,
@@ -151,7 +218,7 @@ impl Applier {
                 );
                 let replies = self.machine.apply(at, commands).map_err(|e| stop(&e))?;
                 replies.iter().flatten().for_each(|reply| self.metrics.operations.count(reply));
-                return Ok(Answers(replies));
+                return Ok(EntryReplies(replies));
             }
             EntryPayload::Membership(membership) => {
                 let id = convert::log_id(at);
@@ -160,12 +227,12 @@ impl Applier {
                 self.machine.set_membership(at, Bytes::from(wire.encode_to_vec()));
             }
         }
-        Ok(Answers::default())
+        Ok(EntryReplies::default())
     }
 
-    fn install(&mut self, recovered: Recovered) -> Result<(), String> {
-        let Recovered { storage, position, tables, records } = recovered;
-        let machine = Machine::recover(storage, position, tables, records)
+    fn install(&mut self, recovered: RecoveredState) -> Result<(), String> {
+        let RecoveredState { storage, position, tables, records } = recovered;
+        let machine = StateMachine::recover(storage, position, tables, records)
             .map_err(|e| format!("installing a snapshot: {e}"))?;
         self.machine.replace(machine);
         self.applied.send_replace(position);
@@ -174,7 +241,7 @@ impl Applier {
         Ok(())
     }
 
-    /// One bounded step, then whatever else waits, then the next.
+    /// One bounded step. The next one queues behind other work.
     fn compact(&mut self) {
         self.compacting = false;
         if self.fault.is_stopped() {
@@ -196,12 +263,12 @@ impl Applier {
         }
     }
 
-    pub(super) fn schedule_compaction(&mut self) {
+    fn schedule_compaction(&mut self) {
         if !self.compacting
             && self.machine.pruning() == Pruning::More
-            && let Some(again) = self.again.upgrade()
+            && let Some(queue) = self.own_queue.upgrade()
         {
-            self.compacting = again.send(Work::Compact).is_ok();
+            self.compacting = queue.send(Work::Compact).is_ok();
         }
     }
 }

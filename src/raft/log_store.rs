@@ -1,4 +1,4 @@
-//! openraft's log storage over our WAL.
+//! openraft's log storage over the WAL.
 
 use std::{
     fmt::Debug,
@@ -15,63 +15,64 @@ use openraft::{
 use tokio::sync::oneshot;
 
 use super::{
-    Types,
     convert::{
         Entry, LogId, RaftVote, entry_from_domain, entry_to_domain, log_id, position,
         vote_from_domain, vote_to_domain,
     },
     store::SnapshotStore,
+    type_config::Types,
 };
 use crate::{
-    stop::Stopping,
+    shutdown::ShutdownSignal,
     wal::{Log, WalError},
 };
 
-/// A read for a follower stops after about so much: one message on the wire.
+/// Approximate bytes per read for a follower: one message on the wire.
 const READ_BYTES_MAX: usize = 1 << 20;
 
-/// The WAL in openraft's words. Cheap to clone; all clones are the same log.
+/// The WAL as openraft's log storage. Cheap to clone; all clones are the same log.
 #[derive(Clone)]
-pub(super) struct LogStore {
+pub struct LogStore {
     log: Log,
-    gate: Arc<Gate>,
+    durable: Arc<DurableIndexForwarder>,
 }
 
-/// Tells the storage how far the WAL is durable, in the order in which that changes: after a
-/// truncation it must hear of the lower index before entries come that replace what was cut.
-struct Gate {
+/// Forwards the WAL's durable index to the storage, in order: after a truncation the storage must
+/// receive the lower index before entries arrive that replace the truncated ones.
+struct DurableIndexForwarder {
     store: Arc<dyn SnapshotStore>,
     order: Mutex<()>,
 }
 
 impl LogStore {
-    pub(super) fn new(log: Log, store: Arc<dyn SnapshotStore>) -> LogStore {
-        LogStore { log, gate: Arc::new(Gate { store, order: Mutex::new(()) }) }
+    pub fn new(log: Log, store: Arc<dyn SnapshotStore>) -> LogStore {
+        let durable = DurableIndexForwarder { store, order: Mutex::new(()) };
+        LogStore { log, durable: Arc::new(durable) }
     }
 
-    /// Changes the log, and tells the storage what is durable then.
+    /// Changes the log, then forwards the durable index.
     fn in_order(&self, change: impl FnOnce()) {
-        let _order = self.gate.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let _order = self.durable.order.lock().unwrap_or_else(PoisonError::into_inner);
         change();
         if let Some(index) = *self.log.durable().borrow() {
-            self.gate.store.note_durable(index);
+            self.durable.store.set_durable_index(index);
         }
     }
 
-    /// Runs until told to stop.
-    pub(super) async fn pass_on_durable(self, mut stopping: Stopping) {
+    /// Forwards every change of the durable index, until shutdown.
+    pub async fn forward_durable_index(self, mut shutdown: ShutdownSignal) {
         let mut durable = self.log.durable();
         loop {
             durable.borrow_and_update();
             self.in_order(|| {});
             tokio::select! {
                 changed = durable.changed() => if changed.is_err() { return },
-                () = stopping.wait() => return,
+                () = shutdown.wait() => return,
             }
         }
     }
 
-    /// Reads `start..end`, or as much of it as fits into about `max_bytes`; at least one entry.
+    /// Reads `start..end`, or a prefix of about `max_bytes`, but at least one entry.
     async fn read(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
         if start >= end {
             return Ok(Vec::new());
@@ -94,10 +95,11 @@ impl LogStore {
         (start, end)
     }
 
-    async fn done(&self, what: impl FnOnce(Done)) -> io::Result<()> {
+    /// Makes a change and waits until it is durable.
+    async fn durably(&self, change: impl FnOnce(Done)) -> io::Result<()> {
         let (tx, rx) = oneshot::channel();
-        what(Box::new(move |result| {
-            // The receiver waits below, or its future was dropped: nobody asks any more.
+        change(Box::new(move |result| {
+            // The receiver is gone if this future was dropped.
             let _ = tx.send(result);
         }));
         match rx.await {
@@ -131,7 +133,7 @@ impl RaftLogReader<Types> for LogStore {
         self.read(start, end, READ_BYTES_MAX).await
     }
 
-    /// Lazy: a follower that has much to apply does not hold it all in memory.
+    /// Lazy, so that a long backlog of entries is never in memory at once.
     async fn entries_stream<RB>(
         &mut self,
         range: RB,
@@ -181,7 +183,7 @@ impl RaftLogStorage<Types> for LogStore {
     /// Durable when it returns: openraft answers the vote request after this.
     async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
         let vote = vote_to_domain(vote);
-        self.done(|done| self.log.save_vote(vote, done)).await
+        self.durably(|done| self.log.save_vote(vote, done)).await
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
@@ -212,10 +214,10 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
         let last = last.as_ref().map(position);
-        self.done(|done| self.in_order(|| self.log.truncate_after(last, done))).await
+        self.durably(|done| self.in_order(|| self.log.truncate_after(last, done))).await
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
-        self.done(|done| self.log.purge(position(&upto), done)).await
+        self.durably(|done| self.log.purge(position(&upto), done)).await
     }
 }

@@ -1,7 +1,7 @@
-//! Who is a member of the Raft group, and how the leader changes that.
+//! The members of the Raft group, and the leader's changes to them.
 //!
-//! Every change names the membership it was decided on, and is refused if that is not the last one any
-//! more.
+//! A change names the membership that it was decided on. It fails if that is no longer the last one in
+//! the log.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,111 +14,101 @@ use openraft::{
     errors::{ClientWriteError, RaftError},
 };
 
-use super::{ProposeError, Raft, convert, leadership::place};
-use crate::types::{LogPosition, MemberId, Ordinal, PeerPlace};
+use super::{
+    convert::{self, leader_ref},
+    error::ProposeError,
+    handle::Raft,
+};
+use crate::types::{LogPosition, MemberId, MemberRef, Ordinal};
 
 /// A member of the Raft group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RaftMember {
-    pub place: PeerPlace,
-    /// Of any set, while a change is under way.
+    pub member_ref: MemberRef,
+    /// A voter of any set, during a joint change.
     pub voter: bool,
 }
 
-/// All members, as of one entry of the log.
+/// All members, as of one log entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RaftMembership {
     pub members: Vec<RaftMember>,
-    /// One set; two while a change is under way, the new one last.
+    /// One set; during a joint change two, the new one last.
     pub voters: Vec<BTreeSet<MemberId>>,
     pub at: Option<LogPosition>,
 }
 
 impl RaftMembership {
     pub fn has(&self, member: MemberId) -> bool {
-        self.members.iter().any(|m| m.place.member == member)
+        self.members.iter().any(|m| m.member_ref.member == member)
     }
 
-    /// Whether it votes, in the only set or in one of two.
+    /// Whether the member is a voter of any set.
     pub fn is_voter(&self, member: MemberId) -> bool {
         self.voters.iter().any(|set| set.contains(&member))
     }
 }
 
-/// How a peer is doing, as the leader sees it.
+/// Replication progress of a peer, as the leader sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerProgress {
     pub member: MemberId,
-    /// The last entry it is known to hold.
+    /// Index of the last entry that the peer is known to hold.
     pub matched: Option<u64>,
-    /// Since its last answer to a heartbeat.
+    /// Time since its last reply to a heartbeat.
     pub silent_for: Option<Duration>,
 }
 
 impl Raft {
-    /// All members: by the last membership entry in the log, committed or not.
+    /// All members, by the last membership entry in the log, committed or not.
     pub fn members(&self) -> Vec<RaftMember> {
         self.membership().members
     }
 
-    /// The same, with the entry that says so: what is decided by it is guarded by it.
+    /// The membership by the last membership entry in the log. Decisions based on it pass it back as
+    /// their guard.
     pub fn membership(&self) -> RaftMembership {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         membership(&metrics.membership_config)
     }
 
-    /// All members by the last membership entry that this member knows to be committed.
+    /// The membership by the last membership entry that this member knows to be committed.
     pub fn committed_membership(&self) -> RaftMembership {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         membership(&metrics.committed_membership_config)
     }
 
-    /// As the leader: how far each peer has come. Empty elsewhere.
+    /// As the leader: the progress of each peer. Empty on other members.
     pub fn progress(&self) -> Vec<PeerProgress> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let heard = |id: &MemberId| {
-            let answered = metrics.heartbeat.as_ref()?.get(id)?.as_ref()?;
-            Some(answered.elapsed())
+        let since_reply = |id: &MemberId| {
+            let replied = metrics.heartbeat.as_ref()?.get(id)?.as_ref()?;
+            Some(replied.elapsed())
         };
         let all = metrics.replication.iter().flatten();
         all.map(|(id, at)| PeerProgress {
             member: *id,
             matched: at.as_ref().map(|at| at.index),
-            silent_for: heard(id),
+            silent_for: since_reply(id),
         })
         .collect()
     }
 
-    /// As the leader: adds a learner, if the membership still is the one it was decided on.
+    /// As the leader: adds a learner.
     pub async fn add_learner(
         &self,
-        place: PeerPlace,
+        member_ref: MemberRef,
         decided_on: &RaftMembership,
     ) -> Result<(), ProposeError> {
-        let nodes = BTreeMap::from([(place.member, place.ordinal)]);
+        let nodes = BTreeMap::from([(member_ref.member, member_ref.ordinal)]);
         self.change(ChangeMembers::AddNodes(nodes), decided_on).await
     }
 
-    /// As the leader: lets a learner vote, if the membership still is the one it was decided on.
-    pub async fn promote(
-        &self,
-        member: MemberId,
-        decided_on: &RaftMembership,
-    ) -> Result<(), ProposeError> {
-        let promoted =
-            self.change(ChangeMembers::AddVoterIds(BTreeSet::from([member])), decided_on).await;
-        match promoted {
-            Ok(()) => self.metrics.promoted.increment(),
-            Err(_) => self.metrics.not_promoted.increment(),
-        }
-        promoted
-    }
-
-    /// As the leader: changes who votes, in one joint change, and leaves it. Who votes no more stays
-    /// as a learner. Waits until both steps are committed.
+    /// As the leader: adds and removes voters in one joint change. Removed voters stay as learners.
+    /// Waits until the joint membership and the final one are committed.
     pub async fn change_voters(
         &self,
         add: BTreeSet<MemberId>,
@@ -135,13 +125,13 @@ impl Raft {
         changed
     }
 
-    /// As the leader: ends a change of voters that somebody began.
+    /// As the leader: completes a joint change that an earlier leader began.
     pub async fn finish_change(&self, decided_on: &RaftMembership) -> Result<(), ProposeError> {
         let goal = decided_on.voters.last().cloned().unwrap_or_default();
         self.change(ChangeMembers::ReplaceAllVoters(goal), decided_on).await
     }
 
-    /// As the leader: takes learners out.
+    /// As the leader: removes learners.
     pub async fn remove_learners(
         &self,
         members: BTreeSet<MemberId>,
@@ -160,7 +150,7 @@ impl Raft {
         match self.raft.change_membership_if(change, true, [guard]).await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
-                Err(ProposeError::NotLeader(place(to.leader_id, to.leader_node)))
+                Err(ProposeError::NotLeader(leader_ref(to.leader_id, to.leader_node)))
             }
             Err(e) => Err(ProposeError::Unknown(e.to_string())),
         }
@@ -171,7 +161,7 @@ fn membership(stored: &convert::StoredMembership) -> RaftMembership {
     let (at, membership) = (stored.log_id(), stored.membership());
     let voters = membership.get_joint_config().clone();
     let member = |(id, ordinal): (&MemberId, &Ordinal)| RaftMember {
-        place: PeerPlace { member: *id, ordinal: *ordinal },
+        member_ref: MemberRef { member: *id, ordinal: *ordinal },
         voter: voters.iter().any(|set| set.contains(id)),
     };
     let members = membership.nodes().map(member).collect();

@@ -1,4 +1,4 @@
-//! What one member's Raft counts and measures.
+//! Metrics of one member's Raft.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -8,42 +8,43 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    metrics::{Counter, Gauge, Histogram, Labelled, Unit, doubling},
+    metrics::{Counter, Gauge, Histogram, Labelled, Unit, exponential_buckets},
     types::{MemberId, OpReply, Reply, TxnReply},
 };
 
-static APPLY: [Duration; 20] = doubling(Duration::from_micros(100));
-static ROUND_TRIP: [Duration; 16] = doubling(Duration::from_micros(100));
-static SNAPSHOT: [Duration; 10] = doubling(Duration::from_millis(100));
-static PAUSE: [Duration; 13] = doubling(Duration::from_millis(1));
-static COMPACTION: [Duration; 14] = doubling(Duration::from_millis(100));
+static APPLY_BUCKETS: [Duration; 20] = exponential_buckets(Duration::from_micros(100));
+static ROUND_TRIP_BUCKETS: [Duration; 16] = exponential_buckets(Duration::from_micros(100));
+static SNAPSHOT_BUCKETS: [Duration; 10] = exponential_buckets(Duration::from_millis(100));
+static COMPACTION_STEP_BUCKETS: [Duration; 13] = exponential_buckets(Duration::from_millis(1));
+static COMPACTION_BUCKETS: [Duration; 14] = exponential_buckets(Duration::from_millis(100));
 
-/// Since this member started.
+/// Counters since this member started.
 #[derive(Debug)]
 pub struct ConsensusMetrics {
-    /// Another leader than before, or one again.
+    /// Changes to another leader, or from none to one.
     pub leader_changes: Counter,
-    /// Heartbeats that went out so late that a slow machine or disk must be the cause.
+    /// Heartbeats sent so late that a slow machine or disk must be the cause.
     pub late_heartbeats: Counter,
-    /// A chunk of entries, from the first decoded to the last published.
+    /// Time to apply a chunk of entries, from the first decoded to the last published.
     pub apply: Histogram,
-    /// Of those, the ones that took longer than [`super::SLOW`].
+    /// Chunks that took longer than [`super::WARNING_APPLY_DURATION`].
     pub slow_applies: Counter,
-    /// A snapshot is being put in the place of the state.
+    /// Snapshots being installed.
     pub installing: Gauge,
-    pub operations: Operations,
-    /// One step of a compaction: nothing else is applied meanwhile.
+    pub operations: OperationCounts,
+    /// Time of one step of a compaction, which blocks the apply lane.
     pub compaction_step: Histogram,
-    /// From the first step to the last.
+    /// Time from the first step of a compaction to its last.
     pub compaction: Histogram,
     compacted_at: Mutex<Option<Instant>>,
-    /// Records that compactions took away.
+    /// Records that compactions have discarded.
     pub compacted_records: Counter,
-    /// As the leader.
+    /// Learners that this member promoted as the leader.
     pub promoted: Counter,
+    /// Promotions that failed.
     pub not_promoted: Counter,
-    /// All other members that there was something to do with.
-    pub peers: Labelled<MemberId, PeerCounts>,
+    /// Every other member that this one has exchanged messages with.
+    pub peers: Labelled<MemberId, PeerMetrics>,
 }
 
 impl Default for ConsensusMetrics {
@@ -51,12 +52,12 @@ impl Default for ConsensusMetrics {
         ConsensusMetrics {
             leader_changes: Counter::default(),
             late_heartbeats: Counter::default(),
-            apply: Histogram::new(&APPLY),
+            apply: Histogram::new(&APPLY_BUCKETS),
             slow_applies: Counter::default(),
             installing: Gauge::default(),
-            operations: Operations::default(),
-            compaction_step: Histogram::shown_in(Unit::Milliseconds, &PAUSE),
-            compaction: Histogram::shown_in(Unit::Milliseconds, &COMPACTION),
+            operations: OperationCounts::default(),
+            compaction_step: Histogram::with_unit(Unit::Milliseconds, &COMPACTION_STEP_BUCKETS),
+            compaction: Histogram::with_unit(Unit::Milliseconds, &COMPACTION_BUCKETS),
             compacted_at: Mutex::default(),
             compacted_records: Counter::default(),
             promoted: Counter::default(),
@@ -67,64 +68,64 @@ impl Default for ConsensusMetrics {
 }
 
 impl ConsensusMetrics {
-    pub(super) fn compacted(&self, took: Duration) {
+    pub fn compacted(&self, took: Duration) {
         self.compaction.observe(took);
         *self.compacted_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// How long ago a compaction ended.
+    /// Time since the last compaction ended.
     pub fn last_compaction(&self) -> Option<Duration> {
         let at = self.compacted_at.lock().unwrap_or_else(PoisonError::into_inner);
         at.map(|at| at.elapsed())
     }
 }
 
-/// What concerns one other member.
+/// Metrics of the exchange with one other member.
 #[derive(Debug)]
-pub struct PeerCounts {
-    /// From a heartbeat to its answer.
+pub struct PeerMetrics {
+    /// Time from a heartbeat to its reply.
     pub round_trip: Histogram,
-    /// Messages that got no answer.
+    /// Messages without a reply.
     pub send_failures: Counter,
-    pub sent: SnapshotCounts,
-    pub received: SnapshotCounts,
+    pub sent: SnapshotMetrics,
+    pub received: SnapshotMetrics,
 }
 
-impl Default for PeerCounts {
-    fn default() -> PeerCounts {
-        PeerCounts {
-            round_trip: Histogram::new(&ROUND_TRIP),
+impl Default for PeerMetrics {
+    fn default() -> PeerMetrics {
+        PeerMetrics {
+            round_trip: Histogram::new(&ROUND_TRIP_BUCKETS),
             send_failures: Counter::default(),
-            sent: SnapshotCounts::default(),
-            received: SnapshotCounts::default(),
+            sent: SnapshotMetrics::default(),
+            received: SnapshotMetrics::default(),
         }
     }
 }
 
 /// Snapshots in one direction.
 #[derive(Debug)]
-pub struct SnapshotCounts {
+pub struct SnapshotMetrics {
     pub under_way: Gauge,
     pub succeeded: Counter,
     pub failed: Counter,
-    /// Of those that succeeded.
+    /// Duration of successful transfers.
     pub took: Histogram,
 }
 
-impl Default for SnapshotCounts {
-    fn default() -> SnapshotCounts {
-        SnapshotCounts {
+impl Default for SnapshotMetrics {
+    fn default() -> SnapshotMetrics {
+        SnapshotMetrics {
             under_way: Gauge::default(),
             succeeded: Counter::default(),
             failed: Counter::default(),
-            took: Histogram::new(&SNAPSHOT),
+            took: Histogram::new(&SNAPSHOT_BUCKETS),
         }
     }
 }
 
-impl SnapshotCounts {
-    pub(super) fn ended(&self, well: bool, took: Duration) {
-        if well {
+impl SnapshotMetrics {
+    pub fn record(&self, succeeded: bool, took: Duration) {
+        if succeeded {
             self.succeeded.increment();
             self.took.observe(took);
         } else {
@@ -133,9 +134,9 @@ impl SnapshotCounts {
     }
 }
 
-/// Operations that applied commands were made of, as etcd counts them.
+/// Operations in applied commands, as etcd counts them.
 #[derive(Debug, Default)]
-pub struct Operations {
+pub struct OperationCounts {
     pub puts: Counter,
     pub deletes: Counter,
     pub ranges: Counter,
@@ -143,8 +144,8 @@ pub struct Operations {
     pub txns: Counter,
 }
 
-impl Operations {
-    pub(super) fn count(&self, reply: &Reply) {
+impl OperationCounts {
+    pub fn count(&self, reply: &Reply) {
         match reply {
             Reply::Put { .. } => self.puts.increment(),
             Reply::DeleteRange { .. } => self.deletes.increment(),
@@ -156,7 +157,7 @@ impl Operations {
         }
     }
 
-    /// Says how many there were.
+    /// Returns the number of operations in the transaction.
     fn count_txn(&self, txn: &TxnReply) -> usize {
         let count = |op: &OpReply| match op {
             OpReply::Put(_) => {
@@ -184,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_transaction_counts_with_all_that_is_in_it() {
-        let operations = Operations::default();
+        let operations = OperationCounts::default();
         let put = || OpReply::Put(Default::default());
         let nested = TxnReply { responses: vec![put(), put()], ..TxnReply::default() };
         let reply = TxnReply { responses: vec![OpReply::Txn(nested)], ..TxnReply::default() };

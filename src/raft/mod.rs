@@ -1,81 +1,55 @@
-//! Consensus: the only importer of openraft, wrapped so that nothing above or below knows it.
+//! Consensus. Wraps openraft, so that no other module depends on it.
 //!
 //! ```text
 //! node ──propose──▶ Raft ──append──▶ log_store ──▶ wal      (one frame, one fdatasync)
-//!                    │ ╲──entries──▶ network ──▶ Transport  (one stream to each peer)
-//!                    ╰──committed──▶ machine ──▶ apply lane ──▶ state ──▶ storage
+//!                    │ ╲──entries──▶ rpc_client ──▶ Transport  (one stream per peer)
+//!                    ╰──committed──▶ state_machine ──▶ apply lane ──▶ state ──▶ storage
 //! ```
 //!
 //! Invariants:
-//! - `enable_leader_restore` is off, always: replication starts before the local flush, so a leader
-//!   that is killed and restarted would lead its old term again and mint other entries under ids
-//!   that followers may have committed (see `timing`).
-//! - A vote is durable before it is answered; an append before it is acknowledged.
+//! - `enable_leader_restore` is always off. Replication starts before the local flush, so a killed
+//!   leader that resumed its old term after a restart could append different entries under log ids
+//!   that followers have already committed (see `timing`).
+//! - A vote is durable before its reply; an append is durable before its acknowledgement.
 //! - The state never persists an entry that the local WAL has not fsynced: the WAL's durable index
 //!   gates the storage's writer.
-//! - A snapshot is durable before anything it covers is purged from the log.
-//! - Whatever ends a proposal other than [`ProposeError::NotLeader`] leaves its outcome unknown.
+//! - A snapshot is durable before the log purges any entry that the snapshot covers.
+//! - Every error of a proposal except [`ProposeError::NotLeader`] leaves its outcome unknown.
 
 mod apply;
 mod convert;
+mod error;
+mod force_new_cluster;
 mod handle;
+mod heartbeat;
 mod leadership;
 mod log_store;
-mod machine;
 mod membership;
 mod metrics;
-mod network;
-mod peer_side;
-mod recover;
+mod quorum_contact;
+mod replay;
 mod retention;
+mod rpc_client;
+mod rpc_error;
+mod rpc_server;
+mod snapshot_receiver;
+mod snapshot_sender;
+mod start;
+mod state_machine;
 mod store;
 mod timing;
 mod transport;
+mod type_config;
 
-use openraft::impls::leader_id_std::LeaderId;
-
-pub use apply::SLOW;
-pub use convert::Unreadable;
-pub use handle::{ProposeError, Proposed, Raft, RaftOptions, RaftTasks, ReadError, StartError};
+pub use apply::WARNING_APPLY_DURATION;
+pub use error::{ProposeError, ReadIndexError, RpcError};
+pub use force_new_cluster::force_new_cluster;
+pub use handle::{Proposed, Raft};
 pub use leadership::{Leadership, LeadershipWatch};
 pub use membership::{PeerProgress, RaftMember, RaftMembership};
-pub use metrics::{ConsensusMetrics, Operations, PeerCounts, SnapshotCounts};
-pub use peer_side::PeerError;
-pub use recover::{RecoverError, go_on_alone};
+pub use metrics::PeerMetrics;
 pub use retention::Retention;
-pub use store::{Incoming, Recovered, Snapshot, SnapshotStore};
-pub use timing::{Timing, TimingError};
-pub use transport::{Opening, Replies, Transport, TransportError};
-
-use crate::types::{Command, CommandError, MemberId, Ordinal, Reply};
-
-openraft::declare_raft_types!(
-    /// How openraft is bound: standard Raft (one leader a term), our ids, the ordinal as all the
-    /// metadata a node has.
-    pub(crate) Types:
-        D = Commands,
-        R = Answers,
-        NodeId = MemberId,
-        Node = Ordinal,
-        Term = u64,
-        LeaderId = LeaderId<u64, MemberId>,
-);
-
-/// An encoded `CommandBatch`: the payload of a normal entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Commands(pub(crate) bytes::Bytes);
-
-impl std::fmt::Display for Commands {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes", self.0.len())
-    }
-}
-
-/// What applying one entry answered, command by command.
-#[derive(Debug, Default)]
-pub(crate) struct Answers(pub(crate) Vec<Result<Reply, CommandError>>);
-
-/// Decodes the commands of an entry; an entry that a quorum accepted and we cannot read stops us.
-fn decode_commands(data: &bytes::Bytes) -> Result<Vec<Command>, crate::proto::convert::WireError> {
-    crate::proto::convert::decode_commands(data.clone())
-}
+pub use start::{RaftOptions, RaftParts, RaftTasks};
+pub use store::{RecoveredState, Snapshot, SnapshotReceiver, SnapshotStore};
+pub use timing::Timing;
+pub use transport::{OpeningStream, Transport, TransportError};

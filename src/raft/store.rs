@@ -1,5 +1,5 @@
-//! What Raft asks of the storage beyond records: durability gates and snapshots. A port; the
-//! composition root adapts `storage` to it.
+//! The port through which Raft uses the storage, beyond records: the durability gate and snapshots.
+//! The composition root adapts `storage` to it.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::{
 };
 
 /// Everything a state machine is rebuilt from.
-pub struct Recovered {
+pub struct RecoveredState {
     /// Where the records are read from, and new ones submitted to.
     pub storage: Arc<dyn Storage>,
-    /// The last entry that is in it; `None`: nothing was ever applied.
+    /// The last applied entry; `None`: no entry was ever applied.
     pub position: Option<LogPosition>,
     /// The state's tables, sorted by key.
     pub tables: Vec<(Bytes, Bytes)>,
@@ -24,42 +24,43 @@ pub struct Recovered {
     pub records: Box<dyn Iterator<Item = RecordMeta> + Send>,
 }
 
-impl std::fmt::Debug for Recovered {
+impl std::fmt::Debug for RecoveredState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Recovered").field("position", &self.position).finish_non_exhaustive()
+        f.debug_struct("RecoveredState").field("position", &self.position).finish_non_exhaustive()
     }
 }
 
 /// The storage as Raft sees it.
 pub trait SnapshotStore: Send + Sync + 'static {
-    /// The WAL is durable up to this index: what was applied up to it may be written.
-    fn note_durable(&self, index: u64);
+    /// Reports that the WAL is durable up to this index. Changes that were applied up to it may be
+    /// written.
+    fn set_durable_index(&self, index: u64);
     /// Waits until there is room in memory for more changes.
     fn room(&self) -> BoxFuture<'_, ()>;
-    /// So full that no new proposals should come.
+    /// Whether the write buffer is so full that the leader must reject proposals.
     fn is_full(&self) -> bool;
-    /// Writes all that was submitted, once it is durable in the WAL: small changes wait otherwise.
+    /// Writes all submitted changes, once they are durable in the WAL. Otherwise small changes wait.
     fn flush(&self) -> BoxFuture<'_, Result<(), StorageError>>;
-    /// Takes a snapshot of all that was submitted, and makes it durable. Waits for the WAL.
+    /// Takes a snapshot of all submitted changes, and makes it durable. Waits for the WAL.
     fn take(&self) -> BoxFuture<'_, Result<Arc<dyn Snapshot>, StorageError>>;
     /// The newest durable snapshot.
     fn latest(&self) -> Option<Arc<dyn Snapshot>>;
-    /// Begins to receive a snapshot made of these files: the snapshot file first.
+    /// Begins to receive a snapshot that consists of these files, the snapshot file first.
     fn receive(
         &self,
         files: Vec<SnapshotFile>,
-    ) -> BoxFuture<'_, Result<Box<dyn Incoming>, StorageError>>;
-    /// Replaces everything by a received snapshot.
+    ) -> BoxFuture<'_, Result<Box<dyn SnapshotReceiver>, StorageError>>;
+    /// Replaces the whole state by a received snapshot.
     fn install(
         &self,
-        incoming: Box<dyn Incoming>,
-    ) -> BoxFuture<'_, Result<Recovered, StorageError>>;
+        incoming: Box<dyn SnapshotReceiver>,
+    ) -> BoxFuture<'_, Result<RecoveredState, StorageError>>;
 }
 
-/// A durable snapshot. Its files stay while it is held.
+/// A durable snapshot. Its files stay while this value lives.
 pub trait Snapshot: Send + Sync + 'static {
     fn position(&self) -> LogPosition;
-    /// The membership as of `position`, as the state's tables keep it.
+    /// The membership as of `position`, encoded as in the state's tables.
     fn membership(&self) -> Option<Bytes>;
     fn files(&self) -> Vec<SnapshotFile>;
     /// Up to `max_bytes` of a file from `offset`.
@@ -72,8 +73,8 @@ pub trait Snapshot: Send + Sync + 'static {
 }
 
 /// A snapshot that is being received.
-pub trait Incoming: Send + Sync + 'static {
-    /// For each file the offset from which it is still wanted; its length: not at all.
+pub trait SnapshotReceiver: Send + Sync + 'static {
+    /// For each file the offset of its first missing byte; the file's length if it is complete.
     fn want(&self) -> Vec<u64>;
     fn write(
         &mut self,
@@ -83,6 +84,6 @@ pub trait Incoming: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<(), StorageError>>;
     /// Checks every file against its offer and makes it durable.
     fn finish(&mut self) -> BoxFuture<'_, Result<(), StorageError>>;
-    /// For the adapter, to get back what it handed out.
+    /// Lets the adapter recover its own type.
     fn into_any(self: Box<Self>) -> Box<dyn std::any::Any + Send>;
 }

@@ -1,7 +1,7 @@
-//! What Raft asks of the network, in protobuf messages: a port that `peer` implements over gRPC.
+//! The port through which Raft sends messages, in protobuf. `peer` implements it over gRPC.
 //!
-//! Every call says who it is for; the implementation adds who it is from, and resolves the ordinal
-//! to an address at each dial.
+//! Every call names its receiver. The implementation adds the sender, and resolves the ordinal to an
+//! address at each dial.
 
 use std::{future::Future, time::Duration};
 
@@ -9,54 +9,54 @@ use futures_util::{future::BoxFuture, stream::BoxStream};
 
 use crate::{
     proto::peer,
-    types::{MemberId, PeerPlace},
+    types::{MemberId, MemberRef},
 };
 
-/// A message that got no answer.
+/// A message without a reply.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum TransportError {
-    /// Nobody there, or it refused us: wait before the next try.
+    /// No process answers there, or it rejects this member. openraft backs off before the next try.
     #[error("member {0} cannot be reached: {1}")]
     Unreachable(MemberId, String),
-    /// The connection broke, or the answer was late.
+    /// The connection broke, or the reply was late.
     #[error("member {0}: {1}")]
     Broken(MemberId, String),
 }
 
 /// A stream of replies.
-pub type Replies<T> = BoxStream<'static, Result<T, TransportError>>;
-/// A stream that is being opened.
-pub type Opening<T> = BoxFuture<'static, Result<Replies<T>, TransportError>>;
+pub type ReplyStream<T> = BoxStream<'static, Result<T, TransportError>>;
+/// A reply stream that is being opened.
+pub type OpeningStream<T> = BoxFuture<'static, Result<ReplyStream<T>, TransportError>>;
 
 /// Sends messages to other members. Cheap to clone.
 pub trait Transport: Clone + Send + Sync + 'static {
-    /// Opens a replication stream, or one of heartbeats, which nothing else may delay. Answers come
-    /// in the order of the requests.
+    /// Opens a stream of replication, or of heartbeats, which no other message may delay. Replies
+    /// arrive in the order of the requests.
     fn append(
         &self,
-        to: PeerPlace,
+        to: MemberRef,
         heartbeats: bool,
         requests: BoxStream<'static, peer::AppendRequest>,
-    ) -> Opening<peer::AppendReply>;
+    ) -> OpeningStream<peer::AppendReply>;
 
     fn vote(
         &self,
-        to: PeerPlace,
+        to: MemberRef,
         request: peer::VoteRequest,
         limit: Duration,
     ) -> impl Future<Output = Result<peer::VoteReply, TransportError>> + Send;
 
     fn transfer_leader(
         &self,
-        to: PeerPlace,
+        to: MemberRef,
         request: peer::TransferLeaderRequest,
         limit: Duration,
     ) -> impl Future<Output = Result<peer::TransferLeaderReply, TransportError>> + Send;
 
-    /// Sends a snapshot: an offer, then what of it is wanted.
+    /// Sends a snapshot: an offer, then the parts that the receiver wants.
     fn snapshot(
         &self,
-        to: PeerPlace,
+        to: MemberRef,
         chunks: BoxStream<'static, peer::SnapshotChunk>,
-    ) -> Opening<peer::SnapshotReply>;
+    ) -> OpeningStream<peer::SnapshotReply>;
 }

@@ -1,4 +1,4 @@
-//! The admin port: `/livez` (this process), `/readyz` (send me clients), `/metrics`.
+//! The admin port: `/livez` (the process works), `/readyz` (the member may serve clients), `/metrics`.
 
 use std::{
     sync::{
@@ -17,8 +17,8 @@ use axum::{
 };
 
 use super::{
-    calls::Calls,
-    scrape::{self, Process, ProcessCounts, Sources},
+    grpc::calls::CallMetrics,
+    scrape::{self, MetricSources, PortCounters, Process, ProcessCounters},
 };
 use crate::{
     clock::{Clock, SystemClock},
@@ -27,49 +27,54 @@ use crate::{
     metrics::Exposition,
 };
 
-/// Without a quorum for so long, a member sends its clients elsewhere.
+/// A member without a quorum for this time is not ready.
 const QUORUM_AGE_MAX: Duration = Duration::from_secs(10);
-/// So far behind what is committed, a member's serializable reads are too stale. An entry is a batch.
+/// A member that is further behind the commit index is not ready: its serializable reads are too stale.
 const LAG_ENTRIES_MAX: u64 = 1000;
 
-/// What the admin port tells of a member.
+/// The health and the metrics of a member.
 #[derive(Debug, Clone)]
-pub(super) struct Health {
+pub struct MemberHealth {
     inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
 struct Inner {
-    member: OnceLock<Sources>,
+    member: OnceLock<MetricSources>,
     stopping: AtomicBool,
-    counts: ProcessCounts,
+    counters: ProcessCounters,
     lanes: Lanes,
     fault: Fault,
 }
 
-impl Health {
-    pub(super) fn new(lanes: Lanes, fault: Fault) -> Health {
-        let (member, counts) = (OnceLock::new(), ProcessCounts::default());
+impl MemberHealth {
+    pub fn new(lanes: Lanes, fault: Fault) -> MemberHealth {
+        let (member, counters) = (OnceLock::new(), ProcessCounters::default());
         let stopping = AtomicBool::new(false);
-        Health { inner: Arc::new(Inner { member, stopping, counts, lanes, fault }) }
+        MemberHealth { inner: Arc::new(Inner { member, stopping, counters, lanes, fault }) }
     }
 
-    /// The member runs. Once.
-    pub(super) fn run(&self, member: Sources) {
+    /// Marks the member as running. Called once.
+    pub fn set_running(&self, member: MetricSources) {
         assert!(self.inner.member.set(member).is_ok(), "a process is one member only");
     }
 
-    pub(super) fn note_rebuilt_tables(&self) {
-        self.inner.counts.rebuilt_tables.increment();
+    pub fn note_rebuilt_tables(&self) {
+        self.inner.counters.rebuilt_tables.increment();
     }
 
-    /// Where the calls of clients are counted.
-    pub(super) fn calls(&self) -> &Calls {
-        &self.inner.counts.calls
+    /// The counters of client calls.
+    pub fn calls(&self) -> &CallMetrics {
+        &self.inner.counters.calls
     }
 
-    /// Clients should go elsewhere from now on.
-    pub(super) fn stop(&self) {
+    /// The counters of each port's connections.
+    pub fn connections(&self) -> &PortCounters {
+        &self.inner.counters.connections
+    }
+
+    /// Marks the member as stopping, so that clients use other members.
+    pub fn set_stopping(&self) {
         self.inner.stopping.store(true, Ordering::Relaxed);
     }
 
@@ -86,14 +91,15 @@ impl Health {
             return Err("waiting to become a member: forming, joining or recovering".into());
         };
         let raft = member.node.raft();
-        ready(raft.quorum_age(), raft.lag())
+        ready(raft.quorum_age(), raft.apply_lag())
     }
 
-    /// The same for a probe, which is counted.
+    /// Checks readiness for a probe, and counts the result.
     fn probe(&self) -> Result<(), String> {
         let ready = self.ready();
-        let counts = &self.inner.counts;
-        let counter = if ready.is_ok() { &counts.health_success } else { &counts.health_failures };
+        let counters = &self.inner.counters;
+        let counter =
+            if ready.is_ok() { &counters.health_success } else { &counters.health_failures };
         counter.increment();
         ready
     }
@@ -118,18 +124,24 @@ fn answer(result: Result<(), impl Into<String>>) -> (StatusCode, String) {
     }
 }
 
-async fn render(State(health): State<Health>) -> Result<impl IntoResponse, StatusCode> {
-    let Inner { member, counts, lanes, .. } = &*health.inner;
+async fn render(State(health): State<MemberHealth>) -> Result<impl IntoResponse, StatusCode> {
+    let Inner { member, counters, lanes, .. } = &*health.inner;
     let failed = StatusCode::INTERNAL_SERVER_ERROR;
-    let process = lanes.run("scrape", Process::look).await.map_err(|_| failed)?.ok_or(failed)?;
-    let text = scrape::render(member.get(), counts, &process, SystemClock.now());
+    let process = lanes.run("scrape", Process::read).await.map_err(|_| failed)?.ok_or(failed)?;
+    let text = scrape::render(member.get(), counters, &process, SystemClock.now());
     Ok(([(CONTENT_TYPE, Exposition::CONTENT_TYPE)], text))
 }
 
-pub(super) fn router(health: Health) -> Router {
+pub fn router(health: MemberHealth) -> Router {
     Router::new()
-        .route("/livez", get(|State(health): State<Health>| async move { answer(health.live()) }))
-        .route("/readyz", get(|State(health): State<Health>| async move { answer(health.probe()) }))
+        .route(
+            "/livez",
+            get(|State(health): State<MemberHealth>| async move { answer(health.live()) }),
+        )
+        .route(
+            "/readyz",
+            get(|State(health): State<MemberHealth>| async move { answer(health.probe()) }),
+        )
         .route("/metrics", get(render))
         .with_state(health)
 }

@@ -6,27 +6,28 @@ use anyhow::Context;
 use tokio::{sync::oneshot, task::JoinSet};
 
 use super::{
-    member::{self, MemberConfig},
+    boot,
+    member_config::MemberConfig,
     serve::{retention, timing, wal_segment_bytes},
     servers::Ports,
     signals,
 };
-use crate::{config::Dev, peer::PeerAddresses, stop::Stop, types::Ordinal};
+use crate::{config::Dev, peer::PeerAddresses, shutdown::Shutdown, types::Ordinal};
 
 /// Runs the members until Ctrl-C.
 pub async fn dev(args: Dev) -> anyhow::Result<()> {
     let shutdown = signals::termination()?;
-    let stop = Stop::default();
+    let stop = Shutdown::default();
     let mut members = JoinSet::new();
     let mut ready = Vec::new();
     for i in 0..args.members {
         let config = member_config(&args, i)?;
         let (tx, rx) = oneshot::channel();
         ready.push(rx);
-        let mut stopping = stop.stopping();
+        let mut stopping = stop.signal();
         let stopped = async move { stopping.wait().await };
         members.spawn(async move {
-            member::run(config, stopped, tx).await.with_context(|| format!("member {i}"))
+            boot::run(config, stopped, tx).await.with_context(|| format!("member {i}"))
         });
     }
     let announce = async {
@@ -40,7 +41,7 @@ pub async fn dev(args: Dev) -> anyhow::Result<()> {
         ended = members.join_next() => ended.context("no members")?.context("a member panicked")?,
         () = announce => Ok(()),
     };
-    stop.stop();
+    stop.trigger();
     while let Some(ended) = members.join_next().await {
         if let Err(e) = ended.context("a member panicked")? {
             tracing::error!("{e:#}");
@@ -76,10 +77,10 @@ fn member_config(args: &Dev, i: u16) -> anyhow::Result<MemberConfig> {
         },
         client_urls: vec![format!("http://{}", loopback(client_port(args, i)))],
         timing,
-        quota_bytes: args.tuning.quota_bytes,
+        quota_bytes: args.tuning.quota_backend_bytes,
         cache_bytes: usize::try_from(args.tuning.cache_size)?,
         max_request_bytes: usize::try_from(args.tuning.max_request_bytes)?,
-        watch_progress_interval: args.tuning.watch_progress,
+        watch_progress_interval: args.tuning.watch_progress_notify_interval,
         hands_over: false,
         max_voters: 5,
         pod: None,

@@ -1,12 +1,12 @@
-//! Binding ports, with errors that say what to do.
+//! Binds ports; the errors name the flag to change.
 
 use std::{io, net::SocketAddr};
 
 use tokio::net::TcpListener;
 
-/// A port that could not be taken.
+/// A port could not be bound.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ListenError {
+pub enum ListenError {
     #[error(
         "{what}: {address} is in use by another process; stop it, or choose another with {flag}"
     )]
@@ -15,8 +15,8 @@ pub(super) enum ListenError {
     Other { what: &'static str, address: SocketAddr, flag: &'static str, source: io::Error },
 }
 
-/// Binds a port for `what`, which is set with `flag`.
-pub(super) async fn bind(
+/// Binds a port; `what` and `flag` name it in errors.
+pub async fn bind(
     what: &'static str,
     flag: &'static str,
     address: SocketAddr,

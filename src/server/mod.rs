@@ -1,18 +1,27 @@
-//! The composition root: wires everything together, and knows the order of start and stop.
+//! The composition root: wires the layers together, and defines the order of start and stop.
 //!
 //! ```text
-//! start: listeners → data directory → formation → wal → storage → raft → node → client API
-//! stop:  not ready → hand over leadership → client API drains → peer streams end → node → raft
-//!        → storage → wal
+//! start (boot.rs):     listeners → data directory → peer and admin servers → bootstrap → wal → storage
+//!                      → raft → watches → node → bootstrap complete → a leader, or five seconds without
+//!                      → client server → ready → background tasks
+//! stop (lifecycle.rs): permission to stop, or leadership transferred → not ready → client server drains
+//!                      → removed, if the member leaves → background tasks → node → watches → raft
+//!                      → peer and admin servers drain → storage → wal
 //! ```
+//!
+//! A founder whose founding is not confirmed yet answers Raft's messages only once it is. Every other
+//! member answers them as soon as its node has started. A fault ends the process at any point, without
+//! this order: the member recovers at its next start.
 
-mod adapters;
 mod admin;
-mod answers;
-mod calls;
+mod boot;
+mod connections;
+mod context;
 mod dev;
+mod grpc;
+mod lifecycle;
 mod listen;
-mod member;
+mod member_config;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod panics;
@@ -21,16 +30,32 @@ mod pod;
 #[cfg(not(feature = "k8s"))]
 #[path = "no_pod.rs"]
 mod pod;
-mod port;
+mod removal;
 mod scrape;
 mod serve;
 mod servers;
 mod signals;
+mod stack;
+mod storage_adapter;
+mod tasks;
 mod telemetry;
 
-pub use dev::dev;
-pub use member::{MemberConfig, Pod};
+pub use member_config::{MemberConfig, PodContext};
 pub use panics::end_process_on_panic;
-pub use serve::serve;
 pub use servers::Ports;
 pub use telemetry::{Telemetry, init as init_telemetry};
+
+use futures_util::future::LocalBoxFuture;
+
+use crate::config;
+
+/// Runs a whole cluster on loopback until Ctrl-C. Boxed, so that the server is compiled here, in parallel,
+/// and not again in each program.
+pub fn dev(args: config::Dev) -> LocalBoxFuture<'static, anyhow::Result<()>> {
+    Box::pin(dev::dev(args))
+}
+
+/// Runs one member until SIGTERM or SIGINT.
+pub fn serve(args: config::Serve) -> LocalBoxFuture<'static, anyhow::Result<()>> {
+    Box::pin(serve::serve(args))
+}

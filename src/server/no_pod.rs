@@ -1,20 +1,20 @@
 //! A build without Kubernetes: no member is a pod.
 
-use super::member::Pod;
+use super::member_config::PodContext;
 use crate::config::Serve;
 
-pub(super) enum Ways {}
+pub enum KubernetesHandle {}
 
-pub(super) async fn connect(_: &Serve, _: &str) -> anyhow::Result<Option<(Pod, Ways)>> {
+pub async fn connect(_: &Serve, _: &str) -> anyhow::Result<Option<(PodContext, KubernetesHandle)>> {
     Ok(None)
 }
 
-pub(super) fn home(_: &Serve) -> String {
+pub fn home(_: &Serve) -> String {
     String::new()
 }
 
-impl Ways {
-    pub(super) async fn end(self) {
+impl KubernetesHandle {
+    pub async fn close(self) {
         match self {}
     }
 }

@@ -1,7 +1,7 @@
-//! Traces: our own spans, sent to an OpenTelemetry collector over gRPC.
+//! TraceExporter: our own spans, sent to an OpenTelemetry collector over gRPC.
 //!
-//! The exporter has a thread of its own and a queue of 2048 spans; what comes while it is full is
-//! dropped, and a collector that is away costs nothing but its spans. The SDK's own environment
+//! The exporter has a thread of its own and a queue of 2048 spans. Spans beyond a full queue are dropped, so
+//! an unreachable collector costs nothing else. The SDK's own environment
 //! variables hold: `OTEL_TRACES_SAMPLER`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_BSP_…`.
 
 use std::time::Duration;
@@ -12,18 +12,18 @@ use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use tracing_subscriber::{Layer, Registry, filter::Targets};
 
-/// The spans that are left at the end may take so long to send.
-const LAST_SPANS: Duration = Duration::from_secs(3);
+/// Limit to send the remaining spans at the end.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Whoever sends traces, until [`Traces::end`].
+/// Sends spans until [`TraceExporter::shutdown`].
 #[derive(Debug)]
-pub(super) struct Traces {
+pub struct TraceExporter {
     provider: SdkTracerProvider,
 }
 
-impl Traces {
-    /// On a runtime: the connection is its task.
-    pub(super) fn begin(endpoint: &str) -> anyhow::Result<Traces> {
+impl TraceExporter {
+    /// Must run on a runtime, which gets a task for the connection.
+    pub fn start(endpoint: &str) -> anyhow::Result<TraceExporter> {
         let exporter = SpanExporter::builder()
             .with_tonic()
             .with_endpoint(endpoint)
@@ -34,11 +34,11 @@ impl Traces {
             .with_batch_exporter(exporter)
             .with_resource(resource)
             .build();
-        Ok(Traces { provider })
+        Ok(TraceExporter { provider })
     }
 
-    /// Sees our spans, whatever the log tells.
-    pub(super) fn layer(&self) -> Box<dyn Layer<Registry> + Send + Sync> {
+    /// Receives our spans, regardless of the log's filter.
+    pub fn layer(&self) -> Box<dyn Layer<Registry> + Send + Sync> {
         let ours = Targets::new().with_target("ordinal", tracing::Level::DEBUG);
         tracing_opentelemetry::layer()
             .with_tracer(self.provider.tracer("ordinal"))
@@ -46,9 +46,9 @@ impl Traces {
             .boxed()
     }
 
-    pub(super) fn end(self) {
-        if let Err(e) = self.provider.shutdown_with_timeout(LAST_SPANS) {
-            tracing::warn!(error = %e, "the last traces were not sent");
+    pub fn shutdown(self) {
+        if let Err(e) = self.provider.shutdown_with_timeout(FLUSH_TIMEOUT) {
+            tracing::warn!(error = %e, "sending the last spans failed");
         }
     }
 }

@@ -1,14 +1,14 @@
-//! What a panic means: an invariant of ours is broken, so the process ends before it acts on it.
+//! A panic means that an invariant is broken, so the process ends before it acts on the broken state.
 //!
-//! A lane or a task that died alone would leave a member half alive. Kubernetes starts it again, and
-//! recovery looks at everything anew.
+//! A lane or a task that ended alone would leave a member half alive. Kubernetes restarts the process, and
+//! recovery checks the data.
 
 use std::panic;
 
-/// sled panics where it finds its pages damaged; `storage` catches that and rebuilds the tables.
+/// sled panics when it finds damaged pages; `storage` catches that panic and rebuilds the tables.
 const CAUGHT: &str = "/sled-0.34";
 
-/// From now on a panic ends the process, after it was reported.
+/// Makes every further panic end the process, after its report.
 pub fn end_process_on_panic() {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |info| {

@@ -1,31 +1,34 @@
-//! A member that is a pod: its ways to Kubernetes.
+//! A member in a pod: its handle on Kubernetes.
 
 use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::sync::watch;
 
-use super::member::Pod;
+use super::member_config::PodContext;
 use crate::{
     clock::SystemClock,
     config::Serve,
     k8s::{Kubernetes, KubernetesOptions, Mirror, MirrorOptions},
-    membership::LeaderNews,
+    membership::LeaderUpdate,
 };
 
-/// What was started for a pod, and is ended after its member.
-pub(super) struct Ways {
+/// The pod's tasks that outlive its member.
+pub struct KubernetesHandle {
     kubernetes: Arc<Kubernetes>,
     mirror: Mirror,
 }
 
 /// `None`: this process is no pod of a StatefulSet.
-pub(super) async fn connect(args: &Serve, name: &str) -> anyhow::Result<Option<(Pod, Ways)>> {
+pub async fn connect(
+    args: &Serve,
+    name: &str,
+) -> anyhow::Result<Option<(PodContext, KubernetesHandle)>> {
     let Some(statefulset) = args.kubernetes.statefulset.clone() else { return Ok(None) };
     let options = KubernetesOptions {
         namespace: args.kubernetes.namespace.clone(),
         statefulset,
-        claim: args.kubernetes.claim.clone(),
+        bootstrap_configmap: args.kubernetes.bootstrap_configmap.clone(),
         pod: name.to_string(),
         mirror: MirrorOptions {
             lease: args.kubernetes.lease_mirror.clone(),
@@ -34,22 +37,26 @@ pub(super) async fn connect(args: &Serve, name: &str) -> anyhow::Result<Option<(
         pod_uid: args.kubernetes.pod_uid.clone(),
     };
     let connected = Kubernetes::connect(options, Arc::new(SystemClock)).await;
-    let kubernetes = Arc::new(connected.context("--statefulset needs a way to Kubernetes")?);
-    let (leader, news) = watch::channel(LeaderNews::default());
-    let mirror = kubernetes.mirror(&news);
-    let pod = Pod { orchestrator: kubernetes.clone(), leader, grace: args.grace };
-    Ok(Some((pod, Ways { kubernetes, mirror })))
+    let kubernetes = Arc::new(connected.context("--statefulset requires access to Kubernetes")?);
+    let (sender, updates) = watch::channel(LeaderUpdate::default());
+    let mirror = kubernetes.mirror(&updates);
+    let pod = PodContext {
+        orchestrator: kubernetes.clone(),
+        leader: sender,
+        grace: args.termination_grace_period,
+    };
+    Ok(Some((pod, KubernetesHandle { kubernetes, mirror })))
 }
 
-/// Where a pod's data belongs: a volume of another set is refused.
-pub(super) fn home(args: &Serve) -> String {
+/// The namespace and StatefulSet of the pod's data. A volume of another set is refused.
+pub fn home(args: &Serve) -> String {
     let set = args.kubernetes.statefulset.as_ref();
     set.map_or_else(String::new, |set| format!("{}/{set}", args.kubernetes.namespace))
 }
 
-impl Ways {
-    /// Once the member has ended: nobody leads here any more.
-    pub(super) async fn end(self) {
+impl KubernetesHandle {
+    /// Must be called after the member has stopped, so that it does not lead any more.
+    pub async fn close(self) {
         self.mirror.stop().await;
         self.kubernetes.close().await;
     }

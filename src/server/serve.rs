@@ -1,14 +1,11 @@
-//! `kvd serve`: one member, until it is told to stop.
+//! `kvd serve`: one member, until SIGTERM or SIGINT.
+
+use std::net::SocketAddr;
 
 use anyhow::{Context, bail, ensure};
 use tokio::sync::oneshot;
 
-use super::{
-    member::{self, MemberConfig},
-    pod,
-    servers::Ports,
-    signals,
-};
+use super::{boot, member_config::MemberConfig, pod, servers::Ports, signals};
 use crate::{
     config::{Serve, Tuning, Wal},
     peer::PeerAddresses,
@@ -20,10 +17,10 @@ use crate::{
 pub async fn serve(args: Serve) -> anyhow::Result<()> {
     let shutdown = signals::termination()?;
     let mut config = member_config(&args, &host_name())?;
-    let ways = pod::connect(&args, &config.name).await?;
-    let ways = ways.map(|(pod, ways)| {
+    let kubernetes = pod::connect(&args, &config.name).await?;
+    let kubernetes = kubernetes.map(|(pod, kubernetes)| {
         config.pod = Some(pod);
-        ways
+        kubernetes
     });
     let (ready, is_ready) = oneshot::channel();
     let listen = config.ports;
@@ -32,22 +29,22 @@ pub async fn serve(args: Serve) -> anyhow::Result<()> {
             tracing::info!(client = %listen.client, admin = %listen.admin, "serving clients");
         }
     });
-    let ended = member::run(config, shutdown, ready).await;
-    if let Some(ways) = ways {
-        ways.end().await;
+    let ended = boot::run(config, shutdown, ready).await;
+    if let Some(kubernetes) = kubernetes {
+        kubernetes.close().await;
     }
     ended
 }
 
-pub(super) fn timing(tuning: &Tuning) -> Timing {
-    let mut timing = Timing::detecting_in(tuning.election_timeout);
-    if let Some(heartbeat) = tuning.heartbeat {
+pub fn timing(tuning: &Tuning) -> Timing {
+    let mut timing = Timing::with_election_timeout(tuning.election_timeout);
+    if let Some(heartbeat) = tuning.heartbeat_interval {
         timing.heartbeat = heartbeat;
     }
     timing
 }
 
-pub(super) fn retention(wal: &Wal) -> Retention {
+pub fn retention(wal: &Wal) -> Retention {
     Retention {
         snapshot_log_bytes_min: wal.snapshot_log_bytes,
         keep_log_bytes: wal.keep_log_bytes,
@@ -56,8 +53,8 @@ pub(super) fn retention(wal: &Wal) -> Retention {
 }
 
 /// # Errors
-/// When the log could not be cut into files of this length.
-pub(super) fn wal_segment_bytes(wal: &Wal) -> anyhow::Result<u64> {
+/// If the length is not valid for a segment.
+pub fn wal_segment_bytes(wal: &Wal) -> anyhow::Result<u64> {
     let bytes = wal.wal_segment_bytes;
     ensure!(
         bytes.is_multiple_of(4096) && bytes >= 8192,
@@ -70,7 +67,7 @@ fn member_config(args: &Serve, host: &str) -> anyhow::Result<MemberConfig> {
     let ordinal = match args.ordinal {
         Some(ordinal) => ordinal,
         None => trailing_number(host).with_context(|| {
-            format!("host name {host:?} does not end with a number: say --ordinal N")
+            format!("host name {host:?} does not end with a number: set --ordinal N")
         })?,
     };
     let home = pod::home(args);
@@ -79,29 +76,30 @@ fn member_config(args: &Serve, host: &str) -> anyhow::Result<MemberConfig> {
             let addresses = PeerAddresses::template(template)?;
             if args.initial_replicas.is_none() && home.is_empty() {
                 bail!(
-                    "--peer-template does not tell how many members there are: say \
-                     --initial-replicas N, or in a pod --statefulset NAME"
+                    "--peer-template does not define the number of members: set --initial-replicas N, or \
+                     in a pod --statefulset NAME"
                 )
             }
             addresses
         }
         (false, None) => PeerAddresses::list(args.peers.clone())?,
-        // Alone: its own port is all there is.
+        // A single member needs no address but its own.
         (true, None) if ordinal == 0 => {
-            PeerAddresses::list(vec![format!("127.0.0.1:{}", args.listen_peer.port())])?
+            PeerAddresses::list(vec![format!("127.0.0.1:{}", args.listen.peer.port())])?
         }
-        (true, None) => bail!("ordinal {ordinal} needs --peers or --peer-template to find others"),
+        (true, None) => {
+            bail!("ordinal {ordinal} needs --peers or --peer-template to find the other members")
+        }
     };
     let founders = args.initial_replicas.unwrap_or(1).max(addresses.listed()).max(1);
     let name = match args.ordinal {
         Some(_) => format!("kv-{ordinal}"),
         None => host.to_string(),
     };
-    let url = args.advertise_client.clone().unwrap_or_else(|| {
-        let ip = args.listen_client.ip();
-        let name = if ip.is_unspecified() { host.to_string() } else { ip.to_string() };
-        format!("http://{name}:{}", args.listen_client.port())
-    });
+    let client_urls = match &args.listen.advertise_client[..] {
+        [] => vec![default_client_url(args.listen.client, host)],
+        urls => urls.to_vec(),
+    };
     let timing = timing(&args.tuning);
     timing.check()?;
     Ok(MemberConfig {
@@ -112,17 +110,17 @@ fn member_config(args: &Serve, host: &str) -> anyhow::Result<MemberConfig> {
         addresses,
         founders,
         ports: Ports {
-            client: args.listen_client,
-            peer: args.listen_peer,
-            admin: args.listen_admin,
-            flags: ["--listen-client", "--listen-peer", "--listen-admin"],
+            client: args.listen.client,
+            peer: args.listen.peer,
+            admin: args.listen.admin,
+            flags: ["--listen-client-urls", "--listen-peer-urls", "--listen-admin"],
         },
-        client_urls: vec![url],
+        client_urls,
         timing,
-        quota_bytes: args.tuning.quota_bytes,
+        quota_bytes: args.tuning.quota_backend_bytes,
         cache_bytes: usize::try_from(args.tuning.cache_size)?,
         max_request_bytes: usize::try_from(args.tuning.max_request_bytes)?,
-        watch_progress_interval: args.tuning.watch_progress,
+        watch_progress_interval: args.tuning.watch_progress_notify_interval,
         hands_over: true,
         max_voters: args.max_voters,
         pod: None,
@@ -131,7 +129,16 @@ fn member_config(args: &Serve, host: &str) -> anyhow::Result<MemberConfig> {
     })
 }
 
-/// What the kernel says; a pod's host name is its own name.
+fn default_client_url(listen: SocketAddr, host: &str) -> String {
+    if listen.ip().is_unspecified() {
+        format!("http://{host}:{}", listen.port())
+    } else {
+        // With the brackets of an IPv6 address.
+        format!("http://{listen}")
+    }
+}
+
+/// The kernel's host name; in a pod, the name of the pod.
 fn host_name() -> String {
     let disk = crate::disk::RealDisk;
     let name = crate::disk::read_to_end(&disk, "/proc/sys/kernel/hostname".as_ref());
@@ -179,6 +186,44 @@ mod tests {
     fn a_host_without_a_number_must_say_its_ordinal() {
         let error = config("", "laptop").unwrap_err().to_string();
         assert!(error.contains("--ordinal"), "{error}");
+    }
+
+    #[test]
+    fn etcds_flags_take_etcds_values() {
+        let line = "--ordinal 0 --listen-client-urls http://127.0.0.1:1 --heartbeat-interval 200 \
+                    --advertise-client-urls http://a:1,http://b:1 --election-timeout 2000 \
+                    --quota-backend-bytes 0 --watch-progress-notify-interval 0";
+        let config = config(line, "laptop").unwrap();
+        assert_eq!(config.ports.client, "127.0.0.1:1".parse().unwrap());
+        assert_eq!(config.client_urls, ["http://a:1", "http://b:1"]);
+        assert_eq!(config.timing.heartbeat.as_millis(), 200);
+        assert_eq!(config.timing.election_timeout.as_millis(), 2000);
+        assert_eq!(config.quota_bytes, 8 << 30);
+        assert_eq!(config.watch_progress_interval.as_secs(), 600);
+    }
+
+    #[test]
+    fn clients_get_the_listen_address_or_the_host_name() {
+        let urls = |listen: &str| {
+            let line = format!("--ordinal 0 --listen-client-urls http://{listen}");
+            config(&line, "laptop").unwrap().client_urls
+        };
+        assert_eq!(urls("0.0.0.0:1"), ["http://laptop:1"]);
+        assert_eq!(urls("[::]:1"), ["http://laptop:1"]);
+        assert_eq!(urls("127.0.0.1:1"), ["http://127.0.0.1:1"]);
+        assert_eq!(urls("[::1]:1"), ["http://[::1]:1"]);
+    }
+
+    #[test]
+    fn flags_keep_their_old_names() {
+        let line = "--ordinal 0 --listen-client 127.0.0.1:1 --listen-peer 127.0.0.1:2 \
+                    --advertise-client http://a:1 --heartbeat 50ms --quota-bytes 1MiB \
+                    --watch-progress 1s --grace 5s";
+        let config = config(line, "laptop").unwrap();
+        assert_eq!((config.ports.client.port(), config.ports.peer.port()), (1, 2));
+        assert_eq!(config.client_urls, ["http://a:1"]);
+        assert_eq!(config.quota_bytes, 1 << 20);
+        assert_eq!(config.watch_progress_interval.as_secs(), 1);
     }
 
     #[test]

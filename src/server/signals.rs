@@ -4,21 +4,21 @@ use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Resolves on the first of them. The second one ends the process at once, for the impatient.
-pub(super) fn termination() -> io::Result<impl Future<Output = ()>> {
+/// Resolves at the first signal. The second one ends the process at once.
+pub fn termination() -> io::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     Ok(async move {
         tokio::select! {
-            _ = interrupt.recv() => tracing::info!("interrupted: stopping"),
-            _ = terminate.recv() => tracing::info!("asked to terminate: stopping"),
+            _ = interrupt.recv() => tracing::info!("SIGINT received: stopping"),
+            _ = terminate.recv() => tracing::info!("SIGTERM received: stopping"),
         }
         tokio::spawn(async move {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            tracing::warn!("asked again: ending at once");
+            tracing::warn!("second signal received: exiting at once");
             std::process::exit(130);
         });
     })

@@ -1,5 +1,5 @@
-//! What the process tells of itself: the log, to standard error, one line an event or one JSON object;
-//! with the feature `otlp`, also its spans, to an OpenTelemetry collector.
+//! The process's log, to standard error, as text or as JSON; with the feature `otlp`, also its spans, to an
+//! OpenTelemetry collector.
 
 use std::io::IsTerminal as _;
 
@@ -10,43 +10,47 @@ use tracing_subscriber::{
 
 use crate::config::{LogFormat, Telemetry as Config};
 
-/// openraft tells every step at `info`: its warnings are enough. kube tells every failed call as an
-/// error: `k8s` says once that Kubernetes is away.
-pub(super) const DEFAULT_FILTER: &str =
+/// openraft logs every step at `info`. kube logs every failed call as an error; `k8s` logs once that
+/// Kubernetes is unreachable.
+pub const DEFAULT_FILTER: &str =
     "info,openraft=error,sled=warn,tonic=warn,h2=warn,hyper=warn,kube_client=off";
 
-/// What [`init`] began.
+/// The outputs that [`init`] has started.
 #[derive(Debug, Default)]
 pub struct Telemetry {
     #[cfg(feature = "otlp")]
-    traces: Option<super::otlp::Traces>,
+    traces: Option<super::otlp::TraceExporter>,
 }
 
 impl Telemetry {
-    /// Sends what is left. Blocks for a few seconds at most; the runtime must still be there.
-    pub fn end(self) {
+    /// Sends the remaining spans. Blocks for a few seconds at most; needs the runtime.
+    pub fn shutdown(self) {
         #[cfg(feature = "otlp")]
         if let Some(traces) = self.traces {
-            traces.end();
+            traces.shutdown();
         }
     }
 }
 
-/// Sets the process's log up, and its traces. `RUST_LOG` changes what the log tells: at `debug` it has
-/// a line for each span that ends. On a runtime.
+/// Sets up the process's log and traces. `RUST_LOG` changes the log's filter; at `debug` the log has a line
+/// for each span that ends. Must run on a runtime.
 ///
 /// # Errors
-/// When traces are wanted and their endpoint is no address.
+/// If the endpoint for traces is not an address.
 pub fn init(config: &Config, default_filter: Option<&str>) -> anyhow::Result<Telemetry> {
     let telemetry = Telemetry {
         #[cfg(feature = "otlp")]
-        traces: config.otlp_endpoint.as_deref().map(super::otlp::Traces::begin).transpose()?,
+        traces: config
+            .otlp_endpoint
+            .as_deref()
+            .map(super::otlp::TraceExporter::start)
+            .transpose()?,
     };
-    #[cfg_attr(not(feature = "otlp"), expect(unused_mut, reason = "the log is all there is"))]
+    #[cfg_attr(not(feature = "otlp"), expect(unused_mut, reason = "only the log exists"))]
     let mut layers = vec![log(config.log_format, default_filter)];
     #[cfg(feature = "otlp")]
-    layers.extend(telemetry.traces.as_ref().map(super::otlp::Traces::layer));
-    // Fails only if something has set a subscriber before: then that one is used.
+    layers.extend(telemetry.traces.as_ref().map(super::otlp::TraceExporter::layer));
+    // Fails only if a subscriber is set already: then that one is used.
     let _ = tracing_subscriber::registry().with(layers).try_init();
     Ok(telemetry)
 }

@@ -1,44 +1,44 @@
-//! Who follows the store: what a chunk of entries changed, told as soon as readers can see it.
+//! Event sinks: followers of the store that receive the changes of each chunk of entries as soon as
+//! readers can see them.
 //!
-//! A sink is told on the apply lane, before whoever proposed the changes is answered. So it must not
-//! block, and what it does costs every write: it takes note, and works elsewhere.
+//! The apply lane calls a sink before it answers the proposers of the changes. So a sink must not
+//! block, and its work delays every write: it records the changes, and processes them elsewhere.
 //!
-//! Invariants: every record is told once, in ascending order of id, whole revisions at a time, unless
-//! a snapshot replaced the state: then [`EventSink::replaced`] says that records may be missing, and
-//! the sink reads them from the history if it needs them.
+//! Invariants: a sink receives every record once, in ascending order of id, whole revisions at a
+//! time. The exception is a snapshot that replaces the state: then [`EventSink::replaced`] reports
+//! that records may be missing, and a sink that needs them reads them from the history.
 
 use std::{fmt::Debug, sync::Arc};
 
 use super::storage::Record;
 use crate::types::{Lease, LeaseId, Revision};
 
-/// What one chunk of entries changed.
+/// The changes of one chunk of entries.
 #[derive(Debug)]
 pub struct Published<'a> {
-    /// The store's revision now.
+    /// The store's current revision.
     pub revision: Revision,
-    /// Reads and watches before this revision are refused now. -1: nothing was compacted ever.
-    pub compacted: Revision,
-    /// In ascending order of id: puts, and the marks of deletions.
+    /// Puts and tombstones, in ascending order of id.
     pub records: &'a [Arc<Record>],
     pub leases: &'a [LeaseChange],
 }
 
-/// What became of a lease.
+/// A change of one lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseChange {
     Granted(Lease),
-    /// Checkpointed, or renewed after it was: this is what it is now.
+    /// Checkpointed, or renewed after a checkpoint: the lease as it is now.
     Changed(Lease),
     /// Revoked or expired.
-    Gone(LeaseId),
+    Ended(LeaseId),
 }
 
 /// Follows the store.
 pub trait EventSink: Debug + Send + Sync + 'static {
-    /// Readers see this now.
+    /// Readers see these changes now.
     fn published(&self, changes: &Published<'_>);
 
-    /// A snapshot took the place of the state: keys, leases and all, at this revision now.
+    /// A snapshot replaced the whole state: keys, leases and members. The arguments are those of
+    /// the new state.
     fn replaced(&self, revision: Revision, compacted: Revision);
 }

@@ -1,32 +1,32 @@
-//! What the index knows of one key: its versions, without their values.
+//! The history of one key: its versions, without their values.
 //!
-//! Almost every key has one version, so the latest stands inline and older ones behind a pointer
-//! that costs nothing while there are none.
+//! Almost every key has one version, so the latest version is stored inline. Older ones are behind a
+//! pointer that costs nothing while there are none.
 //!
-//! Invariants: versions ascend by record id, the latest last; pruning at a revision changes nothing
-//! that a read at that revision or later can see, and keeps what that revision itself did: a watch
-//! may start there, and must hear of a deletion.
+//! Invariants: versions ascend by record id, the latest last. Pruning at a revision changes no read
+//! at that revision or later. It also keeps the changes of that revision itself, tombstones
+//! included: a watch may start there.
 
 use super::storage::RecordMeta;
 use crate::types::{LeaseId, RecordId, Revision};
 
-/// All of a record but its key and value. 40 bytes: with a million keys each one counts.
+/// A record without its key and value. 40 bytes, because there are millions of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Version {
-    pub(super) modified: Revision,
-    pub(super) created: Revision,
-    pub(super) version: i64,
-    pub(super) lease: LeaseId,
+pub struct Version {
+    pub modified: Revision,
+    pub created: Revision,
+    pub version: i64,
+    pub lease: LeaseId,
     sub: u32,
-    pub(super) tombstone: bool,
+    pub tombstone: bool,
 }
 
 impl Version {
-    pub(super) fn put(id: RecordId, created: Revision, version: i64, lease: LeaseId) -> Version {
+    pub fn put(id: RecordId, created: Revision, version: i64, lease: LeaseId) -> Version {
         Version { modified: id.main, created, version, lease, sub: id.sub, tombstone: false }
     }
 
-    pub(super) fn tombstone(id: RecordId) -> Version {
+    pub fn tombstone(id: RecordId) -> Version {
         Version {
             modified: id.main,
             created: Revision::ZERO,
@@ -37,7 +37,7 @@ impl Version {
         }
     }
 
-    pub(super) fn of(record: &RecordMeta) -> Version {
+    pub fn of(record: &RecordMeta) -> Version {
         let RecordMeta { id, create_revision, version, lease, tombstone, .. } = *record;
         Version {
             modified: id.main,
@@ -49,12 +49,12 @@ impl Version {
         }
     }
 
-    pub(super) fn id(&self) -> RecordId {
+    pub fn id(&self) -> RecordId {
         RecordId { main: self.modified, sub: self.sub }
     }
 
-    /// Whether the newest version up to `revision` is still needed once all before `revision` is
-    /// forgotten: a deletion is no more than absence then, but for who watches from `revision` on.
+    /// Whether this version, the newest up to `revision`, must survive pruning at `revision`. A
+    /// tombstone then only means absence, unless it is an event for watches that start at `revision`.
     fn outlasts(&self, revision: Revision) -> bool {
         !self.tombstone || self.modified == revision
     }
@@ -62,51 +62,47 @@ impl Version {
 
 /// The versions of one key.
 #[derive(Debug)]
-pub(super) struct History {
+pub struct History {
     latest: Version,
-    /// Ascending; `None` when the latest is all there is.
+    /// Ascending; `None` if there is only the latest.
     older: Option<Box<Older>>,
 }
 
-/// A `Vec` of its own type, so that the pointer to it is one word and not three.
+/// A separate type, so that the pointer to the `Vec` takes one word, not three.
 #[derive(Debug)]
 struct Older(Vec<Version>);
 
 impl History {
-    pub(super) fn new(version: Version) -> History {
+    pub fn new(version: Version) -> History {
         History { latest: version, older: None }
     }
 
-    /// The newest version, if it is not the mark of a deletion.
-    pub(super) fn alive(&self) -> Option<&Version> {
+    /// The newest version, unless it is a tombstone.
+    pub fn alive(&self) -> Option<&Version> {
         Some(&self.latest).filter(|latest| !latest.tombstone)
     }
 
-    pub(super) fn push(&mut self, version: Version) {
+    pub fn push(&mut self, version: Version) {
         assert!(version.id() > self.latest.id(), "versions of a key ascend: {}", version.id());
         let outdated = std::mem::replace(&mut self.latest, version);
         self.older.get_or_insert_with(|| Box::new(Older(Vec::with_capacity(1)))).0.push(outdated);
     }
 
-    /// What a read at `revision` sees; `None` if the key did not exist then.
-    pub(super) fn at(&self, revision: Revision) -> Option<&Version> {
-        let seen = if self.latest.modified <= revision {
+    /// The version visible at `revision`; `None` if the key did not exist then.
+    pub fn at(&self, revision: Revision) -> Option<&Version> {
+        let visible = if self.latest.modified <= revision {
             &self.latest
         } else {
             let older = self.older();
             &older[older.partition_point(|version| version.modified <= revision).checked_sub(1)?]
         };
-        Some(seen).filter(|seen| !seen.tombstone)
+        Some(visible).filter(|visible| !visible.tombstone)
     }
 
-    /// Every version that some read at a revision from `from` up to and including `to` tells from
-    /// its absence, oldest first. A deletion at or before `from` is the same as no record at all, so
-    /// what this yields does not depend on whether anything was pruned at `from` or earlier.
-    pub(super) fn seen_between(
-        &self,
-        from: Revision,
-        to: Revision,
-    ) -> impl Iterator<Item = &Version> {
+    /// Every version that affects a read at some revision from `from` up to and including `to`, oldest
+    /// first. A tombstone at or before `from` affects none, so the result does not depend on whether
+    /// the history was pruned at `from` or earlier.
+    pub fn visible_between(&self, from: Revision, to: Revision) -> impl Iterator<Item = &Version> {
         let all = self.older().iter().chain([&self.latest]);
         let next = all.clone().skip(1).map(Some).chain([None]);
         all.zip(next).filter_map(move |(version, next)| {
@@ -116,9 +112,9 @@ impl History {
         })
     }
 
-    /// Drops what no read at `revision` or later can see, and no watch from `revision` on hears of,
-    /// and reports it. False: nothing is left.
-    pub(super) fn prune(&mut self, revision: Revision, discarded: &mut Vec<RecordId>) -> bool {
+    /// Drops and reports the versions that neither a read at `revision` or later nor a watch from
+    /// `revision` on can see. False: nothing is left.
+    pub fn prune(&mut self, revision: Revision, discarded: &mut Vec<RecordId>) -> bool {
         if self.latest.modified <= revision {
             discarded.extend(self.older().iter().map(Version::id));
             self.older = None;
@@ -195,7 +191,7 @@ mod tests {
                 );
             }
             let between = |history: &History| -> Vec<_> {
-                history.seen_between(Revision(pruned_at), Revision(9)).map(Version::id).collect()
+                history.visible_between(Revision(pruned_at), Revision(9)).map(Version::id).collect()
             };
             assert_eq!(between(&whole), between(&pruned), "pruned at {pruned_at}");
             assert!(between(&pruned).iter().all(|kept| !discarded.contains(kept)));

@@ -1,13 +1,12 @@
 //! The index: every key in order, each with the history of its versions. Values are not in it.
 //!
-//! Keys stand in leaves: sorted runs of at most [`LEAF_KEYS`], found through a map of their lower
-//! bounds. A key costs 64 bytes, its own bytes and little slack, in whatever order keys come: up to a
-//! third less than in one ordered map of all keys, and a walk runs through memory in order.
+//! Keys are in leaves: sorted arrays of at most [`LEAF_KEYS`] keys, found through a map of their lower
+//! bounds. A key costs 64 bytes, its own bytes and little slack, for any order of insertion. That is
+//! up to a third less than one ordered map of all keys, and a walk reads memory in order.
 //!
-//! Invariants: there is always a leaf with the empty bound; a leaf holds exactly the keys from its
-//! bound up to the next one; only the apply lane writes. Readers hold the lock for a bounded number
-//! of keys and read at a revision, so entries above it (of a command that is being applied, or of a
-//! chunk that is not published) do not exist for them.
+//! Invariants: a leaf with the empty bound always exists; a leaf holds exactly the keys from its bound
+//! up to the next bound; only the apply lane writes. Readers hold the lock for a bounded number of
+//! keys and read at a revision, so versions above it, of unpublished commands, are invisible to them.
 
 use std::{
     collections::BTreeMap,
@@ -20,26 +19,26 @@ use bytes::Bytes;
 use super::history::{History, Version};
 use crate::types::{KeyRange, LeaseId, RecordId, Revision};
 
-/// So many keys a leaf holds at most: 4 KiB, moved by half on average when a key comes between.
+/// Maximum keys of a leaf: 4 KiB of entries, of which an insertion moves half on average.
 const LEAF_KEYS: usize = 64;
 
-/// Room is added in steps of so many keys: doubling would leave a quarter of all memory unused.
+/// Growth of a leaf, in keys. Doubling would leave a quarter of all memory unused.
 const LEAF_GROWTH: usize = 8;
 
 /// The index behind its lock.
 #[derive(Debug, Default)]
-pub(super) struct Index {
+pub struct Index {
     keys: RwLock<Keys>,
 }
 
 impl Index {
-    /// How many keys exist, those of a command that is being applied too.
-    pub(super) fn alive(&self) -> usize {
+    /// Number of existing keys, including the effects of commands that are being applied.
+    pub fn alive(&self) -> usize {
         self.read().alive
     }
 
-    /// Visits at most `keys_max` keys of the range in order. Answers what of it is left, if anything.
-    pub(super) fn walk(
+    /// Visits at most `keys_max` keys of the range in order. Returns the rest of the range, if any.
+    pub fn walk(
         &self,
         range: &KeyRange,
         keys_max: usize,
@@ -48,33 +47,33 @@ impl Index {
         self.read().walk(range, keys_max, visit)
     }
 
-    /// What a read at `revision` sees of one key.
-    pub(super) fn get(&self, key: &[u8], revision: Revision) -> Option<Version> {
+    /// The version of a key that is visible at `revision`.
+    pub fn get(&self, key: &[u8], revision: Revision) -> Option<Version> {
         self.read().get(key).and_then(|history| history.at(revision).copied())
     }
 
-    /// Adds the version that a put makes now: the next of a key that exists, or its first. Answers
-    /// it, and the lease that the key was attached to.
-    pub(super) fn put(&self, key: &[u8], id: RecordId, lease: LeaseId) -> (Version, LeaseId) {
-        let mut left = LeaseId::default();
+    /// Adds the version that a put makes: the next one of an existing key, or the first one. Returns
+    /// it, and the previous lease of the key.
+    pub fn put(&self, key: &[u8], id: RecordId, lease: LeaseId) -> (Version, LeaseId) {
+        let mut previous_lease = LeaseId::default();
         let version = self.write().append(key, |before| match before.and_then(History::alive) {
             Some(alive) => {
-                left = alive.lease;
+                previous_lease = alive.lease;
                 Version::put(id, alive.created, alive.version + 1, lease)
             }
             None => Version::put(id, id.main, 1, lease),
         });
-        (version, left)
+        (version, previous_lease)
     }
 
-    /// Adds a version that is known already: the mark of a deletion, or one from disk.
-    pub(super) fn append(&self, key: &[u8], version: Version) {
+    /// Adds a complete version: a tombstone, or a version from disk.
+    pub fn append(&self, key: &[u8], version: Version) {
         self.write().append(key, |_| version);
     }
 
-    /// Prunes the keys from `from` on, whole leaves, until `keys_max` keys were looked at. Reports
-    /// the records that are gone. Answers where to go on, if there is more.
-    pub(super) fn prune(
+    /// Prunes the keys from `from` on, whole leaves, until `keys_max` keys were examined. Reports the
+    /// discarded records. Returns the key to continue from, if any.
+    pub fn prune(
         &self,
         from: &[u8],
         keys_max: usize,
@@ -84,8 +83,8 @@ impl Index {
         self.write().prune(from, keys_max, revision, discarded)
     }
 
-    // A panic under the lock is one of the apply lane, which ends the member. What it left behind
-    // lies above every published revision, so readers may go on until then.
+    // A panic under the lock is one of the apply lane, which stops the member. Its unfinished changes
+    // are above every published revision, so readers may continue until then.
     fn read(&self) -> RwLockReadGuard<'_, Keys> {
         self.keys.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,10 +94,10 @@ impl Index {
     }
 }
 
-type Leaf = Vec<Entry>;
+type Leaf = Vec<KeyEntry>;
 
 #[derive(Debug)]
-struct Entry {
+struct KeyEntry {
     key: Box<[u8]>,
     history: History,
 }
@@ -106,7 +105,7 @@ struct Entry {
 #[derive(Debug)]
 struct Keys {
     leaves: BTreeMap<Box<[u8]>, Leaf>,
-    /// Keys whose latest version is not the mark of a deletion.
+    /// Keys whose latest version is not a tombstone.
     alive: usize,
 }
 
@@ -157,13 +156,13 @@ impl Keys {
 
     fn append(&mut self, key: &[u8], version: impl FnOnce(Option<&History>) -> Version) -> Version {
         let mut leaf = self.leaf_mut(key);
-        let mut place = find(leaf, key);
-        if place.is_err() && leaf.len() == LEAF_KEYS {
+        let mut slot = find(leaf, key);
+        if slot.is_err() && leaf.len() == LEAF_KEYS {
             self.split(key);
             leaf = self.leaf_mut(key);
-            place = find(leaf, key);
+            slot = find(leaf, key);
         }
-        let (was_alive, version) = match place {
+        let (was_alive, version) = match slot {
             Ok(at) => {
                 let history = &mut leaf[at].history;
                 let was_alive = history.alive().is_some();
@@ -176,7 +175,7 @@ impl Keys {
                 if leaf.len() == leaf.capacity() {
                     leaf.reserve_exact(LEAF_GROWTH);
                 }
-                leaf.insert(at, Entry { key: key.into(), history: History::new(version) });
+                leaf.insert(at, KeyEntry { key: key.into(), history: History::new(version) });
                 (false, version)
             }
         };
@@ -184,7 +183,7 @@ impl Keys {
         version
     }
 
-    /// Moves the upper half of the leaf that `key` belongs to into one of its own.
+    /// Moves the upper half of the leaf of `key` into a new leaf.
     fn split(&mut self, key: &[u8]) {
         let leaf = self.leaf_mut(key);
         let upper = leaf.split_off(LEAF_KEYS / 2);
@@ -200,13 +199,13 @@ impl Keys {
         discarded: &mut Vec<RecordId>,
     ) -> Option<Box<[u8]>> {
         let first = self.leaf(from).0.to_vec();
-        let (mut looked_at, mut thin, mut next) = (0, Vec::new(), None);
+        let (mut examined, mut thin, mut next) = (0, Vec::new(), None);
         for (bound, leaf) in self.leaves.range_mut::<[u8], _>((Included(&first[..]), Unbounded)) {
-            if looked_at >= keys_max {
+            if examined >= keys_max {
                 next = Some(bound.clone());
                 break;
             }
-            looked_at += leaf.len().max(1);
+            examined += leaf.len().max(1);
             leaf.retain_mut(|entry| entry.history.prune(revision, discarded));
             if leaf.len() < LEAF_KEYS / 4 {
                 thin.push(bound.clone());
@@ -221,7 +220,7 @@ impl Keys {
         next
     }
 
-    /// Moves the entries of this leaf into the one before it, if they fit.
+    /// Moves the entries of this leaf into the previous one, if they fit.
     fn merge_down(&mut self, bound: &[u8]) {
         let Some(len) = self.leaves.get(bound).map(Vec::len) else { return };
         let before = self.leaves.range::<[u8], _>((Unbounded, Excluded(bound))).next_back();
@@ -235,16 +234,16 @@ impl Keys {
         leaf.extend(moved);
     }
 
-    /// The leaf that `key` belongs to, and its bound.
+    /// The leaf of `key`, and its bound.
     fn leaf(&self, key: &[u8]) -> (&[u8], &Leaf) {
         let leaf = self.leaves.range::<[u8], _>((Unbounded, Included(key))).next_back();
-        let (bound, leaf) = leaf.expect("the leaf with the empty bound is always there");
+        let (bound, leaf) = leaf.expect("the leaf with the empty bound always exists");
         (bound, leaf)
     }
 
     fn leaf_mut(&mut self, key: &[u8]) -> &mut Leaf {
         let leaf = self.leaves.range_mut::<[u8], _>((Unbounded, Included(key))).next_back();
-        leaf.expect("the leaf with the empty bound is always there").1
+        leaf.expect("the leaf with the empty bound always exists").1
     }
 }
 
@@ -252,7 +251,7 @@ fn find(leaf: &Leaf, key: &[u8]) -> Result<usize, usize> {
     leaf.binary_search_by(|entry| (*entry.key).cmp(key))
 }
 
-/// The keys after `last`, up to `end`. Nothing sorts between a key and itself with a zero byte added.
+/// The keys after `last`, up to `end`. The successor of a key is the key with a zero byte appended.
 fn rest(last: &[u8], end: Option<&Bytes>) -> KeyRange {
     let start = Bytes::from([last, &[0]].concat());
     match end {
@@ -273,7 +272,7 @@ mod tests {
         number.to_be_bytes()
     }
 
-    /// Odd multiples visit every residue of a power of two once, far apart.
+    /// Multiplying by an odd number visits every residue of a power of two once, far apart.
     fn scattered(count: u64) -> impl Iterator<Item = u64> {
         assert!(count.is_power_of_two());
         (0..count).map(move |n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15) % count)
@@ -306,18 +305,18 @@ mod tests {
         KeyRange::Span { start: bytes(start), end: bytes(end) }
     }
 
-    /// Bytes a key costs beside its own, without the allocator's rounding.
+    /// Bytes per key, without the key itself and the allocator's rounding.
     fn bytes_per_key(index: &Index) -> usize {
         let keys = index.read();
         let entries: usize = keys.leaves.values().map(Vec::capacity).sum();
         let bound_bytes = size_of::<(Box<[u8]>, Leaf)>() * 2 + 32;
         let count: usize = keys.leaves.values().map(Vec::len).sum();
-        (entries * size_of::<Entry>() + keys.leaves.len() * bound_bytes) / count
+        (entries * size_of::<KeyEntry>() + keys.leaves.len() * bound_bytes) / count
     }
 
     #[test]
-    fn a_key_with_one_version_fits_the_memory_budget_in_whatever_order_keys_come() {
-        assert_eq!(size_of::<Entry>(), 64);
+    fn a_key_with_one_version_fits_the_memory_budget_for_any_order_of_insertion() {
+        assert_eq!(size_of::<KeyEntry>(), 64);
         for index in [filled(0..1 << 14), filled((0..1 << 14).rev()), filled(scattered(1 << 14))] {
             let bytes = bytes_per_key(&index);
             assert!(bytes <= 90, "{bytes} bytes a key");

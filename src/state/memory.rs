@@ -1,7 +1,7 @@
-//! The [`Storage`] port over maps, for tests and simulations: nothing is durable but this value.
+//! The [`Storage`] port on maps, for tests and simulations. Only this value holds the data.
 //!
-//! It holds its users to the contract: ids ascend across submissions, and a record that was
-//! discarded is never asked for again.
+//! It checks the contract of its callers: ids ascend across submissions, and no discarded record is
+//! read again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,30 +11,30 @@ use std::{
 use bytes::Bytes;
 
 use super::storage::{
-    Changes, Record, RecordMeta, Run, Storage, StorageError, StorageSize, TableChange,
+    Changes, Record, RecordMeta, ScanBatch, Storage, StorageError, StorageSize, TableChange,
 };
 use crate::types::{LogPosition, RecordId, Revision};
 
 #[derive(Debug, Default)]
 pub struct MemoryStorage {
-    kept: Mutex<Kept>,
+    inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default, Clone)]
-struct Kept {
+struct Inner {
     position: Option<LogPosition>,
     records: BTreeMap<RecordId, Arc<Record>>,
     tables: BTreeMap<Bytes, Bytes>,
     last: Option<RecordId>,
     discarded: BTreeSet<RecordId>,
-    /// Pretends that every value is on disk.
-    cold: bool,
+    /// Simulates that every value is on disk.
+    cache_evicted: bool,
 }
 
-/// What a recovery starts from.
+/// The input of a recovery.
 #[derive(Debug, Clone, Default)]
-pub struct Contents {
-    /// The last entry whose changes are in it.
+pub struct MemoryContents {
+    /// The last entry whose changes are included.
     pub position: Option<LogPosition>,
     pub tables: Vec<(Bytes, Bytes)>,
     /// In ascending order of id.
@@ -42,79 +42,76 @@ pub struct Contents {
 }
 
 impl MemoryStorage {
-    /// From now on no value is in memory: [`Storage::cached`] answers `None`.
-    pub fn chill(&self) {
-        self.kept().cold = true;
+    /// From now on no value is in memory: [`Storage::cached`] returns `None`.
+    pub fn evict_cache(&self) {
+        self.lock().cache_evicted = true;
     }
 
-    /// How many records were discarded so far.
+    /// Number of records discarded so far.
     pub fn discarded_count(&self) -> usize {
-        self.kept().discarded.len()
+        self.lock().discarded.len()
     }
 
-    pub fn record_count(&self) -> usize {
-        self.kept().records.len()
-    }
-
-    pub fn contents(&self) -> Contents {
-        let kept = self.kept();
-        Contents {
-            position: kept.position,
-            tables: kept.tables.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
-            records: kept.records.values().map(|record| record.meta.clone()).collect(),
+    pub fn contents(&self) -> MemoryContents {
+        let inner = self.lock();
+        MemoryContents {
+            position: inner.position,
+            tables: inner.tables.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            records: inner.records.values().map(|record| record.meta.clone()).collect(),
         }
     }
 
-    /// Another storage with the same contents.
+    /// A copy of this storage.
     #[must_use]
     pub fn copied(&self) -> MemoryStorage {
-        MemoryStorage { kept: Mutex::new(self.kept().clone()) }
+        MemoryStorage { inner: Mutex::new(self.lock().clone()) }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Kept {
+impl Inner {
     fn get(&self, id: RecordId) -> Result<Arc<Record>, StorageError> {
-        assert!(!self.discarded.contains(&id), "record {id} was discarded and is read again");
+        assert!(!self.discarded.contains(&id), "record {id} is read after it was discarded");
         self.records.get(&id).cloned().ok_or(StorageError::Missing(id))
     }
 }
 
 impl Storage for MemoryStorage {
     fn submit(&self, changes: Changes) {
-        let mut kept = self.kept();
-        assert!(kept.position.is_none_or(|last| last <= changes.position), "positions ascend");
-        kept.position = Some(changes.position);
+        let mut inner = self.lock();
+        assert!(inner.position.is_none_or(|last| last <= changes.position), "positions ascend");
+        inner.position = Some(changes.position);
         for record in changes.records {
             let id = record.meta.id;
-            assert!(kept.last.is_none_or(|last| last < id), "record {id} is out of order");
-            kept.last = Some(id);
-            kept.records.insert(id, record);
+            assert!(inner.last.is_none_or(|last| last < id), "record {id} is out of order");
+            inner.last = Some(id);
+            inner.records.insert(id, record);
         }
         for change in changes.tables {
             match change {
-                TableChange::Put { key, value } => kept.tables.insert(key, value),
-                TableChange::Delete { key } => kept.tables.remove(&key),
+                TableChange::Put { key, value } => inner.tables.insert(key, value),
+                TableChange::Delete { key } => inner.tables.remove(&key),
             };
         }
         for id in changes.discarded {
-            assert!(kept.records.remove(&id).is_some(), "record {id} is discarded without being");
-            kept.discarded.insert(id);
+            let existed = inner.records.remove(&id).is_some();
+            assert!(existed, "record {id} is discarded but does not exist");
+            inner.discarded.insert(id);
         }
     }
 
     fn cached(&self, id: RecordId) -> Option<Arc<Record>> {
-        let kept = self.kept();
-        if kept.cold { None } else { kept.get(id).ok() }
+        let inner = self.lock();
+        if inner.cache_evicted { None } else { inner.get(id).ok() }
     }
 
     fn read(&self, ids: &[RecordId]) -> Result<Vec<Arc<Record>>, StorageError> {
         assert!(ids.is_sorted(), "ids are read in ascending order");
-        let kept = self.kept();
-        ids.iter().map(|id| kept.get(*id)).collect()
+        let inner = self.lock();
+        ids.iter().map(|id| inner.get(*id)).collect()
     }
 
     fn scan(
@@ -123,20 +120,20 @@ impl Storage for MemoryStorage {
         to: Revision,
         bytes_max: usize,
     ) -> Result<Vec<Arc<Record>>, StorageError> {
-        let kept = self.kept();
-        let mut run = Run::new(to, bytes_max);
-        for record in kept.records.range(RecordId { main: from, sub: 0 }..).map(|(_, r)| r) {
-            if !run.take(record) {
+        let inner = self.lock();
+        let mut batch = ScanBatch::new(to, bytes_max);
+        for record in inner.records.range(RecordId { main: from, sub: 0 }..).map(|(_, r)| r) {
+            if !batch.push(record) {
                 break;
             }
         }
-        Ok(run.records)
+        Ok(batch.records)
     }
 
     fn size(&self) -> StorageSize {
-        let kept = self.kept();
-        let records = kept.records.values().map(|record| record.bytes());
-        let tables = kept.tables.iter().map(|(key, value)| key.len() + value.len());
+        let inner = self.lock();
+        let records = inner.records.values().map(|record| record.bytes());
+        let tables = inner.tables.iter().map(|(key, value)| key.len() + value.len());
         let bytes = records.chain(tables).sum::<usize>() as u64;
         StorageSize { total_bytes: bytes, live_bytes: bytes }
     }

@@ -1,15 +1,13 @@
 //! The replicated state machine: etcd's MVCC model, applied command by command.
 //!
 //! Deterministic and synchronous: state + command → reply + changes. No clock, no randomness, no
-//! async, no iteration over unordered maps; values come through the [`Storage`] port.
+//! async, no iteration over unordered maps; records are read and written through the [`Storage`] port.
 //!
-//! The [`Machine`] writes, the [`View`] reads:
+//! [`StateMachine`] writes, [`View`] reads:
 //!
-//! ```
-//! # use std::sync::Arc;
-//! # use ordinal::{state::{Machine, MemoryStorage}, types::*};
+//! ```text
 //! let storage = Arc::new(MemoryStorage::default());
-//! let mut machine = Machine::recover(storage, None, [], [])?;
+//! let mut machine = StateMachine::recover(storage, None, [], [])?;
 //! let view = machine.view();
 //!
 //! let put = Put { key: "greeting".into(), value: "hello".into(), ..Put::default() };
@@ -21,41 +19,48 @@
 //! let (revision, reply) = view.range(Range::of(KeyRange::One("greeting".into())))?.finish()?;
 //! assert_eq!(revision, Revision(2));
 //! assert_eq!(reply.kvs[0].value, "hello");
-//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! How it works: the [index] holds every key with the [history] of its versions, without values. A
-//! command adds versions of one new revision to it; readers read at a revision that was published
-//! and so see either all of a command or nothing. A [generation] ties an index to its storage.
+//! How it works: the [index] maps each key to the [history] of its versions, without values. A
+//! command adds versions of one new revision. Readers read at a published revision, so they see all
+//! of a command or nothing of it. An [instance] ties an index to its storage.
 
 mod apply;
+mod change_scan;
+mod error;
+mod evaluator;
 mod events;
-mod generation;
 mod hash;
 mod history;
 mod index;
+mod instance;
 mod leases;
 mod machine;
+#[cfg(test)]
 mod memory;
-mod past;
-mod reader;
-mod records;
+mod record_source;
+mod recovery;
 mod roster;
 mod scan;
 mod schema;
+mod sort;
 mod storage;
 #[cfg(test)]
 mod tests;
 mod view;
 
+pub use change_scan::ChangeScan;
+pub use error::ReadError;
+#[cfg(test)]
+pub use error::StateError;
 pub use events::{EventSink, LeaseChange, Published};
-pub use hash::KvHash;
-pub use machine::{Machine, Pruning, StateError};
-pub use memory::{Contents, MemoryStorage};
-pub use past::Past;
-pub use roster::Roster;
-pub use schema::{MEMBERSHIP_KEY, SchemaError};
+pub use machine::{Pruning, StateMachine};
+#[cfg(test)]
+pub use memory::{MemoryContents, MemoryStorage};
+pub use schema::MEMBERSHIP_KEY;
 pub use storage::{
-    Changes, Record, RecordMeta, Run, Storage, StorageError, StorageSize, TableChange,
+    Changes, Record, RecordMeta, ScanBatch, Storage, StorageError, StorageSize, TableChange,
 };
-pub use view::{Attempt, RangeRead, ReadError, View, reads_only};
+#[cfg(test)]
+pub use view::RangeRead;
+pub use view::{ReadProgress, View};

@@ -1,81 +1,82 @@
 //! A range read, in steps of a bounded number of keys, all at one revision.
 //!
-//! First the index is walked: what is visible is counted, filtered, and remembered without its
-//! value. Then it is sorted and cut. Then the values of what is left are fetched. So the index lock
-//! is held for [`WALK_KEYS`] keys at a time, values that are not answered are not read, and a step
-//! that fails for want of a value in memory can be repeated from the disk.
+//! A scan walks the index first: it counts, filters and collects the visible versions, without their
+//! values. Then it sorts and truncates them, and finally fetches the values of the rest. So it holds
+//! the index lock for [`WALK_KEYS`] keys at a time, and reads no value that is not returned. A step
+//! that fails because a value is not in memory can be repeated from the disk.
 //!
-//! What limits, sorts and filters mean together is etcd's, down to its corners: see
+//! The combined meaning of limits, sorting and filters is etcd's, including its corner cases: see
 //! [`Scan::collects_max`].
 
-use std::{cmp::Ordering, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::{
     history::{History, Version},
     index::Index,
-    records::Records,
+    record_source::RecordSource,
+    sort,
     storage::{Record, StorageError},
 };
 use crate::types::{KeyRange, KeyValue, Range, RangeReply, Revision, SortOrder, SortTarget};
 
-/// So many keys of the index are visited under one hold of its lock.
-pub(super) const WALK_KEYS: usize = 1024;
+/// Keys visited under one hold of the index lock.
+pub const WALK_KEYS: usize = 1024;
 
-/// So many records are fetched at once.
-pub(super) const FETCH_RECORDS: usize = 128;
+/// Records fetched at once.
+pub const FETCH_RECORDS: usize = 128;
 
-/// A range read under way. `at` is pinned, or the caller is the apply lane.
+/// A range read in progress. `at` is pinned, unless the caller is the apply lane.
 #[derive(Debug)]
-pub(super) struct Scan {
+pub struct Scan {
     range: Range,
     at: Revision,
-    /// What is still to be walked.
+    /// The keys that are not walked yet.
     rest: Option<KeyRange>,
     hits: Vec<Hit>,
-    /// The answers to the first so many hits.
+    /// The key-values of the first hits.
     kvs: Vec<KeyValue>,
     count: i64,
 }
 
-/// A key that is in the answer, if the limit allows.
+/// A visible version that is in the result if the limit allows.
 #[derive(Debug)]
 struct Hit {
-    /// Empty when the record is fetched anyway.
+    /// Empty if the record is fetched anyway.
     key: Bytes,
     version: Version,
 }
 
 impl Scan {
-    pub(super) fn new(range: Range, at: Revision) -> Scan {
+    pub fn new(range: Range, at: Revision) -> Scan {
         let rest = Some(range.keys.clone());
         Scan { range, at, rest, hits: Vec::new(), kvs: Vec::new(), count: 0 }
     }
 
-    /// Walks or fetches once. Answers when there is nothing left to do. After an error the same step
-    /// may be taken again.
-    pub(super) fn step(
+    /// Walks or fetches once. Returns the reply after the last step. After an error the step may be
+    /// repeated.
+    pub fn step(
         &mut self,
         index: &Index,
-        records: &dyn Records,
+        records: &dyn RecordSource,
     ) -> Result<Option<RangeReply>, StorageError> {
         if let Some(keys) = self.rest.take() {
             self.walk(index, &keys);
             if self.rest.is_some() {
                 return Ok(None);
             }
-            self.arrange_hits();
+            self.sort_hits();
         }
         self.fetch(records)?;
         Ok((self.kvs.len() == self.hits.len()).then(|| self.reply()))
     }
 
     /// Takes all steps.
-    pub(super) fn finish(
+    pub fn finish(
         mut self,
         index: &Index,
-        records: &dyn Records,
+        records: &dyn RecordSource,
     ) -> Result<RangeReply, StorageError> {
         loop {
             if let Some(reply) = self.step(index, records)? {
@@ -100,17 +101,17 @@ impl Scan {
         });
     }
 
-    /// Keys come in order, so where they are answered in that order one more than the limit is
-    /// enough to know whether there is more. etcd also cuts there when a target is named without an
-    /// order, and sorts what it then has; but with a revision filter it cuts last.
+    /// The maximum number of hits to collect. If the result is in key order, one more than the limit
+    /// shows whether there is more. Like etcd, a scan also stops there if the request names a target
+    /// without an order, and sorts only these hits; but with a revision filter it truncates last.
     fn collects_max(&self) -> usize {
         let Range { sort_order, sort_target, .. } = self.range;
-        let cut_by_key = match sort_order {
+        let truncates_early = match sort_order {
             SortOrder::None => sort_target == SortTarget::Key || !filters(&self.range),
             SortOrder::Ascend => sort_target == SortTarget::Key,
             SortOrder::Descend => false,
         };
-        self.limit().filter(|_| cut_by_key).map_or(usize::MAX, |limit| limit.saturating_add(1))
+        self.limit().filter(|_| truncates_early).map_or(usize::MAX, |limit| limit.saturating_add(1))
     }
 
     fn limit(&self) -> Option<usize> {
@@ -121,8 +122,8 @@ impl Scan {
         !self.range.keys_only || self.range.sort_target == SortTarget::Value
     }
 
-    /// Sorts the hits and drops those that are surely not answered: one more than the limit stays.
-    fn arrange_hits(&mut self) {
+    /// Sorts the hits and keeps one more than the limit.
+    fn sort_hits(&mut self) {
         let number: fn(&Hit) -> i64 = match self.range.sort_target {
             SortTarget::Version => |hit| hit.version.version,
             SortTarget::Create => |hit| hit.version.created.0,
@@ -131,22 +132,21 @@ impl Scan {
                 if self.range.sort_order == SortOrder::Descend {
                     self.hits.reverse();
                 }
-                return self.cut_hits();
+                return self.truncate_hits();
             }
             SortTarget::Value => return,
         };
-        let order = self.range.sort_order;
-        self.hits.sort_by(|a, b| directed(order, number(a).cmp(&number(b))));
-        self.cut_hits();
+        sort_directed(&mut self.hits, self.range.sort_order, |a, b| number(a) < number(b));
+        self.truncate_hits();
     }
 
-    fn cut_hits(&mut self) {
+    fn truncate_hits(&mut self) {
         if let Some(limit) = self.limit() {
             self.hits.truncate(limit.saturating_add(1));
         }
     }
 
-    fn fetch(&mut self, records: &dyn Records) -> Result<(), StorageError> {
+    fn fetch(&mut self, records: &dyn RecordSource) -> Result<(), StorageError> {
         let todo = &self.hits[self.kvs.len()..];
         let todo = &todo[..todo.len().min(FETCH_RECORDS)];
         if self.needs_values() {
@@ -162,7 +162,7 @@ impl Scan {
     fn reply(&mut self) -> RangeReply {
         let mut kvs = std::mem::take(&mut self.kvs);
         if self.range.sort_target == SortTarget::Value {
-            kvs.sort_by(|a, b| directed(self.range.sort_order, a.value.cmp(&b.value)));
+            sort_directed(&mut kvs, self.range.sort_order, |a, b| a.value < b.value);
         }
         let more = self.limit().is_some_and(|limit| kvs.len() > limit);
         kvs.truncate(self.limit().unwrap_or(usize::MAX));
@@ -186,8 +186,13 @@ impl Hit {
     }
 }
 
-fn directed(order: SortOrder, ascending: Ordering) -> Ordering {
-    if order == SortOrder::Descend { ascending.reverse() } else { ascending }
+/// Sorts items that are in key order. A descending sort reverses the comparison, not the result, so
+/// that equal items are in etcd's order: see [`sort`].
+fn sort_directed<T>(items: &mut [T], order: SortOrder, less: impl Fn(&T, &T) -> bool) {
+    match order {
+        SortOrder::Descend => sort::sort(items, |a, b| less(b, a)),
+        SortOrder::None | SortOrder::Ascend => sort::sort(items, less),
+    }
 }
 
 fn filters(range: &Range) -> bool {

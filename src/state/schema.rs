@@ -1,31 +1,33 @@
-//! Every key the state keeps in the tables, and how its value is written. Nobody else makes them.
+//! Every key of the state in the tables, and the encoding of its value. Only this file makes them.
 //!
-//! A key is a kind (one byte) and, where there are many of the kind, which one (big-endian, so that
-//! they are in order). Kinds below 0x10 are the storage's own.
+//! A key is a kind (one byte) and, if there are several entries of the kind, a number (big-endian, for
+//! the order). Kinds below 0x10 belong to the storage.
 //!
-//! | kind | which | value |
+//! | kind | number | value |
 //! |---|---|---|
 //! | 0x10 meta | | format version, current revision, compacted revision, last assigned member, last epoch of a lease |
-//! | 0x11 membership | | opaque: the Raft layer's |
+//! | 0x11 membership | | encoded by the Raft layer |
 //! | 0x12 member | id | ordinal, name, peer URLs, client URLs |
-//! | 0x13 assignment | nonce | the member id it was answered with |
-//! | 0x14 boot | member id | how often its volume was started |
-//! | 0x15 roster | | last admitted member; how many are wanted, if anybody said: set, generation, start, replicas |
-//! | 0x20 leases | epoch / 64 | of each lease with such an epoch: epoch, id, TTL, remaining |
+//! | 0x13 assignment | nonce | the assigned member id |
+//! | 0x14 boot | member id | starts of its volume |
+//! | 0x15 roster | | last admitted member; the desired replicas if recorded: set, generation, start, replicas |
+//! | 0x20 leases | epoch / 64 | for each lease of these epochs: epoch, id, TTL, remaining |
 //! | 0x21–0x2f | | reserved for leases |
 //! | 0x30–0x3f | | reserved for auth |
 //! | 0x40–0x4f | | reserved for alarms |
 //!
-//! Numbers are big-endian and of fixed size; a text or list is preceded by its length in 4 bytes.
+//! Numbers are big-endian and of fixed size. A text or list is preceded by its length in 4 bytes.
 
 use std::ops::Range;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::storage::TableChange;
-use crate::types::{Desired, Lease, LeaseId, MemberAttributes, MemberId, Ordinal, Revision};
+use crate::types::{
+    DesiredReplicas, Lease, LeaseId, MemberAttributes, MemberId, Ordinal, Revision,
+};
 
-/// Where the membership is kept, for who reads it out of a snapshot.
+/// The key of the membership, for readers of a snapshot.
 pub const MEMBERSHIP_KEY: &[u8] = &[MEMBERSHIP];
 
 const META: u8 = 0x10;
@@ -36,30 +38,30 @@ const BOOT: u8 = 0x14;
 const ROSTER: u8 = 0x15;
 const LEASES: u8 = 0x20;
 
-/// Whoever changes what a table says raises this, and reads the older ones.
+/// To be raised with every change of an encoding. Older versions must stay readable.
 const FORMAT_VERSION: u8 = 2;
-/// So many epochs share an entry. A small entry costs the tables as much as a large one, and leases
-/// that are granted or end one after the other are in the same.
+/// Epochs that share a table entry. A small entry costs the tables as much as a large one, and leases
+/// that are granted or end one after the other share an entry.
 const LEASE_PAGE_EPOCHS: u64 = 64;
 
-/// Knew no leases: its meta has no epoch.
+/// The version before leases: its meta has no epoch.
 const FORMAT_WITHOUT_LEASES: u8 = 1;
 
 /// The counters of the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Meta {
-    pub(super) revision: Revision,
+pub struct Meta {
+    pub revision: Revision,
     /// [`NEVER_COMPACTED`] until the first compaction.
-    pub(super) compacted: Revision,
-    /// Zero: none was assigned yet.
-    pub(super) last_assigned: MemberId,
-    /// Zero: no lease was granted yet.
-    pub(super) last_epoch: u64,
+    pub compacted: Revision,
+    /// Zero: none assigned yet.
+    pub last_assigned: MemberId,
+    /// Zero: no lease granted yet.
+    pub last_epoch: u64,
 }
 
-/// What etcd answers as the compact revision of a store that was never compacted. Below zero, so
-/// that such a store can be compacted at zero, as in etcd.
-pub(super) const NEVER_COMPACTED: Revision = Revision(-1);
+/// etcd's compact revision of a store that was never compacted. Negative, so that such a store can be
+/// compacted at zero, as in etcd.
+pub const NEVER_COMPACTED: Revision = Revision(-1);
 
 impl Default for Meta {
     fn default() -> Self {
@@ -74,10 +76,10 @@ impl Default for Meta {
 
 /// One entry of the tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum TableEntry {
+pub enum TableEntry {
     Meta(Meta),
     Membership(Bytes),
-    /// All but the boot counter.
+    /// Without the boot counter.
     Member(MemberAttributes),
     Assignment {
         nonce: u64,
@@ -89,7 +91,7 @@ pub(super) enum TableEntry {
     },
     Roster {
         last_admitted: MemberId,
-        desired: Option<Desired>,
+        desired: Option<DesiredReplicas>,
     },
     /// In ascending order of epoch.
     Leases {
@@ -98,7 +100,7 @@ pub(super) enum TableEntry {
     },
 }
 
-/// A table entry that this program did not write, or that was damaged.
+/// A table entry that is damaged or has an unknown format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("table entry {key}: {problem}")]
 pub struct SchemaError {
@@ -108,8 +110,8 @@ pub struct SchemaError {
 }
 
 impl TableEntry {
-    /// The change that writes this entry; a page without leases is none.
-    pub(super) fn put(&self) -> TableChange {
+    /// The change that writes this entry. A page without leases is deleted.
+    pub fn put(&self) -> TableChange {
         let (key, value) = self.encode();
         match self {
             TableEntry::Leases { leases, .. } if leases.is_empty() => TableChange::Delete { key },
@@ -117,7 +119,7 @@ impl TableEntry {
         }
     }
 
-    pub(super) fn encode(&self) -> (Bytes, Bytes) {
+    pub fn encode(&self) -> (Bytes, Bytes) {
         match self {
             TableEntry::Meta(meta) => {
                 let mut value = BytesMut::with_capacity(33);
@@ -167,41 +169,41 @@ impl TableEntry {
         }
     }
 
-    pub(super) fn decode(key: &Bytes, value: &Bytes) -> Result<TableEntry, SchemaError> {
+    pub fn decode(key: &Bytes, value: &Bytes) -> Result<TableEntry, SchemaError> {
         let damaged = |problem| SchemaError { key: hexadecimal(key), problem };
-        let (mut which, mut rest) = (key.clone(), value.clone());
-        let kind = which.try_get_u8().map_err(|_| damaged("the key is empty"))?;
+        let (mut number, mut rest) = (key.clone(), value.clone());
+        let kind = number.try_get_u8().map_err(|_| damaged("the key is empty"))?;
         let entry = match kind {
             META => decode_meta(&mut rest),
             MEMBERSHIP => Ok(TableEntry::Membership(rest.split_off(0))),
-            MEMBER => decode_member(&mut which, &mut rest),
-            ASSIGNMENT => decode_assignment(&mut which, &mut rest),
-            BOOT => decode_boot(&mut which, &mut rest),
+            MEMBER => decode_member(&mut number, &mut rest),
+            ASSIGNMENT => decode_assignment(&mut number, &mut rest),
+            BOOT => decode_boot(&mut number, &mut rest),
             ROSTER => decode_roster(&mut rest),
-            LEASES => decode_leases(&mut which, &mut rest),
-            _ => Err("no such kind is known; a newer version may have written it"),
+            LEASES => decode_leases(&mut number, &mut rest),
+            _ => Err("unknown kind; a newer version may have written it"),
         }
         .map_err(damaged)?;
-        if !which.is_empty() || !rest.is_empty() {
-            return Err(damaged("longer than its kind allows"));
+        if !number.is_empty() || !rest.is_empty() {
+            return Err(damaged("trailing bytes"));
         }
         Ok(entry)
     }
 }
 
-const SHORT: &str = "shorter than its kind asks for";
+const TRUNCATED: &str = "truncated";
 
 fn decode_meta(value: &mut Bytes) -> Result<TableEntry, &'static str> {
     let version = get_u8(value)?;
     if ![FORMAT_VERSION, FORMAT_WITHOUT_LEASES].contains(&version) {
-        return Err("another version of the format wrote it");
+        return Err("unknown format version");
     }
     let revision = Revision(get_i64(value)?);
     let compacted = Revision(get_i64(value)?);
     let last_assigned = MemberId(get_u64(value)?);
     let last_epoch = if version == FORMAT_WITHOUT_LEASES { 0 } else { get_u64(value)? };
     if revision < Revision::EMPTY_STORE || compacted < NEVER_COMPACTED || compacted > revision {
-        return Err("no store has such revisions");
+        return Err("inconsistent revisions");
     }
     Ok(TableEntry::Meta(Meta { revision, compacted, last_assigned, last_epoch }))
 }
@@ -229,7 +231,7 @@ fn decode_roster(value: &mut Bytes) -> Result<TableEntry, &'static str> {
     let last_admitted = MemberId(get_u64(value)?);
     let desired = match value.is_empty() {
         true => None,
-        false => Some(Desired {
+        false => Some(DesiredReplicas {
             set: get_text(value)?,
             generation: get_u64(value)?,
             start: get_u32(value)?,
@@ -244,7 +246,7 @@ fn decode_leases(key: &mut Bytes, value: &mut Bytes) -> Result<TableEntry, &'sta
     while !value.is_empty() {
         let epoch = get_u64(value)?;
         if lease_page(epoch) != page {
-            return Err("a lease that belongs elsewhere");
+            return Err("a lease of another page");
         }
         leases.push(Lease {
             epoch,
@@ -256,13 +258,13 @@ fn decode_leases(key: &mut Bytes, value: &mut Bytes) -> Result<TableEntry, &'sta
     Ok(TableEntry::Leases { page, leases })
 }
 
-/// Where the lease of this epoch is kept.
-pub(super) fn lease_page(epoch: u64) -> u64 {
+/// The page of leases of this epoch.
+pub fn lease_page(epoch: u64) -> u64 {
     epoch / LEASE_PAGE_EPOCHS
 }
 
-/// The epochs whose leases are kept there.
-pub(super) fn lease_page_epochs(page: u64) -> Range<u64> {
+/// The epochs of this page.
+pub fn lease_page_epochs(page: u64) -> Range<u64> {
     page * LEASE_PAGE_EPOCHS..(page + 1) * LEASE_PAGE_EPOCHS
 }
 
@@ -273,7 +275,7 @@ fn numbered(kind: u8, number: u64) -> Bytes {
     key.freeze()
 }
 
-/// No text or list comes near 4 Gi: a request is bounded to a few MiB.
+/// Texts and lists are far below 4 GiB: a request is bounded to a few MiB.
 fn put_len(buf: &mut BytesMut, len: usize) {
     buf.put_u32(u32::try_from(len).expect("bounded by the size of a request"));
 }
@@ -289,28 +291,28 @@ fn put_list(buf: &mut BytesMut, list: &[String]) {
 }
 
 fn get_u8(buf: &mut Bytes) -> Result<u8, &'static str> {
-    buf.try_get_u8().map_err(|_| SHORT)
+    buf.try_get_u8().map_err(|_| TRUNCATED)
 }
 
 fn get_u32(buf: &mut Bytes) -> Result<u32, &'static str> {
-    buf.try_get_u32().map_err(|_| SHORT)
+    buf.try_get_u32().map_err(|_| TRUNCATED)
 }
 
 fn get_u64(buf: &mut Bytes) -> Result<u64, &'static str> {
-    buf.try_get_u64().map_err(|_| SHORT)
+    buf.try_get_u64().map_err(|_| TRUNCATED)
 }
 
 fn get_i64(buf: &mut Bytes) -> Result<i64, &'static str> {
-    buf.try_get_i64().map_err(|_| SHORT)
+    buf.try_get_i64().map_err(|_| TRUNCATED)
 }
 
 fn get_text(buf: &mut Bytes) -> Result<String, &'static str> {
     let len = get_u32(buf)? as usize;
     if len > buf.len() {
-        return Err(SHORT);
+        return Err(TRUNCATED);
     }
     let text = buf.split_to(len);
-    str::from_utf8(&text).map(str::to_owned).map_err(|_| "a text that is not UTF-8")
+    str::from_utf8(&text).map(str::to_owned).map_err(|_| "text is not UTF-8")
 }
 
 fn get_list(buf: &mut Bytes) -> Result<Vec<String>, &'static str> {
@@ -359,7 +361,7 @@ mod tests {
             (any::<u64>(), prop::option::of((".{0,20}", any::<u64>(), any::<u32>(), any::<u32>())))
                 .prop_map(|(last, desired)| TableEntry::Roster {
                     last_admitted: MemberId(last),
-                    desired: desired.map(|(set, generation, start, replicas)| Desired {
+                    desired: desired.map(|(set, generation, start, replicas)| DesiredReplicas {
                         set,
                         generation,
                         start,
@@ -395,11 +397,11 @@ mod tests {
         #[test]
         fn a_cut_or_grown_entry_is_refused_and_never_a_panic(entry in entries(), cut in 0usize..40) {
             let (key, value) = entry.encode();
-            // Of leases, what is cut between two is whole.
+            // A page of leases that is truncated between two leases is valid.
             let whole = match &entry {
                 TableEntry::Membership(_) => true,
                 TableEntry::Leases { .. } => cut % 32 == 0,
-                // Without a wish it is whole, too.
+                // A roster without desired replicas is valid, too.
                 TableEntry::Roster { .. } => cut == 8,
                 _ => false,
             };
@@ -416,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_first_version_wrote_is_still_read() {
+    fn format_version_1_is_still_read() {
         let value = [&[1][..], &7i64.to_be_bytes(), &3i64.to_be_bytes(), &1025u64.to_be_bytes()];
         let meta = Meta {
             revision: Revision(7),

@@ -1,6 +1,6 @@
-//! What the state machine asks of whatever keeps its records: a port, in the state machine's words.
+//! The port to the storage of records, in the state machine's words.
 //!
-//! `storage` implements it with block files and tables, a `MemoryStorage` for tests with maps.
+//! The `storage` module implements it with block files and tables, `MemoryStorage` with maps.
 
 use std::sync::Arc;
 
@@ -8,28 +8,28 @@ use bytes::Bytes;
 
 use crate::types::{KeyValue, LeaseId, LogPosition, RecordId, Revision};
 
-/// One MVCC record, as it is kept: a version of a key, or the mark that it was deleted.
+/// One MVCC record: a version of a key, or a tombstone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     pub meta: RecordMeta,
     pub value: Bytes,
 }
 
-/// All of a record but its value: what the index is rebuilt from.
+/// A record without its value. The index is rebuilt from these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordMeta {
     pub id: RecordId,
     pub key: Bytes,
-    /// The revision that created the key; for a tombstone zero.
+    /// The revision that created the key; zero in a tombstone.
     pub create_revision: Revision,
-    /// For a tombstone zero.
+    /// Zero in a tombstone.
     pub version: i64,
     pub lease: LeaseId,
     pub tombstone: bool,
 }
 
 impl RecordMeta {
-    /// There was no such key before.
+    /// Whether the key did not exist before this record.
     pub fn is_creation(&self) -> bool {
         !self.tombstone && self.create_revision == self.id.main
     }
@@ -53,54 +53,54 @@ impl Record {
     }
 }
 
-/// A change to the small ordered tables. Keys are made by `state::schema` alone.
+/// A change of the small ordered tables. `state::schema` defines their keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TableChange {
     Put { key: Bytes, value: Bytes },
     Delete { key: Bytes },
 }
 
-/// Everything that applying one chunk of entries changed. `position` is the last entry of it.
+/// All changes of one chunk of entries. `position` is the last entry of the chunk.
 #[derive(Debug, Clone, Default)]
 pub struct Changes {
     pub position: LogPosition,
     /// In ascending order of id, and above every id submitted before.
     pub records: Vec<Arc<Record>>,
     pub tables: Vec<TableChange>,
-    /// Records that no revision at or after the compaction can see any more.
+    /// Records that are invisible at the compacted revision and all later ones.
     ///
-    /// Once durable they must not come back at a recovery: a deletion may be gone for good while the
-    /// record that it hides still lies in some file, and alone that one would bring the key back.
+    /// Once durable they must not reappear at a recovery. Otherwise a put could come back whose
+    /// tombstone is already gone, and with it the deleted key.
     pub discarded: Vec<RecordId>,
 }
 
 /// Why a record could not be read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StorageError {
-    /// The disk lies or fails; the member must stop. Names file and offset.
+    /// The disk failed or returned wrong bytes; the member must stop. Names file and offset.
     #[error("{0}")]
     Damaged(Arc<str>),
-    /// Only from [`Storage::cached`]-like reads: the value is on disk.
-    #[error("record {0} is not there")]
+    /// The record is not in memory, or does not exist.
+    #[error("record {0} is missing")]
     Missing(RecordId),
 }
 
-/// Keeps records and tables.
+/// Stores records and tables.
 pub trait Storage: Send + Sync + 'static {
-    /// Takes over what a chunk of entries changed. Readable when this returns; durable later,
-    /// never before the entries are durable in the WAL. Does not block.
+    /// Takes the changes of a chunk of entries. They are readable when this returns, and become
+    /// durable later, after the WAL has synced the entries. Does not block.
     fn submit(&self, changes: Changes);
 
     /// The record if it is in memory.
     fn cached(&self, id: RecordId) -> Option<Arc<Record>>;
 
     /// Reads these records (ascending ids), in this order. May block on the disk. All must exist:
-    /// the caller holds a pin that keeps compaction from them.
+    /// the caller holds a read snapshot that protects them from compaction.
     fn read(&self, ids: &[RecordId]) -> Result<Vec<Arc<Record>>, StorageError>;
 
-    /// All records of the revisions from `from` up to and including `to`, in order: as many whole
-    /// revisions as make about `bytes_max` of keys and values, and one at least. May block on the
-    /// disk. The caller holds a pin that keeps compaction from them.
+    /// The records of the revisions from `from` up to and including `to`, in order: whole revisions
+    /// of about `bytes_max` bytes of keys and values, and at least one revision. May block on the
+    /// disk. The caller holds a read snapshot that protects them from compaction.
     fn scan(
         &self,
         from: Revision,
@@ -108,7 +108,7 @@ pub trait Storage: Send + Sync + 'static {
         bytes_max: usize,
     ) -> Result<Vec<Arc<Record>>, StorageError>;
 
-    /// Bytes on disk, and the part of them that live records and tables need.
+    /// Bytes on disk, and the share of them that live records and tables need.
     fn size(&self) -> StorageSize;
 }
 
@@ -118,22 +118,22 @@ pub struct StorageSize {
     pub live_bytes: u64,
 }
 
-/// Whole revisions of records, about so many bytes: what [`Storage::scan`] collects.
+/// Collects the result of [`Storage::scan`]: whole revisions, up to a limit on bytes.
 #[derive(Debug)]
-pub struct Run {
+pub struct ScanBatch {
     pub records: Vec<Arc<Record>>,
     bytes: usize,
     bytes_max: usize,
     to: Revision,
 }
 
-impl Run {
-    pub fn new(to: Revision, bytes_max: usize) -> Run {
-        Run { records: Vec::new(), bytes: 0, bytes_max, to }
+impl ScanBatch {
+    pub fn new(to: Revision, bytes_max: usize) -> ScanBatch {
+        ScanBatch { records: Vec::new(), bytes: 0, bytes_max, to }
     }
 
-    /// Takes the next record, by id. False: no more; this one was not taken.
-    pub fn take(&mut self, record: &Arc<Record>) -> bool {
+    /// Adds the next record, in order of id. False: the batch is complete without it.
+    pub fn push(&mut self, record: &Arc<Record>) -> bool {
         let revision = record.meta.id.main;
         let begins_one = self.records.last().is_some_and(|last| last.meta.id.main < revision);
         if revision > self.to || begins_one && self.bytes >= self.bytes_max {

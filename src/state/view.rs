@@ -1,22 +1,23 @@
-//! The side that reads: what was published, at one revision a read, concurrently with applying.
+//! The read side: published revisions, read concurrently with applying, one revision a read.
 //!
-//! A small read is tried on the caller's thread, from memory, with [`RangeRead::in_memory`] or
-//! [`View::read_txn_in_memory`]; they never block and do a bounded amount of work. What they leave
-//! unfinished goes to a lane for reads and is finished there, from the disk.
+//! A small read runs on the caller's thread, from memory: [`RangeRead::in_memory`] and
+//! [`View::read_txn_in_memory`] never block and do a bounded amount of work. A read that they leave
+//! unfinished is finished from the disk, on a read lane.
 //!
-//! Invariants: a read sees whole commands only, and the state of exactly one revision; that revision
-//! is pinned until the read is dropped, so compaction takes nothing away from it; a snapshot install
-//! changes what *later* reads see, all at once.
+//! Invariants: a read sees whole commands, at exactly one revision. That revision stays pinned until
+//! the read is dropped, so pruning takes nothing from it. A snapshot install changes all *later*
+//! reads, atomically.
 
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
 use super::{
-    generation::{Current, Generation, Moment, Pin},
+    error::ReadError,
+    evaluator::TxnEvaluator,
     hash::{self, KvHash},
-    reader::Reader,
-    records::{InMemory, OnDisk, Records},
+    instance::{CurrentInstance, ReadSnapshot, ReadableRevisions, StateInstance},
+    record_source::{InMemory, OnDisk, RecordSource},
     roster::Roster,
     scan::Scan,
     storage::{StorageError, StorageSize},
@@ -26,59 +27,48 @@ use crate::types::{
     TxnReply,
 };
 
-/// A read that needs more steps than this is not made on the caller's thread.
-const IN_MEMORY_STEPS: usize = 16;
+/// Maximum steps of a read on the caller's thread.
+const IN_MEMORY_STEPS_MAX: usize = 16;
 
-/// Reads what the machine published. Cheap to clone; may be used concurrently.
+/// Reads the published state. Cheap to clone; may be used concurrently.
 #[derive(Debug, Clone)]
 pub struct View {
-    current: Current,
-}
-
-/// Why a read gave no answer.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ReadError {
-    /// Every member would refuse it.
-    #[error(transparent)]
-    Refused(#[from] CommandError),
-    /// This member cannot read its disk; it must stop.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
+    current: CurrentInstance,
 }
 
 impl View {
-    pub(super) fn new(current: Current) -> View {
+    pub(super) fn new(current: CurrentInstance) -> View {
         View { current }
     }
 
-    /// The revision of the store.
+    /// The store's current revision.
     pub fn revision(&self) -> Revision {
-        self.current.get().now().revision
+        self.current.get().readable().revision
     }
 
-    /// Reads before this revision are refused. -1 (as etcd says it) if nothing was compacted ever.
+    /// Reads before this revision are refused. -1, as in etcd, if the store was never compacted.
     pub fn compacted(&self) -> Revision {
-        self.current.get().now().compacted
+        self.current.get().readable().compacted
     }
 
-    /// Nothing that a compaction up to this revision made superfluous is indexed any more.
+    /// The index holds no version that a compaction up to this revision made obsolete.
     pub fn pruned(&self) -> Revision {
-        self.current.get().pruning().0
+        self.current.get().prune_bounds().0
     }
 
-    /// The last entry whose effect is visible. `None`: none yet.
+    /// The last entry whose effects are visible. `None`: no entry yet.
     pub fn applied(&self) -> Option<LogPosition> {
         self.current.get().applied()
     }
 
-    /// The membership as the Raft layer stored it.
+    /// The membership, encoded by the Raft layer.
     pub fn membership(&self) -> Option<Bytes> {
-        self.current.get().shown().membership
+        self.current.get().published().membership
     }
 
-    /// What is known of members beside the membership.
+    /// The cluster's knowledge of its members, apart from Raft's membership.
     pub fn roster(&self) -> Arc<Roster> {
-        self.current.get().shown().roster
+        self.current.get().published().roster
     }
 
     /// A lease as the last applied command left it.
@@ -91,7 +81,7 @@ impl View {
         self.current.get().leases.with_keys(id)
     }
 
-    /// How many keys end with this lease.
+    /// Number of keys attached to this lease.
     pub fn lease_key_count(&self, id: LeaseId) -> usize {
         self.current.get().leases.key_count(id)
     }
@@ -105,125 +95,117 @@ impl View {
         self.current.get().leases.count()
     }
 
-    /// How many keys there are, give or take what is being applied.
+    /// Number of keys, including the effects of commands that are being applied.
     pub fn keys(&self) -> usize {
         self.current.get().index.alive()
     }
 
-    /// How many reads are under way.
-    pub fn reads_under_way(&self) -> usize {
-        self.current.get().pins()
+    /// Number of reads that hold a revision pinned.
+    pub fn open_reads(&self) -> usize {
+        self.current.get().open_reads()
     }
 
-    /// How much the storage keeps.
+    /// Sizes of the storage.
     pub fn size(&self) -> StorageSize {
         self.current.get().storage.size()
     }
 
-    /// Starts a range read at the revision that it names, or the present one.
+    /// Starts a range read at the revision that `range` names, or at the current one.
     pub fn range(&self, range: Range) -> Result<RangeRead, CommandError> {
-        let pin = self.current.get().pin(|now| now.resolve(range.revision))?;
-        let scan = Scan::new(range, pin.revision);
-        Ok(RangeRead { scan, pin })
+        let snapshot = self.snapshot(|readable| readable.resolve(range.revision))?;
+        let scan = Scan::new(range, snapshot.revision);
+        Ok(RangeRead { scan, snapshot })
     }
 
-    /// Evaluates a transaction that [`reads_only`]. May block on the disk.
+    /// Evaluates a transaction without writes in either branch. May block on the disk.
     pub fn read_txn(&self, txn: &Txn) -> Result<(Revision, TxnReply), ReadError> {
-        let pin = self.pin_all()?;
-        evaluate(&pin, &OnDisk(&*pin.generation.storage), txn)
+        let snapshot = self.snapshot_of_all()?;
+        evaluate(&snapshot, &OnDisk(&*snapshot.instance.storage), txn)
     }
 
-    /// The same without blocking: `None` if it reads more than single keys or a value is on disk.
+    /// The same without blocking: `None` if the transaction reads more than single keys, or if a value
+    /// is on disk.
     pub fn read_txn_in_memory(&self, txn: &Txn) -> Result<Option<(Revision, TxnReply)>, ReadError> {
         if !names_single_keys(txn) {
             return Ok(None);
         }
-        let pin = self.pin_all()?;
-        match evaluate(&pin, &InMemory(&*pin.generation.storage), txn) {
+        let snapshot = self.snapshot_of_all()?;
+        match evaluate(&snapshot, &InMemory(&*snapshot.instance.storage), txn) {
             Ok(answer) => Ok(Some(answer)),
             Err(ReadError::Storage(StorageError::Missing(_))) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// A hash over all that can be read up to `revision` (zero: the present one). Blocks on the disk.
+    /// A hash of everything readable up to `revision` (zero: the current one). Blocks on the disk.
     pub fn hash_kv(&self, revision: Revision) -> Result<KvHash, ReadError> {
-        let pin = self.pin_all()?;
-        let revision = pin.now.resolve(revision)?;
-        Ok(hash::hash_kv(&pin.generation, pin.now.compacted, revision)?)
+        let snapshot = self.snapshot_of_all()?;
+        let readable = snapshot.readable;
+        let revision = readable.resolve(revision)?;
+        Ok(hash::hash_kv(&snapshot.instance, readable.compacted, revision)?)
     }
 
-    /// Pins every revision that can be read.
-    fn pin_all(&self) -> Result<Pin, CommandError> {
-        self.pin(|now| Ok(now.compacted))
+    /// Pins every readable revision.
+    fn snapshot_of_all(&self) -> Result<ReadSnapshot, CommandError> {
+        self.snapshot(|readable| Ok(readable.compacted))
     }
 
-    pub(super) fn pin(
+    pub(super) fn snapshot(
         &self,
-        choose: impl FnOnce(Moment) -> Result<Revision, CommandError>,
-    ) -> Result<Pin, CommandError> {
-        self.current.get().pin(choose)
+        choose: impl FnOnce(ReadableRevisions) -> Result<Revision, CommandError>,
+    ) -> Result<ReadSnapshot, CommandError> {
+        self.current.get().snapshot(choose)
     }
 }
 
-/// A range read under way. While it lives, its revision stays readable.
+/// A range read in progress. Until it is dropped, its revision stays readable.
 pub struct RangeRead {
     scan: Scan,
-    pin: Pin,
+    snapshot: ReadSnapshot,
 }
 
-/// What became of a read from memory.
+/// The progress of a read from memory.
 #[derive(Debug)]
-pub enum Attempt {
-    /// The answer, and the revision the store had when the read began (the header's).
+pub enum ReadProgress {
+    /// The store's revision at the start of the read, for the header, and the reply.
     Done(Revision, RangeReply),
-    /// It needs the disk, or is too long for a thread that must not block: see
-    /// [`RangeRead::finish`]. What was read so far is kept.
+    /// The read needs the disk, or takes too long for a thread that must not block: see
+    /// [`RangeRead::finish`]. It continues where it stopped.
     Unfinished(Box<RangeRead>),
 }
 
 impl RangeRead {
-    /// The revision the store had when the read began: the header's.
+    /// The store's revision at the start of the read, for the header.
     pub fn revision(&self) -> Revision {
-        self.pin.now.revision
+        self.snapshot.readable.revision
     }
 
-    /// Goes as far as memory and a bound on the work allow. Never blocks.
-    pub fn in_memory(mut self) -> Result<Attempt, StorageError> {
-        let Generation { index, storage, .. } = &*self.pin.generation;
-        for _ in 0..IN_MEMORY_STEPS {
+    /// Reads as far as memory and a bound on the work allow. Never blocks.
+    pub fn in_memory(mut self) -> Result<ReadProgress, StorageError> {
+        let StateInstance { index, storage, .. } = &*self.snapshot.instance;
+        for _ in 0..IN_MEMORY_STEPS_MAX {
             match self.scan.step(index, &InMemory(&**storage)) {
                 Ok(None) => {}
-                Ok(Some(reply)) => return Ok(Attempt::Done(self.revision(), reply)),
+                Ok(Some(reply)) => return Ok(ReadProgress::Done(self.revision(), reply)),
                 Err(StorageError::Missing(_)) => break,
                 Err(error) => return Err(error),
             }
         }
-        Ok(Attempt::Unfinished(Box::new(self)))
+        Ok(ReadProgress::Unfinished(Box::new(self)))
     }
 
     /// Reads the rest. May block on the disk.
     pub fn finish(self) -> Result<(Revision, RangeReply), StorageError> {
-        let Generation { index, storage, .. } = &*self.pin.generation;
+        let StateInstance { index, storage, .. } = &*self.snapshot.instance;
         let reply = self.scan.finish(index, &OnDisk(&**storage))?;
-        Ok((self.pin.now.revision, reply))
+        Ok((self.snapshot.readable.revision, reply))
     }
 }
 
 impl fmt::Debug for RangeRead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RangeRead").field("pin", &self.pin).finish_non_exhaustive()
+        f.debug_struct("RangeRead").field("snapshot", &self.snapshot).finish_non_exhaustive()
     }
-}
-
-/// Whether a transaction changes nothing, whatever branch it takes, so that it need not go through
-/// the log.
-pub fn reads_only(txn: &Txn) -> bool {
-    txn.success.iter().chain(&txn.failure).all(|op| match op {
-        TxnOp::Range(_) => true,
-        TxnOp::Put(_) | TxnOp::DeleteRange(_) => false,
-        TxnOp::Txn(nested) => reads_only(nested),
-    })
 }
 
 fn names_single_keys(txn: &Txn) -> bool {
@@ -237,14 +219,14 @@ fn names_single_keys(txn: &Txn) -> bool {
 }
 
 fn evaluate(
-    pin: &Pin,
-    records: &dyn Records,
+    snapshot: &ReadSnapshot,
+    records: &dyn RecordSource,
     txn: &Txn,
 ) -> Result<(Revision, TxnReply), ReadError> {
-    let now = pin.now;
-    let Generation { index, leases, .. } = &*pin.generation;
-    let reader = Reader { index, leases, records, now, present: now.revision };
-    let path = reader.path(txn)?;
-    reader.check(txn, &path)?;
-    Ok((now.revision, reader.answer(txn, &path)?))
+    let readable = snapshot.readable;
+    let StateInstance { index, leases, .. } = &*snapshot.instance;
+    let evaluator = TxnEvaluator { index, leases, records, readable, current: readable.revision };
+    let path = evaluator.path(txn)?;
+    evaluator.check(txn, &path)?;
+    Ok((readable.revision, evaluator.reply(txn, &path)?))
 }

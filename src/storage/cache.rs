@@ -1,10 +1,10 @@
-//! Values of hot keys, in memory.
+//! A cache of recently used records.
 //!
-//! What is new, or was read once, comes into a *probation* queue; what is asked for again before it
-//! reaches the end of that moves to the *main* queue, where it stays while it is asked for. So a
-//! large scan can only push out other things that were asked for once.
+//! New records enter a *probation* queue. A record that is hit again before it reaches the end of that
+//! queue moves to the *main* queue, and stays there as long as it is hit. So a large scan can evict
+//! only records that were hit once.
 //!
-//! Bounded by bytes, split into shards so that readers seldom meet. A hit is a hash, a lock and a
+//! Bounded by bytes, and split into shards to reduce lock contention. A hit costs a hash, a lock and a
 //! reference count.
 
 use std::{
@@ -24,18 +24,18 @@ use crate::{
 };
 
 const SHARDS: usize = 16;
-/// What an entry costs beside its key and value: maps, queues, reference counts.
+/// Memory of an entry without its key and value: maps, queues, reference counts.
 const ENTRY_BYTES: usize = 200;
 
 /// A bounded map of records.
 #[derive(Debug)]
-pub(super) struct Cache {
+pub struct Cache {
     shards: Vec<Mutex<Shard>>,
 }
 
 #[derive(Debug, Default)]
 struct Shard {
-    entries: HashMap<RecordId, Entry, BuildHasherDefault<IdHasher>>,
+    entries: HashMap<RecordId, CacheEntry, BuildHasherDefault<IdHasher>>,
     probation: Queue,
     main: Queue,
     bytes_max: usize,
@@ -48,31 +48,31 @@ struct Queue {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct CacheEntry {
     record: Arc<Record>,
-    asked_again: AtomicBool,
+    hit: AtomicBool,
 }
 
 impl Cache {
-    pub(super) fn new(bytes_max: usize) -> Cache {
+    pub fn new(bytes_max: usize) -> Cache {
         let shard = || Mutex::new(Shard { bytes_max: bytes_max / SHARDS, ..Shard::default() });
         Cache { shards: (0..SHARDS).map(|_| shard()).collect() }
     }
 
-    /// Neighbours in history are in different shards: writes and scans spread.
+    /// Neighbouring ids are in different shards, so that writes and scans spread.
     fn shard(&self, id: RecordId) -> MutexGuard<'_, Shard> {
         let number = (id.main.0 as usize).wrapping_add(id.sub as usize) % SHARDS;
         self.shards[number].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn get(&self, id: RecordId) -> Option<Arc<Record>> {
+    pub fn get(&self, id: RecordId) -> Option<Arc<Record>> {
         let shard = self.shard(id);
         let entry = shard.entries.get(&id)?;
-        entry.asked_again.store(true, Ordering::Relaxed);
+        entry.hit.store(true, Ordering::Relaxed);
         Some(entry.record.clone())
     }
 
-    pub(super) fn insert(&self, record: Arc<Record>) {
+    pub fn insert(&self, record: Arc<Record>) {
         self.shard(record.meta.id).insert(record);
     }
 }
@@ -83,17 +83,17 @@ impl Shard {
         if weight > self.bytes_max / 4 {
             return;
         }
-        let entry = Entry { record, asked_again: AtomicBool::new(false) };
+        let entry = CacheEntry { record, hit: AtomicBool::new(false) };
         if self.entries.insert(id, entry).is_none() {
             self.probation.push(id, weight);
         }
         while self.probation.bytes + self.main.bytes > self.bytes_max {
-            self.make_room();
+            self.evict_next();
         }
     }
 
-    /// Takes one step towards evicting something: evicts it, or gives it another round.
-    fn make_room(&mut self) {
+    /// Evicts the next record, or moves it to the main queue if it was hit.
+    fn evict_next(&mut self) {
         let probation_is_large = self.probation.bytes > self.bytes_max / 4;
         let queue = if probation_is_large || self.main.ids.is_empty() {
             &mut self.probation
@@ -104,7 +104,7 @@ impl Shard {
         let Some(entry) = self.entries.get(&id) else { return };
         let weight = weight(&entry.record);
         queue.bytes -= weight;
-        if entry.asked_again.swap(false, Ordering::Relaxed) {
+        if entry.hit.swap(false, Ordering::Relaxed) {
             self.main.push(id, weight);
         } else {
             self.entries.remove(&id);
@@ -123,8 +123,8 @@ fn weight(record: &Record) -> usize {
     record.meta.key.len() + record.value.len() + ENTRY_BYTES
 }
 
-/// A copy that does not hold the page it was read from.
-pub(super) fn compact(record: &Record) -> Arc<Record> {
+/// A copy that does not share the buffer of its page.
+pub fn compact(record: &Record) -> Arc<Record> {
     let mut buf = BytesMut::with_capacity(record.meta.key.len() + record.value.len());
     buf.extend_from_slice(&record.meta.key);
     buf.extend_from_slice(&record.value);
@@ -133,7 +133,7 @@ pub(super) fn compact(record: &Record) -> Arc<Record> {
     Arc::new(Record { meta: RecordMeta { key, ..record.meta.clone() }, value })
 }
 
-/// Record ids are spread by one multiplication: nobody chooses them, so no keyed hash is needed.
+/// Spreads record ids by one multiplication. Clients do not choose them, so no keyed hash is needed.
 #[derive(Debug, Default)]
 struct IdHasher(u64);
 
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_does_not_push_out_what_is_asked_for_again_and_again() {
+    fn a_scan_does_not_evict_records_that_are_hit_repeatedly() {
         let cache = Cache::new(1 << 20);
         let hot = |main: i64| RecordId { main: Revision(main), sub: 0 };
         (0..500).for_each(|main| cache.insert(record(main, 100)));

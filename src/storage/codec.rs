@@ -1,11 +1,11 @@
 //! The integers of our file formats: fixed ones big endian, small ones as LEB128 varints.
 //!
-//! A [`Decoder`] never panics and never allocates by a length that it read: everything it cannot
-//! take is `None`, and the caller names file and offset.
+//! A [`Decoder`] never panics and never allocates by a decoded length. Invalid input is `None`, and the
+//! caller names file and offset.
 
 use std::ops::Range;
 
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -13,34 +13,34 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// A length, then so many bytes.
-pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+/// A length, then that many bytes.
+pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// Takes values from the front of a buffer.
 #[derive(Debug)]
-pub(super) struct Decoder<'a> {
+pub struct Decoder<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Decoder<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Decoder<'a> {
+    pub fn new(bytes: &'a [u8]) -> Decoder<'a> {
         Decoder { bytes, at: 0 }
     }
 
-    pub(super) fn at(bytes: &'a [u8], at: usize) -> Decoder<'a> {
+    pub fn at(bytes: &'a [u8], at: usize) -> Decoder<'a> {
         Decoder { bytes, at }
     }
 
-    /// How many bytes were taken.
-    pub(super) fn position(&self) -> usize {
+    /// Number of bytes taken so far.
+    pub fn position(&self) -> usize {
         self.at
     }
 
-    pub(super) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.at == self.bytes.len()
     }
 
@@ -48,19 +48,19 @@ impl<'a> Decoder<'a> {
         self.take(N)?.try_into().ok()
     }
 
-    pub(super) fn u8(&mut self) -> Option<u8> {
+    pub fn u8(&mut self) -> Option<u8> {
         self.array().map(u8::from_be_bytes)
     }
 
-    pub(super) fn u32(&mut self) -> Option<u32> {
+    pub fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_be_bytes)
     }
 
-    pub(super) fn u64(&mut self) -> Option<u64> {
+    pub fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_be_bytes)
     }
 
-    pub(super) fn varint(&mut self) -> Option<u64> {
+    pub fn varint(&mut self) -> Option<u64> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;
@@ -73,12 +73,12 @@ impl<'a> Decoder<'a> {
         None
     }
 
-    pub(super) fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+    pub fn take(&mut self, len: usize) -> Option<&'a [u8]> {
         let span = self.span(len)?;
         self.bytes.get(span)
     }
 
-    /// Passes over `len` bytes, and says where they are.
+    /// Skips `len` bytes, and returns their range.
     fn span(&mut self, len: usize) -> Option<Range<usize>> {
         let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len())?;
         let span = self.at..end;
@@ -86,8 +86,8 @@ impl<'a> Decoder<'a> {
         Some(span)
     }
 
-    /// Passes over what [`put_bytes`] wrote, and says where it is.
-    pub(super) fn bytes_span(&mut self) -> Option<Range<usize>> {
+    /// Skips the output of [`put_bytes`], and returns the range of the bytes.
+    pub fn bytes_span(&mut self) -> Option<Range<usize>> {
         let len = usize::try_from(self.varint()?).ok()?;
         self.span(len)
     }

@@ -1,4 +1,4 @@
-//! What can go wrong between the state machine and the disk. Every variant names its file.
+//! Errors of the storage. Each names its file, if there is one.
 
 use std::{
     io,
@@ -8,36 +8,36 @@ use std::{
 
 use crate::{state::StorageError, types::LogPosition};
 
-/// Why storage could not do what was asked.
+/// Why a request to the storage failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The operating system refused. Never retried.
+    /// A system call failed. Never retried.
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: Arc<io::Error> },
 
-    /// The bytes are not those that were written.
-    #[error("{} is damaged at byte {offset}: {what}", path.display())]
-    Damaged { path: PathBuf, offset: u64, what: &'static str },
+    /// The file does not contain the bytes that were written.
+    #[error("{} is damaged at byte {offset}: {problem}", path.display())]
+    Damaged { path: PathBuf, offset: u64, problem: &'static str },
 
-    /// The table engine failed, panicked, or holds something else than what was put in.
-    #[error("tables {}: {what}", path.display())]
-    Tables { path: PathBuf, what: String },
+    /// The table engine failed or panicked, or its content is wrong.
+    #[error("tables {}: {problem}", path.display())]
+    Tables { path: PathBuf, problem: String },
 
-    /// The tables are unusable, and what they could be rebuilt from is not there.
-    #[error("the tables cannot be used ({reason}) and not be rebuilt: {missing}")]
+    /// The tables are unusable, and the data to rebuild them is missing.
+    #[error("tables unusable ({reason}) and cannot be rebuilt: {missing}")]
     CannotRebuild { reason: String, missing: String },
 
-    /// What a peer offered or sent is not a snapshot that can be taken over.
+    /// A peer offered or sent an invalid snapshot.
     #[error("snapshot refused: {0}")]
     Refused(String),
 
-    /// An offered snapshot would turn the state back.
+    /// An offered snapshot is older than the state.
     #[error("snapshot at {offered:?} refused: the state is already at {applied:?}")]
     Stale { offered: LogPosition, applied: LogPosition },
 
-    /// Nothing was applied yet, so there is nothing to take a snapshot of.
-    #[error("nothing has been applied yet")]
-    NothingYet,
+    /// There is no state to take a snapshot of.
+    #[error("no entry is applied yet")]
+    NothingApplied,
 
     /// A lane could not be started.
     #[error("cannot start a lane: {0}")]
@@ -50,17 +50,18 @@ pub enum StoreError {
 
 impl StoreError {
     /// For `map_err` on a call to the disk port.
-    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
         move |source| StoreError::Io { action, path: path.to_owned(), source: Arc::new(source) }
     }
 
-    /// Whether only what was asked is at fault, and the store is as it was.
-    pub(super) fn is_refusal(&self) -> bool {
-        matches!(self, StoreError::Refused(_) | StoreError::Stale { .. } | StoreError::NothingYet)
+    /// Whether only the request is wrong, and the store is unchanged.
+    pub fn is_refusal(&self) -> bool {
+        use StoreError::{NothingApplied, Refused, Stale};
+        matches!(self, Refused(_) | Stale { .. } | NothingApplied)
     }
 
-    pub(super) fn damaged(path: &Path, offset: u64, what: &'static str) -> StoreError {
-        StoreError::Damaged { path: path.to_owned(), offset, what }
+    pub fn damaged(path: &Path, offset: u64, problem: &'static str) -> StoreError {
+        StoreError::Damaged { path: path.to_owned(), offset, problem }
     }
 }
 

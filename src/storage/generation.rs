@@ -1,16 +1,15 @@
-//! Which directory holds the tables.
+//! The directories of the tables.
 //!
 //! ```text
 //! tables/CURRENT        the number of the generation in use; replaced atomically
-//! tables/OPENING        there while a generation is opened and not verified yet
+//! tables/OPENING        exists while a generation is being opened and verified
 //! tables/00000007/      a generation
-//! tables/00000006.bad   the last one that was set aside
+//! tables/00000006.bad   the last generation that was set aside
 //! ```
 //!
-//! A generation is built beside the current one, and in use only once `CURRENT` names it: so a crash
-//! in the middle leaves a directory that the next start removes. `OPENING` found at start means that
-//! opening killed the process (or a power failure came in between): the generation is not tried
-//! again.
+//! A new generation is built beside the current one, and used only after `CURRENT` names it: a crash
+//! in between leaves a directory that the next start removes. If `OPENING` exists at start, opening
+//! killed the process (or the power failed meanwhile), and that generation is not opened again.
 
 use std::path::{Path, PathBuf};
 
@@ -19,26 +18,27 @@ use bytes::Bytes;
 use super::{
     error::StoreError,
     layout::Layout,
+    table_contents::TableContents,
     tables::{CheckedTables, TablesEngine},
 };
 use crate::disk::Open;
 
 /// The directories of the tables.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Generations<'a> {
-    pub(super) layout: &'a Layout,
-    pub(super) engine: &'a dyn TablesEngine,
+pub struct Generations<'a> {
+    pub layout: &'a Layout,
+    pub engine: &'a dyn TablesEngine,
 }
 
-/// The content of tables: every entry, in order of keys.
-pub(super) type Entries = Vec<(Bytes, Bytes)>;
+/// All entries of the tables, in key order.
+pub type Entries = Vec<(Bytes, Bytes)>;
 
-/// What `CURRENT` says.
+/// The content of `CURRENT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Current {
+pub enum CurrentGeneration {
     Absent,
     Number(u32),
-    /// It names no generation that is there.
+    /// It names no existing generation.
     Wrong,
 }
 
@@ -47,39 +47,41 @@ impl Generations<'_> {
         self.layout.tables().join(name)
     }
 
-    pub(super) fn dir(&self, number: u32) -> PathBuf {
+    pub fn dir(&self, number: u32) -> PathBuf {
         self.path(&format!("{number:08}"))
     }
 
-    pub(super) fn current(&self) -> Result<Current, StoreError> {
+    pub fn current(&self) -> Result<CurrentGeneration, StoreError> {
         let path = self.path("CURRENT");
         if !self.layout.exists(&path)? {
-            return Ok(Current::Absent);
+            return Ok(CurrentGeneration::Absent);
         }
         let text = self.layout.read(&path)?;
         let number = str::from_utf8(&text).ok().and_then(|text| text.trim_end().parse().ok());
         match number {
-            Some(number) if self.layout.exists(&self.dir(number))? => Ok(Current::Number(number)),
-            _ => Ok(Current::Wrong),
+            Some(number) if self.layout.exists(&self.dir(number))? => {
+                Ok(CurrentGeneration::Number(number))
+            }
+            _ => Ok(CurrentGeneration::Wrong),
         }
     }
 
-    pub(super) fn is_opening(&self) -> Result<bool, StoreError> {
+    pub fn is_opening(&self) -> Result<bool, StoreError> {
         self.layout.exists(&self.path("OPENING"))
     }
 
-    pub(super) fn mark_opening(&self) -> Result<(), StoreError> {
+    pub fn mark_opening(&self) -> Result<(), StoreError> {
         let path = self.path("OPENING");
         if !self.is_opening()? {
             let created = self.layout.disk.open(&path, Open::CreateNew);
             created.map_err(StoreError::io("create", &path))?;
-            // Only the name matters, so the empty file itself needs no sync.
+            // Only the name matters, so the empty file needs no sync.
             self.layout.sync_dir(&self.layout.tables())?;
         }
         Ok(())
     }
 
-    pub(super) fn unmark_opening(&self) -> Result<(), StoreError> {
+    pub fn unmark_opening(&self) -> Result<(), StoreError> {
         if self.is_opening()? {
             self.layout.remove(&self.path("OPENING"))?;
             self.layout.sync_dir(&self.layout.tables())?;
@@ -87,18 +89,23 @@ impl Generations<'_> {
         Ok(())
     }
 
-    pub(super) fn open(&self, number: u32) -> Result<(CheckedTables, Entries), StoreError> {
+    pub fn open(&self, number: u32) -> Result<(CheckedTables, Entries), StoreError> {
         CheckedTables::open(self.engine, &self.dir(number))
     }
 
+    /// Decodes the entries of a generation.
+    pub fn decode(&self, number: u32, entries: Entries) -> Result<TableContents, StoreError> {
+        TableContents::decode(entries).ok_or_else(|| StoreError::Tables {
+            path: self.dir(number),
+            problem: "invalid entries".into(),
+        })
+    }
+
     /// Builds a generation with this content, verifies it and makes it the current one.
-    pub(super) fn create(
-        &self,
-        content: Entries,
-    ) -> Result<(u32, CheckedTables, Entries), StoreError> {
+    pub fn create(&self, content: Entries) -> Result<(u32, CheckedTables, Entries), StoreError> {
         let number = self.numbers()?.last().map_or(1, |last| last + 1);
         let dir = self.dir(number);
-        // Only an engine that is not on this disk can still know the name.
+        // An engine that is not on this disk may still know the name.
         self.engine.removed(&dir);
         self.layout.disk.create_dir_all(&dir).map_err(StoreError::io("create", &dir))?;
         let (tables, entries) = CheckedTables::create(self.engine, &dir, content)?;
@@ -107,7 +114,7 @@ impl Generations<'_> {
         Ok((number, tables, entries))
     }
 
-    /// All numbers that are or were in use, ascending.
+    /// All existing numbers, including set-aside generations, ascending.
     fn numbers(&self) -> Result<Vec<u32>, StoreError> {
         let names = self.layout.list(&self.layout.tables())?;
         let number = |name: &String| name.trim_end_matches(".bad").parse().ok();
@@ -116,8 +123,8 @@ impl Generations<'_> {
         Ok(numbers)
     }
 
-    /// Keeps an unusable generation for who wants to know why; only the last one.
-    pub(super) fn set_aside(&self, number: u32) -> Result<(), StoreError> {
+    /// Keeps an unusable generation for inspection; only the last one.
+    pub fn set_aside(&self, number: u32) -> Result<(), StoreError> {
         let dir = self.dir(number);
         if self.layout.exists(&dir)? {
             self.remove(|name| name.ends_with(".bad"))?;
@@ -127,8 +134,8 @@ impl Generations<'_> {
         Ok(())
     }
 
-    /// Removes every generation but this one and the one that was set aside.
-    pub(super) fn sweep(&self, current: u32) -> Result<(), StoreError> {
+    /// Removes every generation except the current and the set-aside one.
+    pub fn sweep(&self, current: u32) -> Result<(), StoreError> {
         let current = format!("{current:08}");
         self.remove(|name| name != current && name.parse::<u32>().is_ok())
     }

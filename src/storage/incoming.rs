@@ -1,9 +1,8 @@
-//! A snapshot on its way from a peer: its files grow in `incoming/` until all are there.
+//! A snapshot that is being received from a peer, in `incoming/`.
 //!
-//! A transfer that was interrupted goes on where it ended, also after a restart; blocks that are
-//! part of our state already are not sent. Nothing that came is believed before [`Incoming::finish`]
-//! has read it back and compared it with the offer, so what an interrupted transfer left behind may
-//! be anything.
+//! An interrupted transfer resumes where it ended, even after a restart. Blocks that are part of the
+//! local state are not sent. Received bytes are not trusted until [`IncomingFiles::finish`] has read
+//! them back and compared them with the offer, so an interrupted transfer may leave arbitrary files.
 
 use std::{
     collections::BTreeSet,
@@ -16,50 +15,50 @@ use tokio::time::Instant;
 
 use super::{
     block::{Block, BlockFacts, BlockName},
-    content::Content,
     error::StoreError,
-    io::WeakIo,
     layout::Layout,
     metrics::StorageMetrics,
     snapshot::{self, SnapshotFile, SnapshotName},
+    snapshot_io::WeakSnapshotIo,
+    table_contents::TableContents,
 };
 use crate::{
     disk::{File, Open},
     types::LogPosition,
 };
 
-/// So much is read at once to compute a checksum.
-const READ_BYTES: u64 = 1 << 20;
+/// Bytes read at once to compute a checksum.
+const CHECKSUM_READ_BYTES: u64 = 1 << 20;
 
-/// A snapshot that is being received. Dropped, what has arrived stays for another attempt.
+/// A snapshot that is being received. Dropping it keeps the received files for another attempt.
 #[derive(Debug)]
 pub struct IncomingSnapshot {
-    incoming: Arc<Mutex<Incoming>>,
-    io: WeakIo,
+    incoming: Arc<Mutex<IncomingFiles>>,
+    io: WeakSnapshotIo,
     metrics: Arc<StorageMetrics>,
 }
 
 impl IncomingSnapshot {
     pub(super) fn new(
-        incoming: Arc<Mutex<Incoming>>,
-        io: WeakIo,
+        incoming: Arc<Mutex<IncomingFiles>>,
+        io: WeakSnapshotIo,
         metrics: Arc<StorageMetrics>,
     ) -> IncomingSnapshot {
         IncomingSnapshot { incoming, io, metrics }
     }
 
-    /// For each offered file the offset from which it is wanted; its length: not at all.
+    /// For each offered file the offset from which it must be sent. Its length means not at all.
     pub fn wanted(&self) -> Vec<u64> {
         lock(&self.incoming).files.iter().map(|file| file.have).collect()
     }
 
-    /// Takes the next bytes of a file, which must be wanted from this offset.
+    /// Writes the next bytes of a file, which must start at its wanted offset.
     pub async fn write(&self, file: usize, offset: u64, bytes: Bytes) -> Result<(), StoreError> {
         let incoming = self.incoming.clone();
         self.io.run(move || lock(&incoming).write(file, offset, &bytes)).await
     }
 
-    /// Verifies and syncs everything. Refused: some file is wanted again, from its beginning.
+    /// Verifies and syncs all files. Refused: some file must be sent again, from its beginning.
     pub async fn finish(&self) -> Result<LogPosition, StoreError> {
         let (incoming, metrics) = (self.incoming.clone(), self.metrics.clone());
         let finish = move || {
@@ -71,24 +70,24 @@ impl IncomingSnapshot {
         self.io.run(finish).await
     }
 
-    /// Whoever takes it keeps the blocks that are not sent.
-    pub(super) fn shared(&self) -> Arc<Mutex<Incoming>> {
+    /// Holding the files keeps the local blocks that were not sent.
+    pub(super) fn shared(&self) -> Arc<Mutex<IncomingFiles>> {
         self.incoming.clone()
     }
 }
 
-pub(super) fn lock(incoming: &Mutex<Incoming>) -> MutexGuard<'_, Incoming> {
+pub fn lock(incoming: &Mutex<IncomingFiles>) -> MutexGuard<'_, IncomingFiles> {
     incoming.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The files of an offer, and what is there of them.
+/// The files of an offer, and their received parts.
 #[derive(Debug)]
-pub(super) struct Incoming {
+pub struct IncomingFiles {
     layout: Layout,
     dir: PathBuf,
     name: SnapshotName,
     files: Vec<IncomingFile>,
-    /// Where it brings the state; known once it is finished.
+    /// The position of the snapshot, once it is complete.
     finished: Option<LogPosition>,
 }
 
@@ -97,17 +96,17 @@ struct IncomingFile {
     offered: SnapshotFile,
     have: u64,
     open: Option<Arc<dyn File>>,
-    /// A block of ours. Holding it keeps it on disk.
-    ours: Option<Arc<Block>>,
+    /// A local block with this content. Holding it keeps it on disk.
+    local: Option<Arc<Block>>,
 }
 
-impl Incoming {
-    /// `ours` are the blocks of the present state. May block for as long as reading them takes.
-    pub(super) fn begin(
+impl IncomingFiles {
+    /// `local` are the blocks of the current state. Blocks until they are read.
+    pub fn begin(
         layout: &Layout,
         offer: Vec<SnapshotFile>,
-        ours: &[Arc<Block>],
-    ) -> Result<Incoming, StoreError> {
+        local: &[Arc<Block>],
+    ) -> Result<IncomingFiles, StoreError> {
         let name = check_names(&offer)?;
         let dir = layout.incoming();
         layout.disk.create_dir_all(&dir).map_err(StoreError::io("create", &dir))?;
@@ -121,31 +120,32 @@ impl Incoming {
                 facts.name.to_string() == offered.name
                     && (facts.bytes, facts.crc) == (offered.bytes, offered.crc)
             };
-            let block = ours.iter().find(same).filter(|block| {
-                // One that rotted is wanted again.
+            let block = local.iter().find(same).filter(|block| {
+                // A damaged block must be sent again.
                 let read = crc_of(&**block.file(), block.path(), offered.bytes);
                 read.is_ok_and(|crc| crc == offered.crc)
             });
-            let ours = block.cloned();
-            let have = match &ours {
+            let local = block.cloned();
+            let have = match &local {
                 Some(_) => offered.bytes,
-                None => arrived(layout, &dir.join(&offered.name), offered.bytes)?,
+                None => received_bytes(layout, &dir.join(&offered.name), offered.bytes)?,
             };
-            Ok(IncomingFile { offered, have, open: None, ours })
+            Ok(IncomingFile { offered, have, open: None, local })
         });
         let files = files.collect::<Result<_, StoreError>>()?;
-        Ok(Incoming { layout: layout.clone(), dir, name, files, finished: None })
+        Ok(IncomingFiles { layout: layout.clone(), dir, name, files, finished: None })
     }
 
     fn write(&mut self, file: usize, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
         self.finished = None;
-        let refused = |why: &str| StoreError::Refused(format!("file {file} at {offset}: {why}"));
-        let file = self.files.get_mut(file).ok_or_else(|| refused("there is no such file"))?;
+        let refused =
+            |problem: &str| StoreError::Refused(format!("file {file} at {offset}: {problem}"));
+        let file = self.files.get_mut(file).ok_or_else(|| refused("no such file"))?;
         let end = offset.checked_add(bytes.len() as u64);
         let end = end.filter(|end| *end <= file.offered.bytes);
-        let end = end.ok_or_else(|| refused("more than was offered"))?;
+        let end = end.ok_or_else(|| refused("more bytes than offered"))?;
         if offset != file.have {
-            return Err(refused("not the bytes that are wanted next"));
+            return Err(refused("not the next wanted offset"));
         }
         let path = self.dir.join(&file.offered.name);
         let open = match &file.open {
@@ -163,10 +163,10 @@ impl Incoming {
 
     fn finish(&mut self, metrics: &StorageMetrics) -> Result<LogPosition, StoreError> {
         let mut damaged = Vec::new();
-        for file in self.files.iter_mut().filter(|file| file.ours.is_none()) {
+        for file in self.files.iter_mut().filter(|file| file.local.is_none()) {
             let path = self.dir.join(&file.offered.name);
             if file.have < file.offered.bytes {
-                damaged.push(format!("{} is not complete", file.offered.name));
+                damaged.push(format!("{} is incomplete", file.offered.name));
                 continue;
             }
             let open = self.layout.disk.open(&path, Open::Write);
@@ -184,47 +184,47 @@ impl Incoming {
         if !damaged.is_empty() {
             return Err(StoreError::Refused(damaged.join(", ")));
         }
-        let position = self.check_content()?;
+        let position = self.check_contents()?;
         self.finished = Some(position);
         Ok(position)
     }
 
-    /// The snapshot must name exactly the blocks that were offered, and they must be blocks.
-    fn check_content(&self) -> Result<LogPosition, StoreError> {
+    /// The snapshot must name exactly the offered blocks, and they must be valid.
+    fn check_contents(&self) -> Result<LogPosition, StoreError> {
         let bytes = Bytes::from(self.layout.read(&self.dir.join(self.name.to_string()))?);
-        let refused = |why: &str| StoreError::Refused(format!("{}: {why}", self.name));
-        let content = snapshot::decode(&bytes).and_then(Content::parse);
-        let content = content.ok_or_else(|| refused("it is no snapshot"))?;
-        let position = content.applied.filter(|at| SnapshotName::from(*at) == self.name);
-        let position = position.ok_or_else(|| refused("it has another name"))?;
+        let refused = |problem: &str| StoreError::Refused(format!("{}: {problem}", self.name));
+        let contents = snapshot::decode(&bytes).and_then(TableContents::decode);
+        let contents = contents.ok_or_else(|| refused("not a snapshot"))?;
+        let position = contents.applied.filter(|at| SnapshotName::from(*at) == self.name);
+        let position = position.ok_or_else(|| refused("its name does not match its position"))?;
         let blocks = self.files.get(1..).unwrap_or_default();
-        if blocks.len() != content.blocks.len() {
-            return Err(refused("it names other blocks"));
+        if blocks.len() != contents.blocks.len() {
+            return Err(refused("its blocks are not those of the offer"));
         }
-        for (facts, _) in &content.blocks {
+        for (facts, _) in &contents.blocks {
             let named = |file: &&IncomingFile| is_file_of(&file.offered, facts);
             let file = blocks.iter().find(named);
-            let file = file.ok_or_else(|| refused("it names other blocks"))?;
-            let sound = match &file.ours {
+            let file = file.ok_or_else(|| refused("its blocks are not those of the offer"))?;
+            let sound = match &file.local {
                 Some(block) => block.facts() == facts,
                 None => Block::open(&*self.layout.disk, &self.dir, facts.clone()).is_ok(),
             };
             if !sound {
-                return Err(refused("one of its blocks is no block"));
+                return Err(refused("a block is invalid"));
             }
         }
         Ok(position)
     }
 
-    pub(super) fn finished(&self) -> Option<LogPosition> {
+    pub fn finished(&self) -> Option<LogPosition> {
         self.finished
     }
 
-    /// Moves everything to where it belongs. Once the snapshot file is there, a start would go on
-    /// from it.
-    pub(super) fn move_in(&self) -> Result<(), StoreError> {
+    /// Moves all files to their places. From the move of the snapshot file on, a start would recover
+    /// from the snapshot.
+    pub fn move_in(&self) -> Result<(), StoreError> {
         let blocks = self.layout.blocks();
-        for file in self.files.iter().skip(1).filter(|file| file.ours.is_none()) {
+        for file in self.files.iter().skip(1).filter(|file| file.local.is_none()) {
             let name = &file.offered.name;
             self.layout.rename(&self.dir.join(name), &blocks.join(name))?;
         }
@@ -234,13 +234,13 @@ impl Incoming {
         self.layout.sync_dir(&snapshots)
     }
 
-    pub(super) fn name(&self) -> SnapshotName {
+    pub fn name(&self) -> SnapshotName {
         self.name
     }
 
-    /// The blocks that were not sent, because they were here.
-    pub(super) fn ours(&self) -> impl Iterator<Item = Arc<Block>> {
-        self.files.iter().filter_map(|file| file.ours.clone())
+    /// The local blocks, which were not sent.
+    pub fn local_blocks(&self) -> impl Iterator<Item = Arc<Block>> {
+        self.files.iter().filter_map(|file| file.local.clone())
     }
 }
 
@@ -248,9 +248,9 @@ fn is_file_of(file: &SnapshotFile, facts: &BlockFacts) -> bool {
     file.name == facts.name.to_string() && (file.bytes, file.crc) == (facts.bytes, facts.crc)
 }
 
-/// The names come from a peer and become paths: one snapshot, then blocks, each once.
+/// Validates the names, which a peer sent and which become paths: one snapshot, then distinct blocks.
 fn check_names(offer: &[SnapshotFile]) -> Result<SnapshotName, StoreError> {
-    let refused = || StoreError::Refused("the offer names wrong files".into());
+    let refused = || StoreError::Refused("the offer has invalid file names".into());
     let (first, blocks) = offer.split_first().ok_or_else(refused)?;
     let name = SnapshotName::parse(&first.name).ok_or_else(refused)?;
     let names = blocks.iter().map(|file| BlockName::parse(&file.name));
@@ -258,8 +258,8 @@ fn check_names(offer: &[SnapshotFile]) -> Result<SnapshotName, StoreError> {
     if unique.len() == blocks.len() { Ok(name) } else { Err(refused()) }
 }
 
-/// How much of a file an earlier attempt left.
-fn arrived(layout: &Layout, path: &Path, offered: u64) -> Result<u64, StoreError> {
+/// The size of a file that an earlier attempt left.
+fn received_bytes(layout: &Layout, path: &Path, offered: u64) -> Result<u64, StoreError> {
     if !layout.exists(path)? {
         return Ok(0);
     }
@@ -276,7 +276,7 @@ fn crc_of(file: &dyn File, path: &Path, len: u64) -> Result<u32, StoreError> {
     let mut hasher = crc32fast::Hasher::new();
     let mut offset = 0;
     while offset < len {
-        let mut buf = vec![0; (len - offset).min(READ_BYTES) as usize];
+        let mut buf = vec![0; (len - offset).min(CHECKSUM_READ_BYTES) as usize];
         file.read_exact_at(&mut buf, offset).map_err(StoreError::io("read", path))?;
         hasher.update(&buf);
         offset += buf.len() as u64;

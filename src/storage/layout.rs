@@ -1,4 +1,4 @@
-//! Where storage's files are, below the member's data directory.
+//! The storage's directories and file operations, below the member's data directory.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,37 +8,37 @@ use std::{
 use super::{block::BlockName, error::StoreError};
 use crate::disk::{self, Disk};
 
-/// The directories of one member's storage, and the disk they are on.
+/// The directories of one member's storage, and their disk.
 #[derive(Debug, Clone)]
-pub(super) struct Layout {
-    pub(super) disk: Arc<dyn Disk>,
+pub struct Layout {
+    pub disk: Arc<dyn Disk>,
     data: PathBuf,
 }
 
 impl Layout {
-    pub(super) fn new(disk: Arc<dyn Disk>, data: PathBuf) -> Layout {
+    pub fn new(disk: Arc<dyn Disk>, data: PathBuf) -> Layout {
         Layout { disk, data }
     }
 
-    pub(super) fn blocks(&self) -> PathBuf {
+    pub fn blocks(&self) -> PathBuf {
         self.data.join("blocks")
     }
 
-    pub(super) fn tables(&self) -> PathBuf {
+    pub fn tables(&self) -> PathBuf {
         self.data.join("tables")
     }
 
-    pub(super) fn snapshots(&self) -> PathBuf {
+    pub fn snapshots(&self) -> PathBuf {
         self.data.join("snapshots")
     }
 
-    /// Where a snapshot that is being received grows.
-    pub(super) fn incoming(&self) -> PathBuf {
+    /// The files of a snapshot that is being received.
+    pub fn incoming(&self) -> PathBuf {
         self.data.join("incoming")
     }
 
-    /// Creates what is missing, and removes what an interrupted atomic write left behind.
-    pub(super) fn prepare(&self) -> Result<(), StoreError> {
+    /// Creates missing directories, and removes the remains of interrupted atomic writes.
+    pub fn prepare(&self) -> Result<(), StoreError> {
         for dir in [self.blocks(), self.tables(), self.snapshots()] {
             self.disk.create_dir_all(&dir).map_err(StoreError::io("create", &dir))?;
             for name in self.list(&dir)?.iter().filter(|name| name.ends_with(".tmp")) {
@@ -48,40 +48,40 @@ impl Layout {
         Ok(())
     }
 
-    pub(super) fn list(&self, dir: &Path) -> Result<Vec<String>, StoreError> {
+    pub fn list(&self, dir: &Path) -> Result<Vec<String>, StoreError> {
         self.disk.list(dir).map_err(StoreError::io("list", dir))
     }
 
-    pub(super) fn exists(&self, path: &Path) -> Result<bool, StoreError> {
+    pub fn exists(&self, path: &Path) -> Result<bool, StoreError> {
         self.disk.exists(path).map_err(StoreError::io("look for", path))
     }
 
-    pub(super) fn read(&self, path: &Path) -> Result<Vec<u8>, StoreError> {
+    pub fn read(&self, path: &Path) -> Result<Vec<u8>, StoreError> {
         disk::read(&*self.disk, path).map_err(StoreError::io("read", path))
     }
 
-    pub(super) fn write_atomic(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    pub fn write_atomic(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         disk::write_atomic(&*self.disk, path, bytes).map_err(StoreError::io("write", path))
     }
 
-    pub(super) fn sync_dir(&self, dir: &Path) -> Result<(), StoreError> {
+    pub fn sync_dir(&self, dir: &Path) -> Result<(), StoreError> {
         self.disk.sync_dir(dir).map_err(StoreError::io("sync", dir))
     }
 
-    pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
+    pub fn rename(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
         self.disk.rename(from, to).map_err(StoreError::io("rename", from))
     }
 
-    pub(super) fn remove(&self, path: &Path) -> Result<(), StoreError> {
+    pub fn remove(&self, path: &Path) -> Result<(), StoreError> {
         self.disk.remove(path).map_err(StoreError::io("remove", path))
     }
 
-    pub(super) fn remove_dir(&self, path: &Path) -> Result<(), StoreError> {
+    pub fn remove_dir(&self, path: &Path) -> Result<(), StoreError> {
         self.disk.remove_dir_all(path).map_err(StoreError::io("remove", path))
     }
 
-    /// The block files that are there, known or not.
-    pub(super) fn block_names(&self) -> Result<Vec<BlockName>, StoreError> {
+    /// All block files, referenced or not.
+    pub fn block_names(&self) -> Result<Vec<BlockName>, StoreError> {
         let names = self.list(&self.blocks())?;
         Ok(names.iter().filter_map(|name| BlockName::parse(name)).collect())
     }

@@ -1,24 +1,24 @@
-//! What the storage measures of itself.
+//! Metrics of the storage.
 
 use std::time::Duration;
 
-use crate::metrics::{Histogram, doubling};
+use crate::metrics::{Histogram, exponential_buckets};
 
-static BOUNDS: [Duration; 14] = doubling(Duration::from_millis(1));
-static RECEIVED: [Duration; 10] = doubling(Duration::from_millis(100));
+static BOUNDS: [Duration; 14] = exponential_buckets(Duration::from_millis(1));
+static RECEIVED: [Duration; 10] = exponential_buckets(Duration::from_millis(100));
 
-/// One store's numbers since it was opened.
+/// The metrics of one store since it was opened.
 #[derive(Debug)]
 pub struct StorageMetrics {
-    /// One round of the state writer: blocks written and synced, tables committed.
+    /// One commit of the state writer: blocks written and synced, tables committed.
     pub commit: Histogram,
-    /// A snapshot of our own: tables dumped, its file written and synced.
+    /// Taking a snapshot: tables dumped, its file written and synced.
     pub snapshot_save: Histogram,
-    /// Of that, writing and syncing the file.
+    /// The part of it for writing and syncing the file.
     pub snapshot_sync: Histogram,
-    /// A snapshot of somebody else's: all its files checked and synced, after they arrived.
+    /// Verifying and syncing the files of a received snapshot, after their arrival.
     pub received_save: Histogram,
-    /// The sync of one of those files.
+    /// The sync of one received file.
     pub received_sync: Histogram,
 }
 

@@ -1,52 +1,60 @@
-//! What was submitted and is not written to blocks and tables yet.
+//! The pending queue: changes that were submitted and are not in blocks and tables yet.
 //!
-//! The state machine pushes at one end, the state-writer lane takes from the other: never beyond
-//! what the WAL holds durably. Bounded: who submits waits for room first, so at most one chunk more
-//! than the limit is ever in here.
+//! The state machine pushes at one end, the state-writer lane takes from the other, up to the entry
+//! that the WAL has synced. Bounded: submitters wait for room first, so the queue exceeds its limit by
+//! at most one chunk.
 
 use std::{collections::VecDeque, sync::Arc};
 
+use super::live_bytes::LiveBytes;
 use crate::{
     state::{Changes, Record, TableChange},
     types::{LogPosition, RecordId, Revision},
 };
 
-/// What a record, a table change and a chunk cost in memory, beside keys and values.
+/// Memory of a record, a table change or a chunk, without keys and values.
 const OVERHEAD_BYTES: usize = 128;
-/// A discarded record lets the lane work as if so many bytes had been written.
+/// Weight of a discarded record, so that discards make a write due like records do.
 const DISCARD_BYTES: usize = 64;
 
 #[derive(Debug)]
 struct Chunk {
     changes: Arc<Changes>,
     bytes: usize,
-    /// The last record submitted up to here.
+    /// The last record submitted up to this chunk.
     last: RecordId,
 }
 
 /// The queue between the state machine and its writer.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub struct Pending {
     chunks: VecDeque<Chunk>,
     bytes: usize,
-    /// How far the WAL is durable; none: not at all.
+    /// The last index that the WAL has synced; none: no entry.
     durable: Option<u64>,
-    /// How many chunks from the front that covers, and how heavy they are.
+    /// The chunks at the front that the synced WAL covers, and their weight.
     durable_chunks: usize,
     durable_bytes: usize,
-    /// So many durable bytes are worth a block.
+    /// Weight of durable chunks that makes a write due.
     block_bytes: usize,
-    /// Somebody waits until this index is written.
+    /// A caller waits until this index is written.
     target: Option<u64>,
-    /// The lane was told, and did not look yet.
-    told: bool,
+    /// The lane was woken and has not looked at the queue yet.
+    woken: bool,
     last: RecordId,
+    /// Of the whole state, including records in blocks.
+    live: LiveBytes,
     closed: bool,
 }
 
 impl Pending {
-    /// `last` is the last record that is in a block.
-    pub(super) fn new(block_bytes: usize, durable: Option<u64>, last: RecordId) -> Pending {
+    /// `last` is the last record in a block, `live` the size of the state with an empty queue.
+    pub fn new(
+        block_bytes: usize,
+        durable: Option<u64>,
+        last: RecordId,
+        live: LiveBytes,
+    ) -> Pending {
         Pending {
             chunks: VecDeque::new(),
             bytes: 0,
@@ -55,38 +63,54 @@ impl Pending {
             durable_bytes: 0,
             block_bytes,
             target: None,
-            told: false,
+            woken: false,
             last,
+            live,
             closed: false,
         }
     }
 
     /// Bytes in memory.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub(super) fn durable(&self) -> Option<u64> {
+    /// Size of the live data, pending or in blocks.
+    pub fn live_bytes(&self) -> u64 {
+        self.live.total()
+    }
+
+    /// Subtracts records that were marked dead in their blocks.
+    pub fn remove_dead(&mut self, bytes: u64) {
+        self.live.remove_records(bytes);
+    }
+
+    /// Corrects the size of live records that were rewritten. In blocks of version 1 it was estimated;
+    /// now it is exact.
+    pub fn replace_rewritten(&mut self, counted_bytes: u64, exact_bytes: u64) {
+        self.live.replace_records(counted_bytes, exact_bytes);
+    }
+
+    pub fn durable(&self) -> Option<u64> {
         self.durable
     }
 
-    /// Where the last chunk brings the state.
-    pub(super) fn last_position(&self) -> Option<LogPosition> {
+    /// The position of the last chunk.
+    pub fn last_position(&self) -> Option<LogPosition> {
         self.chunks.back().map(|chunk| chunk.changes.position)
     }
 
-    /// Nothing is taken in any more: the state was replaced, or the store closed. What is here stays
-    /// readable.
-    pub(super) fn close(&mut self) {
+    /// Drops later chunks: the state was replaced, or the store closed. Queued chunks stay readable.
+    pub fn close(&mut self) {
         self.closed = true;
     }
 
-    pub(super) fn is_full(&self, bytes_max: usize) -> bool {
+    pub fn is_full(&self, bytes_max: usize) -> bool {
         self.bytes >= bytes_max && !self.closed
     }
 
-    /// Says whether the lane must be told.
-    pub(super) fn push(&mut self, changes: Changes) -> bool {
+    /// Returns whether the lane must be woken.
+    pub fn push(&mut self, changes: Changes) -> bool {
         if self.closed {
             return false;
         }
@@ -95,25 +119,26 @@ impl Pending {
             assert!(id > self.last, "record {id} is submitted after {}", self.last);
             self.last = id;
         }
+        self.live.add(&changes);
         let bytes = weight(&changes);
         self.chunks.push_back(Chunk { changes: Arc::new(changes), bytes, last: self.last });
         self.bytes += bytes;
-        self.cover();
-        self.must_tell()
+        self.advance_durable();
+        self.take_wake()
     }
 
-    /// Takes note of how far the WAL is durable: less than before after a truncation. Says whether
-    /// the lane must be told.
-    pub(super) fn set_durable(&mut self, index: u64) -> bool {
+    /// Sets the last index that the WAL has synced. It decreases after a truncation. Returns whether
+    /// the lane must be woken.
+    pub fn set_durable(&mut self, index: u64) -> bool {
         if self.durable.is_some_and(|before| index < before) {
             (self.durable_chunks, self.durable_bytes) = (0, 0);
         }
         self.durable = Some(index);
-        self.cover();
-        self.must_tell()
+        self.advance_durable();
+        self.take_wake()
     }
 
-    fn cover(&mut self) {
+    fn advance_durable(&mut self) {
         while let Some(chunk) = self.chunks.get(self.durable_chunks) {
             if self.durable.is_none_or(|durable| chunk.changes.position.index > durable) {
                 break;
@@ -123,28 +148,29 @@ impl Pending {
         }
     }
 
-    /// Whether there is something for the lane to write.
-    pub(super) fn is_due(&self) -> bool {
-        let asked = self.target.is_some_and(|target| self.durable.is_some_and(|at| at >= target));
-        asked || self.durable_bytes >= self.block_bytes
+    /// Whether the lane must write now.
+    pub fn is_due(&self) -> bool {
+        let target_durable =
+            self.target.is_some_and(|target| self.durable.is_some_and(|at| at >= target));
+        target_durable || self.durable_bytes >= self.block_bytes
     }
 
-    fn must_tell(&mut self) -> bool {
-        let tell = self.is_due() && !self.told;
-        self.told |= tell;
-        tell
+    fn take_wake(&mut self) -> bool {
+        let wake = self.is_due() && !self.woken;
+        self.woken |= wake;
+        wake
     }
 
-    /// The lane looks: the next thing that becomes due is worth telling again. `target` is the first
-    /// index that somebody waits for.
-    pub(super) fn looked(&mut self, target: Option<u64>) {
-        self.told = false;
+    /// The lane looks at the queue now, so the next due write must wake it again. `target` is the first
+    /// index that a caller waits for.
+    pub fn rearm(&mut self, target: Option<u64>) {
+        self.woken = false;
         self.target = target;
     }
 
-    /// The next chunks to write: durable, up to `target` if given, and as many as make
-    /// about `bytes_max`. They stay readable here until [`Pending::written`].
-    pub(super) fn next(&self, target: Option<u64>, bytes_max: usize) -> Vec<Arc<Changes>> {
+    /// The next chunks to write: durable, up to `target` if given, of about `bytes_max` together. They
+    /// stay readable here until [`Pending::written`].
+    pub fn next(&self, target: Option<u64>, bytes_max: usize) -> Vec<Arc<Changes>> {
         let mut bytes = 0;
         let durable = self.chunks.iter().take(self.durable_chunks);
         let wanted = durable.take_while(|chunk| {
@@ -155,8 +181,8 @@ impl Pending {
         wanted.map(|chunk| chunk.changes.clone()).collect()
     }
 
-    /// The first `count` chunks are readable from blocks now.
-    pub(super) fn written(&mut self, count: usize) {
+    /// Removes the first `count` chunks: their records are readable from blocks now.
+    pub fn written(&mut self, count: usize) {
         for chunk in self.chunks.drain(..count.min(self.chunks.len())) {
             self.bytes -= chunk.bytes;
             if self.durable_chunks > 0 {
@@ -166,9 +192,9 @@ impl Pending {
         }
     }
 
-    /// What is pending of the revisions from `from` on: the chunks that begin there, up to
-    /// `bytes_max` of records. A chunk never ends within a revision.
-    pub(super) fn since(&self, from: Revision, bytes_max: usize) -> Vec<Arc<Changes>> {
+    /// The pending chunks from revision `from` on, up to `bytes_max` of records. A chunk never ends
+    /// within a revision.
+    pub fn since(&self, from: Revision, bytes_max: usize) -> Vec<Arc<Changes>> {
         let first = self.chunks.partition_point(|chunk| chunk.last.main < from);
         let mut bytes = 0;
         let wanted = self.chunks.range(first..).take_while(|chunk| {
@@ -179,7 +205,7 @@ impl Pending {
         wanted.map(|chunk| chunk.changes.clone()).collect()
     }
 
-    pub(super) fn get(&self, id: RecordId) -> Option<Arc<Record>> {
+    pub fn get(&self, id: RecordId) -> Option<Arc<Record>> {
         let at = self.chunks.partition_point(|chunk| chunk.last < id);
         let records = &self.chunks.get(at)?.changes.records;
         let found = records.binary_search_by_key(&id, |record| record.meta.id).ok()?;
@@ -216,7 +242,7 @@ mod tests {
     }
 
     fn empty(durable: Option<u64>) -> Pending {
-        Pending::new(1000, durable, RecordId::default())
+        Pending::new(1000, durable, RecordId::default(), LiveBytes::default())
     }
 
     fn indexes(chunks: &[Arc<Changes>]) -> Vec<u64> {
@@ -239,16 +265,16 @@ mod tests {
     }
 
     #[test]
-    fn the_lane_is_told_once_for_each_time_it_looks() {
+    fn the_lane_is_woken_once_per_look() {
         let mut pending = empty(None);
         assert!(!pending.push(chunk(1, 2000)), "not durable");
         assert!(pending.set_durable(1));
-        assert!(!pending.set_durable(1), "told already");
-        pending.looked(None);
+        assert!(!pending.set_durable(1), "woken already");
+        pending.rearm(None);
         pending.written(1);
         assert!(!pending.push(chunk(2, 10)) && !pending.set_durable(2), "too little");
-        pending.looked(Some(3));
-        assert!(!pending.push(chunk(3, 10)), "asked for, but not durable");
+        pending.rearm(Some(3));
+        assert!(!pending.push(chunk(3, 10)), "requested, but not durable");
         assert!(pending.set_durable(3));
     }
 

@@ -1,15 +1,15 @@
-//! The keys that storage itself keeps in the tables, beside those of `state::schema`.
+//! The storage's own keys in the tables. Those of the state machine are in `state::schema`.
 //!
 //! ```text
 //! 00 01                            format version
 //! 00 02                            applied position: term, index
-//! 00 03                            checksum over everything but this key
+//! 00 03                            checksum over all other entries
 //! 00 04 member sequence            a block of the manifest
-//! 00 05 member sequence chunk      which of the block's records are dead: 4096 bits
+//! 00 05 member sequence chunk      dead records of the block: 4096 bits
 //! ```
 //!
-//! Keys from `10` on are the state machine's. Numbers are big endian. Values stay small, because
-//! the engine moves large ones to files that it does not sync.
+//! Keys from `10` on belong to the state machine. Numbers are big endian. Values must stay small: the
+//! engine moves large ones to files that it does not sync.
 
 use bytes::Bytes;
 
@@ -19,18 +19,18 @@ use super::{
 };
 use crate::types::{LogPosition, MemberId, RecordId, Revision, Term};
 
-/// What this program writes, and the only thing it reads.
+/// The only format version that is written and read.
 const FORMAT_VERSION: u8 = 1;
 
-pub(super) const FORMAT: &[u8] = &[0, 1];
-pub(super) const APPLIED: &[u8] = &[0, 2];
-pub(super) const CHECKSUM: &[u8] = &[0, 3];
+pub const FORMAT: &[u8] = &[0, 1];
+pub const APPLIED: &[u8] = &[0, 2];
+pub const CHECKSUM: &[u8] = &[0, 3];
 const BLOCK: u8 = 4;
 const DEAD: u8 = 5;
 
-/// One entry of storage's own.
+/// One of the storage's own entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Entry {
+pub enum StorageEntry {
     Format {
         known: bool,
     },
@@ -45,28 +45,28 @@ pub(super) enum Entry {
     },
 }
 
-/// Whether the state machine's tables may use this key.
-pub(super) fn is_state_key(key: &[u8]) -> bool {
+/// Whether this key belongs to the state machine.
+pub fn is_state_key(key: &[u8]) -> bool {
     key.first().is_some_and(|first| *first >= 0x10)
 }
 
-pub(super) fn format_value() -> Bytes {
+pub fn format_value() -> Bytes {
     Bytes::from_static(&[FORMAT_VERSION])
 }
 
-pub(super) fn position_value(position: LogPosition) -> Bytes {
+pub fn position_value(position: LogPosition) -> Bytes {
     [position.term.0.to_be_bytes(), position.index.to_be_bytes()].concat().into()
 }
 
-pub(super) fn checksum_value(sum: u64) -> Bytes {
+pub fn checksum_value(sum: u64) -> Bytes {
     sum.to_be_bytes().to_vec().into()
 }
 
-pub(super) fn block_key(name: BlockName) -> Bytes {
+pub fn block_key(name: BlockName) -> Bytes {
     prefixed(BLOCK, name).into()
 }
 
-pub(super) fn dead_key(name: BlockName, chunk: u32) -> Bytes {
+pub fn dead_key(name: BlockName, chunk: u32) -> Bytes {
     let mut key = prefixed(DEAD, name);
     key.extend_from_slice(&chunk.to_be_bytes());
     key.into()
@@ -79,7 +79,7 @@ fn prefixed(kind: u8, name: BlockName) -> Vec<u8> {
     key
 }
 
-pub(super) fn block_value(facts: &BlockFacts) -> Bytes {
+pub fn block_value(facts: &BlockFacts) -> Bytes {
     let mut value = Vec::with_capacity(40);
     value.extend_from_slice(&facts.bytes.to_be_bytes());
     value.extend_from_slice(&facts.crc.to_be_bytes());
@@ -91,23 +91,23 @@ pub(super) fn block_value(facts: &BlockFacts) -> Bytes {
     value.into()
 }
 
-/// Understands an entry below `00`. `None`: it is none of ours.
-pub(super) fn decode(key: &[u8], value: &Bytes) -> Option<Entry> {
+/// Decodes an entry below `00`. `None`: it is invalid.
+pub fn decode(key: &[u8], value: &Bytes) -> Option<StorageEntry> {
     let mut key = Decoder::new(key);
     let mut decoder = Decoder::new(value);
     key.u8().filter(|prefix| *prefix == 0)?;
     let entry = match key.u8()? {
-        1 => Entry::Format { known: decoder.u8()? == FORMAT_VERSION },
+        1 => StorageEntry::Format { known: decoder.u8()? == FORMAT_VERSION },
         2 => {
             let term = Term(decoder.u64()?);
-            Entry::Applied(LogPosition { term, index: decoder.u64()? })
+            StorageEntry::Applied(LogPosition { term, index: decoder.u64()? })
         }
-        3 => Entry::Checksum(decoder.u64()?),
-        BLOCK => Entry::Block(decode_facts(decode_name(&mut key)?, &mut decoder)?),
+        3 => StorageEntry::Checksum(decoder.u64()?),
+        BLOCK => StorageEntry::Block(decode_facts(decode_name(&mut key)?, &mut decoder)?),
         DEAD => {
             let (block, chunk) = (decode_name(&mut key)?, key.u32()?);
             decoder.take(value.len())?;
-            Entry::Dead { block, chunk, bits: value.clone() }
+            StorageEntry::Dead { block, chunk, bits: value.clone() }
         }
         _ => return None,
     };

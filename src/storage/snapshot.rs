@@ -1,15 +1,15 @@
-//! Snapshots: one small file each, `snapshots/{index}-{term}.snap`, which lists blocks that are on
+//! Snapshots. Each is one small file, `snapshots/{index}-{term}.snap`, which lists blocks that are on
 //! disk already.
 //!
 //! ```text
 //! magic (8)   "ordsnp", 0, version
 //! count       of table entries
 //! entry…      key, value: a dump of the tables, the manifest and the position among them
-//! CRC-32      over all of it
+//! CRC-32      over all of the above
 //! ```
 //!
-//! A [`SnapshotRef`] keeps its blocks on disk while it lives. The newest is retained; its blocks are
-//! what tables that were lost are rebuilt from.
+//! A [`SnapshotRef`] keeps its blocks on disk until it is dropped. The newest snapshot is retained, so
+//! that lost tables can be rebuilt from it.
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
@@ -19,11 +19,12 @@ use tokio::time::Instant;
 use super::{
     block::Block,
     codec::{Decoder, put_bytes, put_varint},
-    content::{Content, Shelf},
     error::StoreError,
     generation::Entries,
     layout::Layout,
     metrics::StorageMetrics,
+    open_blocks::OpenBlocks,
+    table_contents::TableContents,
 };
 use crate::{
     disk::{File, Open},
@@ -32,10 +33,10 @@ use crate::{
 };
 
 const MAGIC: &[u8; 8] = b"ordsnp\x00\x01";
-/// An entry is at least two lengths: bounds what a count can make us allocate.
+/// An entry has at least two lengths. Bounds the allocation for a decoded count.
 const ENTRY_BYTES_MIN: usize = 2;
 
-/// One of the files that a snapshot consists of.
+/// A file of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotFile {
     pub name: String,
@@ -44,12 +45,12 @@ pub struct SnapshotFile {
     pub crc: u32,
 }
 
-/// A snapshot on this disk. While a clone of it lives, none of its files is removed.
+/// A snapshot on this disk. None of its files is removed before all clones are dropped.
 #[derive(Debug, Clone)]
-pub struct SnapshotRef(Arc<Held>);
+pub struct SnapshotRef(Arc<OpenSnapshot>);
 
 #[derive(Debug)]
-struct Held {
+struct OpenSnapshot {
     position: LogPosition,
     path: PathBuf,
     files: Vec<SnapshotFile>,
@@ -60,9 +61,9 @@ struct Held {
 
 /// A snapshot's file name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct SnapshotName {
-    pub(super) index: u64,
-    pub(super) term: Term,
+pub struct SnapshotName {
+    pub index: u64,
+    pub term: Term,
 }
 
 impl From<LogPosition> for SnapshotName {
@@ -78,7 +79,7 @@ impl fmt::Display for SnapshotName {
 }
 
 impl SnapshotName {
-    pub(super) fn parse(name: &str) -> Option<SnapshotName> {
+    pub fn parse(name: &str) -> Option<SnapshotName> {
         let (index, term) = name.strip_suffix(".snap")?.split_once('-')?;
         let parsed = SnapshotName {
             index: u64::from_str_radix(index, 16).ok()?,
@@ -89,7 +90,7 @@ impl SnapshotName {
 }
 
 impl SnapshotRef {
-    /// The last entry whose effect is in it.
+    /// The last entry whose effects are included.
     pub fn position(&self) -> LogPosition {
         self.0.position
     }
@@ -99,7 +100,7 @@ impl SnapshotRef {
         &self.0.files
     }
 
-    /// The membership as of the snapshot, as the state machine keeps it.
+    /// The membership as of the snapshot, in the state machine's encoding.
     pub fn membership(&self) -> Option<Bytes> {
         self.0.membership.clone()
     }
@@ -112,12 +113,12 @@ impl SnapshotRef {
         &self.0.path
     }
 
-    /// Whether nobody else holds it.
+    /// Whether this is the only reference.
     pub(super) fn is_last(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
 
-    /// Reads at most `bytes_max` from `offset` of the file of this number. May block.
+    /// Reads at most `bytes_max` from `offset` of the file with this index. May block.
     pub(super) fn read(
         &self,
         file: usize,
@@ -125,7 +126,7 @@ impl SnapshotRef {
         bytes_max: usize,
     ) -> Result<Bytes, StoreError> {
         let Some(facts) = self.0.files.get(file) else {
-            return Err(StoreError::Refused(format!("there is no file {file} in the snapshot")));
+            return Err(StoreError::Refused(format!("the snapshot has no file {file}")));
         };
         let (path, open) = match file.checked_sub(1).and_then(|block| self.0.blocks.get(block)) {
             Some(block) => (block.path(), block.file()),
@@ -174,24 +175,25 @@ impl SnapshotRef {
             SnapshotFile { name: facts.name.to_string(), bytes: facts.bytes, crc: facts.crc }
         };
         let files = std::iter::once(snapshot).chain(blocks.iter().map(block)).collect();
-        Ok(SnapshotRef(Arc::new(Held { position, path, files, file, blocks, membership })))
+        Ok(SnapshotRef(Arc::new(OpenSnapshot { position, path, files, file, blocks, membership })))
     }
 
-    /// Opens a snapshot and its blocks, and verifies all but the values; also gives its entries.
+    /// Opens a snapshot and its blocks, and verifies everything except values. Also returns its
+    /// entries.
     pub(super) fn open(
         layout: &Layout,
         name: SnapshotName,
-        shelf: &mut Shelf<'_>,
+        open_blocks: &mut OpenBlocks<'_>,
     ) -> Result<(SnapshotRef, Entries), StoreError> {
         let path = layout.snapshots().join(name.to_string());
         let bytes = Bytes::from(layout.read(&path)?);
-        let wrong = |what| StoreError::damaged(&path, 0, what);
-        let entries = decode(&bytes).ok_or_else(|| wrong("the snapshot's checksum is wrong"))?;
-        let content = Content::parse(entries.clone());
-        let content = content.ok_or_else(|| wrong("the snapshot's content is wrong"))?;
-        let position = content.applied.filter(|position| SnapshotName::from(*position) == name);
-        let position = position.ok_or_else(|| wrong("the snapshot has another name"))?;
-        let blocks = content.blocks.iter().map(|(facts, _)| shelf.open(facts));
+        let wrong = |problem| StoreError::damaged(&path, 0, problem);
+        let entries = decode(&bytes).ok_or_else(|| wrong("wrong checksum of the snapshot"))?;
+        let contents = TableContents::decode(entries.clone());
+        let contents = contents.ok_or_else(|| wrong("the snapshot's content is invalid"))?;
+        let position = contents.applied.filter(|position| SnapshotName::from(*position) == name);
+        let position = position.ok_or_else(|| wrong("the name does not match the position"))?;
+        let blocks = contents.blocks.iter().map(|(facts, _)| open_blocks.open(facts));
         let blocks = blocks.collect::<Result<_, _>>()?;
         let opened = SnapshotRef::with_blocks(layout, position, path, &bytes, blocks, &entries)?;
         Ok((opened, entries))
@@ -210,8 +212,8 @@ fn encode(entries: &Entries) -> Vec<u8> {
     bytes
 }
 
-/// The entries of a snapshot file, in order of keys. `None`: it is damaged.
-pub(super) fn decode(bytes: &Bytes) -> Option<Entries> {
+/// The entries of a snapshot file, in key order. `None`: it is damaged.
+pub fn decode(bytes: &Bytes) -> Option<Entries> {
     let body = bytes.len().checked_sub(4).map(|end| bytes.slice(..end))?;
     if crc32fast::hash(&body).to_be_bytes() != bytes[body.len()..] {
         return None;
@@ -227,8 +229,8 @@ pub(super) fn decode(bytes: &Bytes) -> Option<Entries> {
     (decoder.is_done() && entries.is_sorted_by(|a, b| a.0 < b.0)).then_some(entries)
 }
 
-/// The names of all snapshots that are there, newest first.
-pub(super) fn names(layout: &Layout) -> Result<Vec<SnapshotName>, StoreError> {
+/// The names of all existing snapshots, newest first.
+pub fn names(layout: &Layout) -> Result<Vec<SnapshotName>, StoreError> {
     let names = layout.list(&layout.snapshots())?;
     let mut names: Vec<_> = names.iter().filter_map(|name| SnapshotName::parse(name)).collect();
     names.sort_unstable();
@@ -271,15 +273,15 @@ mod tests {
             let mut bytes = [MAGIC.as_slice(), &body].concat();
             let crc = crc32fast::hash(&bytes);
             bytes.extend_from_slice(&crc.to_be_bytes());
-            let _ = decode(&bytes.into()).map(Content::parse);
-            // Keys of our own, values that are not.
-            let ours = entries.into_iter().map(|(key, value)| ([&[0, 4], &key[..]].concat().into(), value));
-            let _ = Content::parse(ours.collect());
+            let _ = decode(&bytes.into()).map(TableContents::decode);
+                // Valid keys with arbitrary values.
+            let entries = entries.into_iter().map(|(key, value)| ([&[0, 4], &key[..]].concat().into(), value));
+            let _ = TableContents::decode(entries.collect());
         }
     }
 
     #[test]
-    fn only_our_own_names_are_snapshot_names() {
+    fn only_well_formed_names_are_snapshot_names() {
         let name = SnapshotName { index: 19, term: Term(2) };
         assert_eq!(SnapshotName::parse(&name.to_string()), Some(name));
         for wrong in ["", "19-2.snap", "../0000000000000013-0000000000000002.snap", "x.tmp"] {

@@ -1,9 +1,9 @@
-//! The store as the layers above hold it.
+//! The handle to the store.
 
 use std::{
     collections::BTreeSet,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use bytes::Bytes;
@@ -11,19 +11,21 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     block::Block,
-    content::Content,
     error::StoreError,
-    incoming::{Incoming, IncomingSnapshot},
-    io::{Io, WeakIo},
+    incoming::{IncomingFiles, IncomingSnapshot},
     layout::Layout,
+    live_bytes::LiveBytes,
     manifest::Manifest,
     metrics::StorageMetrics,
     pending::Pending,
-    records::Records,
+    record_store::RecordStore,
+    recovered_state::RecoveredState,
+    recovery::{self, WalBounds},
     snapshot::{SnapshotFile, SnapshotRef},
-    start::{self, WalBounds},
+    snapshot_io::{SnapshotIo, WeakSnapshotIo},
+    table_contents::TableContents,
     tables::TablesEngine,
-    writer::{Message, Recovered, Shared, Writer, WriterLane},
+    writer::{Shared, StateWriter, WriterLane, WriterMessage, WriterWaker},
 };
 use crate::{
     disk::Disk,
@@ -32,18 +34,18 @@ use crate::{
     types::{LogPosition, MemberId},
 };
 
-/// What can be chosen.
+/// The settings of a store.
 #[derive(Debug, Clone)]
 pub struct StorageOptions {
     /// The member's data directory.
     pub data: PathBuf,
-    /// Whose blocks these are: an incarnation, never used again.
+    /// The member that names new blocks: an incarnation, never reused.
     pub member: MemberId,
     /// Values kept in memory (`--cache-size`).
     pub cache_bytes: usize,
-    /// What may wait to be written before applying must wait.
+    /// Bytes of pending changes above which applying must wait.
     pub pending_bytes_max: usize,
-    /// How large a block file should be.
+    /// Target size of a block file.
     pub block_bytes: usize,
 }
 
@@ -59,14 +61,12 @@ impl StorageOptions {
     }
 }
 
-/// What opening found.
+/// An open store, and the state that it recovered.
 #[derive(Debug)]
-pub struct Opened {
+pub struct OpenedStore {
     pub store: BlockStorage,
-    pub recovered: Recovered,
-    /// The newest snapshot that can be used.
-    pub snapshot: Option<SnapshotRef>,
-    /// Why the tables were rebuilt from a snapshot or from nothing, if they were.
+    pub recovered: RecoveredState,
+    /// The reason if the tables were rebuilt from a snapshot or from nothing.
     pub rebuilt: Option<String>,
 }
 
@@ -79,21 +79,21 @@ struct Inner {
     layout: Layout,
     shared: Arc<Shared>,
     pending_bytes_max: usize,
-    receiving: Mutex<Weak<Mutex<Incoming>>>,
-    /// None once closed.
+    receiving: Mutex<Weak<Mutex<IncomingFiles>>>,
+    /// None after closing.
     running: Mutex<Option<Running>>,
 }
 
 #[derive(Debug)]
 struct Running {
-    writer: mpsc::UnboundedSender<Message>,
+    writer: mpsc::UnboundedSender<WriterMessage>,
     writer_lane: Lane,
-    io: Io,
+    io: SnapshotIo,
     io_lane: Lane,
 }
 
 impl BlockStorage {
-    /// Opens the store, on a lane. Damaged or unsuitable tables are rebuilt if that is possible.
+    /// Opens the store, on a lane. Rebuilds damaged or unsuitable tables if possible.
     pub async fn open(
         options: StorageOptions,
         disk: Arc<dyn Disk>,
@@ -101,52 +101,50 @@ impl BlockStorage {
         lanes: Lanes,
         wal: impl WalBounds,
         fault: Fault,
-    ) -> Result<Opened, StoreError> {
+    ) -> Result<OpenedStore, StoreError> {
         let layout = Layout::new(disk, options.data.clone());
-        let (io, io_lane) = Io::start(lanes)?;
+        let (io, io_lane) = SnapshotIo::start(lanes)?;
         let durable = wal.last().map(|position| position.index);
-        let (engine, place, member) = (tables.clone(), layout.clone(), options.member);
-        let start =
-            io.downgrade().run(move || start::start(&place, &*engine, &wal, member)).await?;
+        let (engine, files, member) = (tables.clone(), layout.clone(), options.member);
+        let recover = move || recovery::recover(&files, &*engine, &wal, member);
+        let recovery = io.downgrade().run(recover).await?;
 
         let (sender, inbox) = mpsc::unbounded_channel();
-        let pending = Pending::new(options.block_bytes, durable, start.manifest.last());
-        let records = Arc::new(Records::new(
+        let waker = Arc::new(WriterWaker(sender.downgrade()));
+        let live = LiveBytes::new(recovery.record_bytes, &recovery.contents.state);
+        let pending = Pending::new(options.block_bytes, durable, recovery.manifest.last(), live);
+        let records = Arc::new(RecordStore::new(
             pending,
-            start.manifest.open_blocks(),
+            recovery.manifest.open_blocks(),
             options.cache_bytes,
-            sender.downgrade(),
+            waker.clone(),
             fault.clone(),
         ));
-        let shared = Arc::new(Shared {
-            records: RwLock::new(records.clone()),
-            retained: Mutex::new(start.snapshot.clone()),
-            metrics: Arc::default(),
-        });
-        let Content { applied: position, state, .. } = start.content;
-        let writer = Writer {
-            doomed: only_in_snapshot(start.snapshot.as_ref(), &start.manifest),
-            doomed_snapshots: Vec::new(),
+        let shared = Arc::new(Shared::new(records.clone(), recovery.snapshot.clone()));
+        let TableContents { applied: position, state, .. } = recovery.contents;
+        let writer = StateWriter {
+            pending_deletion: only_in_snapshot(recovery.snapshot.as_ref(), &recovery.manifest),
+            snapshots_pending_deletion: Vec::new(),
             layout: layout.clone(),
             engine: tables,
             block_bytes: options.block_bytes,
             cache_bytes: options.cache_bytes,
             fault,
-            again: sender.downgrade(),
+            waker,
             shared: shared.clone(),
             records: records.clone(),
-            tables: start.tables,
-            manifest: start.manifest,
+            tables: recovery.tables,
+            manifest: recovery.manifest,
             applied: position,
-            sequence: start.sequence,
+            sequence: recovery.sequence,
         };
         let measured = move || writer.publish().map(|()| writer);
         let mut writer = WriterLane::new(io.downgrade().run(measured).await?);
         let writer_lane = lanes
             .start("state-writer", inbox, move |messages| writer.handle(messages))
             .map_err(|error| StoreError::Lane(error.to_string()))?;
-        // Goes on reclaiming where the last process ended.
-        let _ = sender.send(Message::Look);
+        // Resumes the reclaiming of space that the last process did not finish.
+        let _ = sender.send(WriterMessage::Wake);
         let running = Running { writer: sender, writer_lane, io, io_lane };
         let store = BlockStorage(Arc::new(Inner {
             layout,
@@ -156,12 +154,12 @@ impl BlockStorage {
             running: Mutex::new(Some(running)),
         }));
         let recovered =
-            Recovered { storage: records, position, tables: state, records: start.metas };
-        Ok(Opened { store, recovered, snapshot: start.snapshot, rebuilt: start.rebuilt })
+            RecoveredState { storage: records, position, tables: state, records: recovery.metas };
+        Ok(OpenedStore { store, recovered, rebuilt: recovery.rebuilt })
     }
 
-    /// The records of the present state; a snapshot install replaces them.
-    pub fn records(&self) -> Arc<Records> {
+    /// The records of the current state. A snapshot install replaces them.
+    pub fn records(&self) -> Arc<RecordStore> {
         self.0.shared.records()
     }
 
@@ -169,32 +167,32 @@ impl BlockStorage {
         &self.0.shared.metrics
     }
 
-    /// The WAL holds everything up to this entry durably: what they changed may be written. After a
-    /// truncation of the WAL this must be told, with the lower index, before new entries are.
-    pub fn note_durable(&self, index: u64) {
+    /// The WAL has synced everything up to this entry, so the writer may write its changes. After a
+    /// truncation of the WAL the caller must pass the lower index before new entries are appended.
+    pub fn set_durable(&self, index: u64) {
         self.records().set_durable(index);
     }
 
-    /// Waits until there is room for another chunk of changes, or the member stops.
-    pub async fn room(&self) {
-        self.records().room(self.0.pending_bytes_max).await;
+    /// Waits until the queue has room for another chunk of changes, or the member stops.
+    pub async fn wait_for_room(&self) {
+        self.records().wait_for_room(self.0.pending_bytes_max).await;
     }
 
-    /// Whether proposals should be refused, because applying waits for room.
-    pub fn pressure(&self) -> bool {
+    /// Whether applying waits for room, so that proposals should be refused.
+    pub fn is_full(&self) -> bool {
         self.records().is_full(self.0.pending_bytes_max)
     }
 
-    /// Waits until everything that was submitted before is written (so first, that it is durable in
-    /// the WAL); answers how far that is.
+    /// Waits until everything submitted before is durable in the WAL and then written. Returns the
+    /// applied position of the tables.
     pub async fn flush(&self) -> Result<Option<LogPosition>, StoreError> {
-        self.ask(Message::Flush).await
+        self.request(WriterMessage::Flush).await
     }
 
-    /// Takes a snapshot of everything that was submitted before, once it is durable in the WAL. It
+    /// Takes a snapshot of everything submitted before, after it is durable in the WAL. The snapshot
     /// replaces the retained one.
     pub async fn snapshot(&self) -> Result<SnapshotRef, StoreError> {
-        self.ask(Message::Snapshot).await
+        self.request(WriterMessage::Snapshot).await
     }
 
     /// The newest snapshot.
@@ -202,7 +200,7 @@ impl BlockStorage {
         self.0.shared.retained()
     }
 
-    /// Reads at most `bytes_max` from `offset` of a snapshot's file, given by its number.
+    /// Reads at most `bytes_max` from `offset` of a snapshot's file, given by its index.
     pub async fn read_chunk(
         &self,
         snapshot: &SnapshotRef,
@@ -214,19 +212,19 @@ impl BlockStorage {
         self.io()?.run(move || snapshot.read(file, offset, bytes_max)).await
     }
 
-    /// Prepares to receive a snapshot that consists of these files. One at a time: refused while
-    /// another [`IncomingSnapshot`] lives.
+    /// Prepares to receive a snapshot of these files. One at a time: refused while another
+    /// [`IncomingSnapshot`] exists.
     pub async fn receive(&self, offer: Vec<SnapshotFile>) -> Result<IncomingSnapshot, StoreError> {
         let inner = self.0.clone();
         let io = self.io()?;
         let begin = move || {
             let mut receiving = inner.receiving.lock().unwrap_or_else(PoisonError::into_inner);
             if receiving.strong_count() > 0 {
-                return Err(StoreError::Refused("another one is being received".into()));
+                return Err(StoreError::Refused("another snapshot is being received".into()));
             }
-            let mut ours = inner.shared.records().blocks().to_vec();
-            ours.extend(inner.shared.retained().iter().flat_map(SnapshotRef::blocks).cloned());
-            let incoming = Incoming::begin(&inner.layout, offer, &ours)?;
+            let mut local = inner.shared.records().blocks().to_vec();
+            local.extend(inner.shared.retained().iter().flat_map(SnapshotRef::blocks).cloned());
+            let incoming = IncomingFiles::begin(&inner.layout, offer, &local)?;
             let incoming = Arc::new(Mutex::new(incoming));
             *receiving = Arc::downgrade(&incoming);
             Ok(incoming)
@@ -235,17 +233,17 @@ impl BlockStorage {
         Ok(IncomingSnapshot::new(incoming, io, self.0.shared.metrics.clone()))
     }
 
-    /// Replaces the state by a snapshot that arrived and was finished. Submit nothing meanwhile:
-    /// what is submitted to the old records is dropped.
-    pub async fn install(&self, incoming: IncomingSnapshot) -> Result<Recovered, StoreError> {
+    /// Replaces the state by a completely received snapshot. The caller must not submit changes
+    /// meanwhile: submissions to the old records are dropped.
+    pub async fn install(&self, incoming: IncomingSnapshot) -> Result<RecoveredState, StoreError> {
         let shared = incoming.shared();
-        self.ask(|reply| Message::Install(shared, reply)).await
+        self.request(|reply| WriterMessage::Install(shared, reply)).await
     }
 
-    /// Writes what is durable in the WAL, closes the tables and joins the lanes. The store must not
-    /// be used any more.
+    /// Writes everything that is durable in the WAL, closes the tables and joins the lanes. The store
+    /// must not be used afterwards.
     pub async fn close(&self) -> Result<(), StoreError> {
-        let outcome = self.ask(Message::Close).await;
+        let outcome = self.request(WriterMessage::Close).await;
         let running = self.0.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(Running { writer, writer_lane, io, io_lane }) = running {
             drop((writer, io));
@@ -255,9 +253,9 @@ impl BlockStorage {
         outcome
     }
 
-    async fn ask<T>(
+    async fn request<T>(
         &self,
-        message: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Message,
+        message: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> WriterMessage,
     ) -> Result<T, StoreError> {
         let (reply, outcome) = oneshot::channel();
         {
@@ -268,15 +266,16 @@ impl BlockStorage {
         outcome.await.map_err(|_| StoreError::Stopped)?
     }
 
-    fn io(&self) -> Result<WeakIo, StoreError> {
+    fn io(&self) -> Result<WeakSnapshotIo, StoreError> {
         let running = self.0.running.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(running.as_ref().ok_or(StoreError::Stopped)?.io.downgrade())
     }
 }
 
-/// Blocks that stay only for the snapshot's sake.
+/// Blocks that only the snapshot references.
 fn only_in_snapshot(snapshot: Option<&SnapshotRef>, manifest: &Manifest) -> Vec<Arc<Block>> {
-    let state: BTreeSet<_> = manifest.blocks().iter().map(|live| live.block.facts().name).collect();
+    let state: BTreeSet<_> =
+        manifest.blocks().iter().map(|entry| entry.block.facts().name).collect();
     let blocks = snapshot.into_iter().flat_map(SnapshotRef::blocks);
     blocks.filter(|block| !state.contains(&block.facts().name)).cloned().collect()
 }

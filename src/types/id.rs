@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// A position in the history of the store: it grows by one with every write request that changes
-/// something. The first write gets 2, as in etcd: an empty store is at revision 1.
+/// A position in the history of the store. It grows by one with every write request that changes
+/// something. As in etcd, an empty store is at revision 1, so the first write gets 2.
 ///
 /// Zero means "none", or in a request "the latest".
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,7 +11,7 @@ pub struct Revision(pub i64);
 
 impl Revision {
     pub const ZERO: Revision = Revision(0);
-    /// The revision of a store that nobody has written to.
+    /// The revision of an empty store.
     pub const EMPTY_STORE: Revision = Revision(1);
 
     #[must_use]
@@ -31,26 +31,26 @@ pub struct RecordId {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Term(pub u64);
 
-/// An *incarnation*: one life of one volume as a Raft member. Never used again once it is gone.
-/// Zero: nobody.
+/// An *incarnation*: one volume's membership in Raft, from its join to its removal. An id is never
+/// reused. Zero: no member.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId(pub u64);
 
-/// The place of a member: its StatefulSet ordinal. Zero is the first pod.
+/// The StatefulSet ordinal of a member. Zero is the first pod.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ordinal(pub u32);
 
-/// The identity of a cluster, minted once at formation. Zero: not yet formed.
+/// The identity of a cluster, generated once at its bootstrap. Zero: not bootstrapped yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId(pub u64);
 
-/// A lease. Zero: the key is attached to none.
+/// A lease. Zero: the key is attached to no lease.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub i64);
 
-/// A member, and the place where it lives: all that Raft's membership knows of it.
+/// A member and its ordinal: all that Raft's membership stores of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PeerPlace {
+pub struct MemberRef {
     pub member: MemberId,
     pub ordinal: Ordinal,
 }

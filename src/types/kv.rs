@@ -1,21 +1,19 @@
-//! The commands of the store and what they answer: etcd's KV model in domain types.
-//!
-//! `proto::convert` is the only place that maps them from and to protobuf.
+//! etcd's KV model in domain types: reads, writes, transactions and their replies.
 
 use bytes::Bytes;
 
-use super::{LeaseId, MemberId, Ordinal, Revision, Term};
+use super::id::{LeaseId, Revision};
 
 /// One version of one key.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct KeyValue {
     pub key: Bytes,
     pub value: Bytes,
-    /// When the key was created (the first put after it did not exist).
+    /// The revision that created the key, by the first put after it did not exist.
     pub create_revision: Revision,
-    /// When this version was written.
+    /// The revision that wrote this version.
     pub mod_revision: Revision,
-    /// 1 for the version that created the key, one more with each put.
+    /// 1 for the version that created the key. Each put increments it.
     pub version: i64,
     pub lease: LeaseId,
 }
@@ -26,7 +24,7 @@ pub struct KeyValue {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyRange {
     One(Bytes),
-    /// May be empty (`end <= start`): then it holds no key, which is no error.
+    /// Empty if `end <= start`, which is not an error.
     Span {
         start: Bytes,
         end: Bytes,
@@ -57,9 +55,9 @@ pub enum SortTarget {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Range {
     pub keys: KeyRange,
-    /// At most so many; zero or less: all.
+    /// Maximum number of keys; zero or less: all.
     pub limit: i64,
-    /// Read the store as it was then; zero or less: as it is.
+    /// The revision to read at; zero or less: the current one.
     pub revision: Revision,
     pub sort_order: SortOrder,
     pub sort_target: SortTarget,
@@ -72,7 +70,7 @@ pub struct Range {
 }
 
 impl Range {
-    /// A plain read of these keys as they are now.
+    /// A plain read of these keys at the current revision.
     pub fn of(keys: KeyRange) -> Range {
         Range {
             keys,
@@ -93,10 +91,10 @@ impl Range {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RangeReply {
     pub kvs: Vec<KeyValue>,
-    /// Whether `limit` cut the answer short.
+    /// Whether `limit` truncated the result.
     pub more: bool,
-    /// How many keys are in the range, whatever the limit (and, as in etcd, whatever the
-    /// min/max revision filters).
+    /// Number of keys in the range, regardless of the limit and, as in etcd, of the min/max revision
+    /// filters.
     pub count: i64,
 }
 
@@ -126,7 +124,7 @@ pub struct DeleteRange {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DeleteRangeReply {
     pub deleted: i64,
-    /// In key order; filled only when asked for.
+    /// In key order; filled only on request.
     pub prev_kvs: Vec<KeyValue>,
 }
 
@@ -138,8 +136,8 @@ pub enum CompareOp {
     NotEqual,
 }
 
-/// What is compared, and with what. A key that does not exist has version, create, mod and lease 0
-/// and no value: a comparison of values with it is false, whatever the operator.
+/// The compared attribute, and its operand. A key that does not exist has version, create, mod and
+/// lease 0 and no value: any comparison of its value is false.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CompareTarget {
     Version(i64),
@@ -149,8 +147,8 @@ pub enum CompareTarget {
     Lease(LeaseId),
 }
 
-/// True when it holds for every key of the range. An empty range of more than one possible key is
-/// compared as one key that does not exist, as etcd does.
+/// True if it holds for every key of the range. As in etcd, a range without keys is compared as one
+/// key that does not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compare {
     pub keys: KeyRange,
@@ -173,7 +171,7 @@ pub struct Txn {
     pub failure: Vec<TxnOp>,
 }
 
-/// The answer of one operation, with the revision its header carries.
+/// The reply of one operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OpReply {
     Range(RangeReply),
@@ -188,182 +186,4 @@ pub struct TxnReply {
     pub responses: Vec<OpReply>,
     /// The revision in the headers of the responses of a nested transaction.
     pub revision: Revision,
-}
-
-/// A lease as it is replicated. When it ends is the leader's affair alone: no clock is in here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Lease {
-    pub id: LeaseId,
-    /// Seconds it lives after each renewal.
-    pub ttl: i64,
-    /// Seconds it had left at its last checkpoint; zero: renewed since, so all of `ttl`.
-    pub remaining: i64,
-    /// Another one with every change of the lease, never used again, also not for another lease of
-    /// the same id: what was decided on an older one is refused.
-    pub epoch: u64,
-}
-
-impl Lease {
-    /// Longer lives are refused, as in etcd: 285 years.
-    pub const TTL_MAX: i64 = 9_000_000_000;
-
-    /// Seconds it has at least when a leader takes over.
-    pub fn left(&self) -> i64 {
-        if self.remaining > 0 { self.remaining } else { self.ttl }
-    }
-}
-
-/// A lease as it was when something was decided about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LeaseAt {
-    pub id: LeaseId,
-    pub epoch: u64,
-}
-
-/// What a lease had left when its leader looked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LeaseCheckpoint {
-    pub lease: LeaseAt,
-    /// Seconds, rounded up.
-    pub remaining: i64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum AlarmKind {
-    NoSpace,
-    Corrupt,
-}
-
-/// How many members there are to be, as whoever runs the pods says: ordinals from `start`, so many.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Desired {
-    /// Names the set of pods for its life. Another one begins anew.
-    pub set: String,
-    /// Of the set: it only grows, so an older wish is known as one.
-    pub generation: u64,
-    pub start: u32,
-    pub replicas: u32,
-}
-
-impl Desired {
-    pub fn wants(&self, ordinal: super::Ordinal) -> bool {
-        ordinal.0 >= self.start && ordinal.0 - self.start < self.replicas
-    }
-}
-
-/// What a member says of itself to all others; replicated state, not Raft metadata.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct MemberAttributes {
-    pub member: MemberId,
-    pub ordinal: Ordinal,
-    pub name: String,
-    pub peer_urls: Vec<String>,
-    pub client_urls: Vec<String>,
-    /// How often its volume was started. Zero: it did not say.
-    pub boot: u64,
-}
-
-/// What the log replicates. Applying one is deterministic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
-    Put(Put),
-    DeleteRange(DeleteRange),
-    Txn(Txn),
-    /// Forget what only revisions before this one can see.
-    Compact(Revision),
-    /// A member says (again) who it is.
-    Describe(MemberAttributes),
-    /// Hands out a member id that was never used: the one answered. `ordinal` is where it will live;
-    /// asked again with the same `nonce` it answers the same id.
-    AssignMember {
-        ordinal: Ordinal,
-        nonce: u64,
-    },
-    /// Uses up an id that was assigned: it is let into the membership now, or never. Refused if it, or a
-    /// higher one, was before.
-    AdmitMember(MemberId),
-    /// Says how many members there are to be.
-    Desire(Desired),
-    /// The proposer has chosen the id, and raised `ttl` (seconds) to the minimum.
-    LeaseGrant {
-        id: LeaseId,
-        ttl: i64,
-    },
-    /// Ends a lease, and deletes the keys attached to it in one revision.
-    LeaseRevoke(LeaseId),
-    /// The leader of `term` saw these leases end: each is revoked, in a revision of its own. Refused
-    /// in an entry of another term. A lease that has changed since is left alone.
-    LeaseExpire {
-        term: Term,
-        leases: Vec<LeaseAt>,
-    },
-    /// What these leases have left, for the leader after this one. Refused in an entry of another
-    /// term. A lease that has changed since is left alone.
-    LeaseCheckpoint {
-        term: Term,
-        checkpoints: Vec<LeaseCheckpoint>,
-    },
-    /// These leases were renewed: their checkpoints are void, those on their way too. Refused in an
-    /// entry of another term.
-    LeaseRenew {
-        term: Term,
-        leases: Vec<LeaseId>,
-    },
-}
-
-/// The answer to one command. `revision` is the store's revision after it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
-    Put {
-        revision: Revision,
-        reply: PutReply,
-    },
-    DeleteRange {
-        revision: Revision,
-        reply: DeleteRangeReply,
-    },
-    Txn {
-        revision: Revision,
-        reply: TxnReply,
-    },
-    Compact {
-        revision: Revision,
-    },
-    Described,
-    Assigned(MemberId),
-    LeaseGrant {
-        revision: Revision,
-        ttl: i64,
-    },
-    LeaseRevoke {
-        revision: Revision,
-    },
-    /// To expiry, checkpoints and renewals: what became of each lease, who follows the store was told.
-    LeasesUpdated,
-}
-
-/// Why a command or read was refused. Deterministic: every member answers the same.
-/// The texts are etcd's; clients match on them.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CommandError {
-    #[error("etcdserver: mvcc: required revision has been compacted")]
-    Compacted,
-    #[error("etcdserver: mvcc: required revision is a future revision")]
-    FutureRevision,
-    #[error("etcdserver: key not found")]
-    KeyNotFound,
-    #[error("etcdserver: requested lease not found")]
-    LeaseNotFound,
-    #[error("etcdserver: lease already exists")]
-    LeaseExists,
-    #[error("etcdserver: too large lease TTL")]
-    LeaseTtlTooLarge,
-    #[error("etcdserver: mvcc: database space exceeded")]
-    NoSpace,
-    /// Never an answer to a client.
-    #[error("ordinal: a member id that was used before")]
-    DeadMember,
-    /// Never an answer to a client.
-    #[error("ordinal: proposed by the leader of another term")]
-    OtherTerm,
 }

@@ -1,10 +1,10 @@
-//! What the Raft log is made of, as the WAL keeps it and peers exchange it.
+//! The parts of the Raft log, as stored in the WAL and exchanged by peers.
 
 use bytes::Bytes;
 
-use super::{MemberId, Term};
+use super::id::{MemberId, Term};
 
-/// A place in the log. Two entries with the same position are the same entry (Raft, §5.3).
+/// A position in the log. Two entries with the same position are the same entry (Raft, §5.3).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogPosition {
     pub term: Term,
@@ -12,7 +12,7 @@ pub struct LogPosition {
     pub index: u64,
 }
 
-/// What an entry's `data` holds.
+/// The content of an entry's `data`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum EntryKind {
@@ -24,8 +24,8 @@ pub enum EntryKind {
     Membership = 2,
 }
 
-/// One log entry. Its bytes are encoded once, by the member that proposes it, and then written to
-/// every log and sent to every peer as they are.
+/// One log entry. The proposing member encodes its bytes once; every log and every peer receives
+/// exactly these bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {
     pub position: LogPosition,
@@ -33,21 +33,21 @@ pub struct LogEntry {
     pub data: Bytes,
 }
 
-/// Whom a member voted for in which term; `committed` once a quorum granted it (the candidate leads).
+/// A member's vote in a term; `committed` once a quorum granted it (the candidate leads).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Vote {
     pub term: Term,
-    /// `None`: the term was seen, no vote was given in it.
+    /// `None`: the term is known, but no vote was granted in it.
     pub voted_for: Option<MemberId>,
     pub committed: bool,
 }
 
-/// What a member must remember besides the entries.
+/// The durable state of Raft besides the entries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HardState {
     pub vote: Option<Vote>,
-    /// The last position known to be committed. May trail the truth: it is not synced on its own.
+    /// The last position known to be committed. It may lag, because it is not synced on its own.
     pub committed: Option<LogPosition>,
-    /// The last position that was dropped from the front of the log; a snapshot covers it.
+    /// The last position that was purged from the front of the log; a snapshot covers it.
     pub purged: Option<LogPosition>,
 }

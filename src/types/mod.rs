@@ -1,17 +1,21 @@
-//! The words of the domain: numbers with a meaning, log entries, and the commands of the store.
+//! The words of the domain: numbers with a meaning, log entries, commands and replies.
 //!
-//! A leaf: it imports nothing of ours, and everything above speaks in these types. Numbers that
-//! could be mixed up are newtypes; each says what its zero means.
+//! A leaf: it imports no other module, and all modules above use these types. Numbers that could be
+//! confused are newtypes; each documents the meaning of its zero.
 
+mod command;
 mod id;
 mod kv;
+mod lease;
 mod log;
+mod member;
 
-pub use id::{ClusterId, LeaseId, MemberId, Ordinal, PeerPlace, RecordId, Revision, Term};
+pub use command::{AlarmKind, Command, CommandError, Reply};
+pub use id::{ClusterId, LeaseId, MemberId, MemberRef, Ordinal, RecordId, Revision, Term};
 pub use kv::{
-    AlarmKind, Command, CommandError, Compare, CompareOp, CompareTarget, DeleteRange,
-    DeleteRangeReply, Desired, KeyRange, KeyValue, Lease, LeaseAt, LeaseCheckpoint,
-    MemberAttributes, OpReply, Put, PutReply, Range, RangeReply, Reply, SortOrder, SortTarget, Txn,
-    TxnOp, TxnReply,
+    Compare, CompareOp, CompareTarget, DeleteRange, DeleteRangeReply, KeyRange, KeyValue, OpReply,
+    Put, PutReply, Range, RangeReply, SortOrder, SortTarget, Txn, TxnOp, TxnReply,
 };
+pub use lease::{Lease, LeaseCheckpoint, LeaseRef};
 pub use log::{EntryKind, HardState, LogEntry, LogPosition, Vote};
+pub use member::{DesiredReplicas, MemberAttributes};

@@ -1,19 +1,19 @@
-//! What can go wrong with a log.
+//! Errors of a log.
 
 use std::{io, path::Path, path::PathBuf, sync::Arc};
 
 use crate::types::MemberId;
 
-/// Why the log refuses. Clones share the cause.
+/// Why the log refuses to open, read or write. Clones share the cause.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum WalError {
-    /// The disk does not hold what was written to it, or never held a log of ours.
-    #[error("{file} at offset {offset}: {what}")]
-    Damaged { file: PathBuf, offset: u64, what: String },
+    /// The disk has lost or changed written bytes, or the file was never part of a log.
+    #[error("{file} at offset {offset}: {problem}")]
+    Damaged { file: PathBuf, offset: u64, problem: String },
     /// A segment of another incarnation.
     #[error("{file}: a segment of member {found}; this is member {expected}")]
     Foreign { file: PathBuf, found: MemberId, expected: MemberId },
-    /// The file system is full. The log stopped, and will open clean once there is space.
+    /// The file system is full. The log has stopped, and opens clean once there is space.
     #[error("{file} at offset {offset}: no space left on the disk")]
     Full { file: PathBuf, offset: u64 },
     /// The operating system refused.
@@ -28,11 +28,11 @@ pub enum WalError {
 }
 
 impl WalError {
-    pub(super) fn damaged(file: &Path, offset: u64, what: impl Into<String>) -> WalError {
-        WalError::Damaged { file: file.into(), offset, what: what.into() }
+    pub fn damaged(file: &Path, offset: u64, problem: impl Into<String>) -> WalError {
+        WalError::Damaged { file: file.into(), offset, problem: problem.into() }
     }
 
-    pub(super) fn io(
+    pub fn io(
         file: &Path,
         offset: u64,
         action: &'static str,

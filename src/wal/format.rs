@@ -1,54 +1,54 @@
 //! The bytes of segment headers, frame headers and records. Integers are little-endian.
 //!
-//! Pure: no file is touched here. Every decoder takes arbitrary bytes and never panics.
+//! Pure: touches no file. Every decoder takes arbitrary bytes and never panics.
 
 use bytes::{Buf, BufMut, Bytes, TryGetError};
 
 use crate::types::{EntryKind, HardState, LogEntry, LogPosition, MemberId, Term, Vote};
 
 /// Frames begin on these boundaries; see the module head of `wal` for why.
-pub(super) const PAGE_BYTES: u64 = 4096;
-pub(super) const FRAME_HEADER_BYTES: usize = 28;
-/// The part of a segment's first page that its header's CRC covers, CRC included: one sector.
-pub(super) const SEGMENT_HEADER_BYTES: usize = 512;
+pub const PAGE_BYTES: u64 = 4096;
+pub const FRAME_HEADER_BYTES: usize = 28;
+/// The part of a segment's first page that the header and its CRC occupy: one sector.
+pub const SEGMENT_HEADER_BYTES: usize = 512;
 
 const MAGIC: &[u8; 8] = b"ORDLWAL\n";
 const FORMAT_VERSION: u32 = 1;
 const CRC_BYTES: usize = 4;
 
-/// The first sector of a segment: whose it is, where it belongs, and all that was known before it,
-/// so that the segments before may be removed.
+/// The first sector of a segment: its member, its place in the sequence, and a summary of the log
+/// before it, so that earlier segments can be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SegmentHeader {
-    pub(super) member: MemberId,
-    pub(super) sequence: u64,
-    /// In every frame of this segment, and of no other.
-    pub(super) salt: u64,
+pub struct SegmentHeader {
+    pub member: MemberId,
+    pub sequence: u64,
+    /// In every frame of this segment, and in no other segment.
+    pub salt: u64,
     /// The salt of the segment before; zero in the first.
-    pub(super) salt_before: u64,
-    pub(super) segment_bytes: u64,
-    /// The batch number of its first frame. The segment before ends with the one before.
-    pub(super) first_batch: u64,
-    /// The end of the log before this segment; entries go on from there.
-    pub(super) last: Option<LogPosition>,
-    pub(super) hard: HardState,
+    pub salt_before: u64,
+    pub segment_bytes: u64,
+    /// The batch number of its first frame. The previous segment ends with the number before it.
+    pub first_batch: u64,
+    /// The end of the log before this segment.
+    pub last: Option<LogPosition>,
+    pub hard: HardState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FrameHeader {
-    pub(super) salt: u64,
-    /// One more than the frame before, across segments.
-    pub(super) batch: u64,
-    pub(super) payload_bytes: u32,
-    pub(super) payload_crc: u32,
+pub struct FrameHeader {
+    pub salt: u64,
+    /// One more than in the previous frame, across segments.
+    pub batch: u64,
+    pub payload_bytes: u32,
+    pub payload_crc: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Record {
+pub enum Record {
     Entry(LogEntry),
     Vote(Vote),
     Committed(LogPosition),
-    /// Everything after this position is dropped; `None`: everything.
+    /// Drops all entries after this position; `None`: all entries.
     TruncateAfter(Option<LogPosition>),
     Purge(LogPosition),
 }
@@ -59,14 +59,14 @@ const COMMITTED: u8 = 3;
 const TRUNCATE_AFTER: u8 = 4;
 const PURGE: u8 = 5;
 
-/// Where the frame after one of this payload begins, counted from its own start.
-pub(super) fn frame_bytes(payload_bytes: usize) -> u64 {
+/// The size on disk of a frame with this payload: whole pages.
+pub fn frame_bytes(payload_bytes: usize) -> u64 {
     ((FRAME_HEADER_BYTES + payload_bytes) as u64).next_multiple_of(PAGE_BYTES)
 }
 
-/// Makes a frame of `frame`, which has room for the header and then the payload: fills in the header
+/// Turns `frame`, which is room for the header and then the payload, into a frame: fills in the header
 /// and pads to the page.
-pub(super) fn seal_frame(frame: &mut Vec<u8>, salt: u64, batch: u64) {
+pub fn seal_frame(frame: &mut Vec<u8>, salt: u64, batch: u64) {
     let payload = &frame[FRAME_HEADER_BYTES..];
     let header = FrameHeader {
         salt,
@@ -80,7 +80,7 @@ pub(super) fn seal_frame(frame: &mut Vec<u8>, salt: u64, batch: u64) {
 }
 
 /// A salt that no other segment of this log has, as unpredictable as the seed.
-pub(super) fn salt(seed: u64, sequence: u64) -> u64 {
+pub fn salt(seed: u64, sequence: u64) -> u64 {
     let mut z = seed.wrapping_add(sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -88,7 +88,7 @@ pub(super) fn salt(seed: u64, sequence: u64) -> u64 {
 }
 
 impl SegmentHeader {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(SEGMENT_HEADER_BYTES);
         out.put_slice(MAGIC);
         out.put_u32_le(FORMAT_VERSION);
@@ -107,8 +107,8 @@ impl SegmentHeader {
         out
     }
 
-    /// From the first [`SEGMENT_HEADER_BYTES`] of a file. The error says what is wrong.
-    pub(super) fn decode(bytes: &[u8]) -> Result<SegmentHeader, String> {
+    /// Decodes the first [`SEGMENT_HEADER_BYTES`] of a file. The error names the problem.
+    pub fn decode(bytes: &[u8]) -> Result<SegmentHeader, String> {
         let (covered, mut crc) = bytes.split_at(SEGMENT_HEADER_BYTES - CRC_BYTES);
         if !bytes.starts_with(MAGIC) {
             return Err("not the header of a log segment".into());
@@ -144,7 +144,7 @@ impl SegmentHeader {
 }
 
 impl FrameHeader {
-    pub(super) fn encode(&self) -> [u8; FRAME_HEADER_BYTES] {
+    pub fn encode(&self) -> [u8; FRAME_HEADER_BYTES] {
         let mut out = [0; FRAME_HEADER_BYTES];
         let mut rest = &mut out[..];
         rest.put_u64_le(self.salt);
@@ -156,8 +156,8 @@ impl FrameHeader {
         out
     }
 
-    /// The header at the start of `bytes`, if there is a sound one with this salt.
-    pub(super) fn decode(bytes: &[u8], salt: u64) -> Option<FrameHeader> {
+    /// The header at the start of `bytes`, if it is valid and has this salt.
+    pub fn decode(bytes: &[u8], salt: u64) -> Option<FrameHeader> {
         let (mut covered, mut crc) =
             bytes.get(..FRAME_HEADER_BYTES)?.split_at(FRAME_HEADER_BYTES - CRC_BYTES);
         if crc.try_get_u32_le() != Ok(crc32fast::hash(covered)) {
@@ -173,7 +173,7 @@ impl FrameHeader {
     }
 }
 
-pub(super) fn put_entry_record(out: &mut Vec<u8>, entry: &LogEntry) {
+pub fn put_entry_record(out: &mut Vec<u8>, entry: &LogEntry) {
     out.put_u8(ENTRY);
     put_position(out, entry.position);
     out.put_u8(entry.kind as u8);
@@ -182,31 +182,31 @@ pub(super) fn put_entry_record(out: &mut Vec<u8>, entry: &LogEntry) {
     out.put_slice(&entry.data);
 }
 
-pub(super) fn put_vote_record(out: &mut Vec<u8>, vote: Vote) {
+pub fn put_vote_record(out: &mut Vec<u8>, vote: Vote) {
     out.put_u8(VOTE);
     put_vote(out, vote);
 }
 
-pub(super) fn put_committed_record(out: &mut Vec<u8>, position: LogPosition) {
+pub fn put_committed_record(out: &mut Vec<u8>, position: LogPosition) {
     out.put_u8(COMMITTED);
     put_position(out, position);
 }
 
-pub(super) fn put_truncate_record(out: &mut Vec<u8>, position: Option<LogPosition>) {
+pub fn put_truncate_record(out: &mut Vec<u8>, position: Option<LogPosition>) {
     out.put_u8(TRUNCATE_AFTER);
     put_optional(out, position, put_position);
 }
 
-pub(super) fn put_purge_record(out: &mut Vec<u8>, position: LogPosition) {
+pub fn put_purge_record(out: &mut Vec<u8>, position: LogPosition) {
     out.put_u8(PURGE);
     put_position(out, position);
 }
 
 /// The records of a frame, in order. Entries share the payload's memory.
-pub(super) fn records(mut payload: Bytes) -> Result<Vec<Record>, String> {
+pub fn records(mut payload: Bytes) -> Result<Vec<Record>, String> {
     let mut records = Vec::new();
     while payload.has_remaining() {
-        records.push(record(&mut payload).ok_or("a record that makes no sense")?);
+        records.push(record(&mut payload).ok_or("an invalid record")?);
     }
     Ok(records)
 }
@@ -353,7 +353,7 @@ mod tests {
         }
     }
 
-    /// The bytes on disk are a promise: changing them asks for another format version.
+    /// Any change of the bytes on disk requires another format version.
     #[test]
     fn the_format_of_version_1_does_not_change() {
         let mut frame = vec![0; FRAME_HEADER_BYTES];

@@ -1,13 +1,13 @@
-//! Where on disk each live entry is: one small reference a frame, in index order.
+//! Locations of the live entries on disk: one small reference per frame, in index order.
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use super::{format::Record, positions::next_index, segment::Segment};
 use crate::types::{LogEntry, LogPosition};
 
-/// What a frame did to the set of entries on disk, in order.
+/// One change that a frame made to the set of entries on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Effect {
+pub enum Effect {
     Append {
         first: u64,
         end: u64,
@@ -23,7 +23,7 @@ pub(super) enum Effect {
 }
 
 impl Effect {
-    pub(super) fn of(record: &Record) -> Option<Effect> {
+    pub fn of(record: &Record) -> Option<Effect> {
         match record {
             Record::Entry(LogEntry { position: LogPosition { index, .. }, .. }) => {
                 Some(Effect::Append { first: *index, end: index + 1 })
@@ -39,69 +39,74 @@ impl Effect {
 
 /// A frame in a file.
 #[derive(Debug, Clone)]
-pub(super) struct FramePlace {
-    pub(super) segment: Arc<Segment>,
-    pub(super) offset: u64,
-    pub(super) bytes: u64,
+pub struct FrameLocation {
+    pub segment: Arc<Segment>,
+    pub offset: u64,
+    pub bytes: u64,
 }
 
 /// A frame and the entries in it that are still part of the log, `first..end`.
 #[derive(Debug, Clone)]
-pub(super) struct FrameRef {
-    pub(super) first: u64,
-    pub(super) end: u64,
-    pub(super) place: FramePlace,
+pub struct FrameRef {
+    pub first: u64,
+    pub end: u64,
+    pub location: FrameLocation,
     /// The bytes of all frames that were written before it.
     log_offset: u64,
 }
 
-/// References with contiguous entries, oldest first.
+/// References to frames with contiguous entries, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct FrameIndex {
+pub struct FrameIndex {
     frames: VecDeque<FrameRef>,
     /// The bytes of all frames so far.
     log_bytes: u64,
 }
 
 impl FrameIndex {
-    /// Takes over a frame that is on disk.
-    pub(super) fn add(&mut self, place: &FramePlace, effects: &[Effect]) {
+    /// Adds a frame that is on disk.
+    pub fn add(&mut self, location: &FrameLocation, effects: &[Effect]) {
         for effect in effects {
             match *effect {
-                Effect::Append { first, end } => self.append(place, first, end),
+                Effect::Append { first, end } => self.append(location, first, end),
                 Effect::Truncate { next } => self.truncate(next),
                 Effect::Purge { first } => self.purge(first),
             }
         }
-        self.log_bytes += place.bytes;
+        self.log_bytes += location.bytes;
     }
 
     /// The frames that hold this range, in order, until about `bytes_max`; at least one.
-    pub(super) fn covering(&self, range: Range<u64>, bytes_max: usize) -> Vec<FrameRef> {
+    pub fn covering(&self, range: Range<u64>, bytes_max: usize) -> Vec<FrameRef> {
         let start = self.frames.partition_point(|frame| frame.end <= range.start);
         let mut bytes = 0;
         let wanted = self.frames.iter().skip(start);
         wanted
             .take_while(|frame| {
                 let admitted = bytes == 0 || bytes < bytes_max as u64;
-                bytes += frame.place.bytes;
+                bytes += frame.location.bytes;
                 admitted && frame.first < range.end
             })
             .cloned()
             .collect()
     }
 
-    /// How much was written since, and with, the frame of the first entry after `index`.
-    pub(super) fn bytes_since(&self, index: u64) -> u64 {
+    /// Bytes of all frames from the one with the first entry after `index` on.
+    pub fn bytes_since(&self, index: u64) -> u64 {
         let at = self.frames.partition_point(|frame| frame.end <= index.saturating_add(1));
         self.frames.get(at).map_or(0, |frame| self.log_bytes - frame.log_offset)
     }
 
-    fn append(&mut self, place: &FramePlace, first: u64, end: u64) {
+    fn append(&mut self, location: &FrameLocation, first: u64, end: u64) {
         let log_offset = self.log_bytes;
         match self.frames.back_mut() {
             Some(last) if last.log_offset == log_offset => last.end = end,
-            _ => self.frames.push_back(FrameRef { first, end, place: place.clone(), log_offset }),
+            _ => self.frames.push_back(FrameRef {
+                first,
+                end,
+                location: location.clone(),
+                log_offset,
+            }),
         }
     }
 

@@ -13,11 +13,11 @@ use super::{
     error::WalError,
     format::Record,
     metrics::WalMetrics,
+    preallocation::{DiskSpace, SegmentPool, SegmentTask, segment_worker},
     reader::{ReadRequest, reader},
-    recovery::{Recovered, recover},
+    recovery::{RecoveredLog, recover},
     state::{ReadPlan, State},
-    upkeep::{Chore, Space, Spares, upkeep},
-    writer::{Change, Done, Ledger, Request, Shared, Writer},
+    writer::{Change, Done, Request, SharedLogState, Writer, WriterParts},
 };
 use crate::{
     disk::Disk,
@@ -28,18 +28,18 @@ use crate::{
 
 /// One member's log. Clones are the same log.
 ///
-/// Changes are visible at once and durable when their `done` is called, which happens on the log's
-/// own lane in the order of the calls; `done` must not block. After an error nothing is written any
-/// more and the [`Fault`] has stopped the member; whether the change survives is then unknown.
+/// A change is visible at once, and durable when the log calls its `done`. The log calls them on its
+/// own lane, in the order of the changes; `done` must not block. After an error the log writes nothing
+/// more, the [`Fault`] has stopped the member, and it is unknown whether the change survives.
 ///
-/// Whoever asks for the impossible (a gap, a term that goes back, a truncation to a position that the
-/// log does not hold) has a bug, and panics.
+/// An impossible change (a gap, a term that decreases, a truncation to a position that the log does
+/// not hold) is a bug of the caller, and panics.
 ///
-/// The queue of changes has no bound of its own: Raft keeps what it has in flight bounded.
+/// The queue of changes has no bound of its own: Raft bounds its requests in flight.
 #[derive(Clone, Debug)]
 pub struct Log {
-    ledger: Arc<Ledger>,
-    spares: Arc<Spares>,
+    shared: Arc<SharedLogState>,
+    pool: Arc<SegmentPool>,
     metrics: Arc<WalMetrics>,
     running: Arc<Running>,
 }
@@ -53,70 +53,74 @@ struct Running {
 #[derive(Debug, Clone)]
 struct Queues {
     writer: mpsc::UnboundedSender<Request>,
-    upkeep: mpsc::UnboundedSender<Chore>,
+    segments: mpsc::UnboundedSender<SegmentTask>,
     reader: mpsc::UnboundedSender<ReadRequest>,
 }
 
 impl Log {
-    /// Opens the log in `dir`, or makes an empty one there. Blocks on the disk; with
-    /// `Lanes::Tasks` it must be called on a runtime.
+    /// Opens the log in `dir`, or creates an empty one. Blocks on the disk. With `Lanes::Tasks` it must
+    /// run inside a runtime.
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
         options: &WalOptions,
         fault: Fault,
     ) -> Result<Log, WalError> {
-        let Recovered { state, end } = recover(&*disk, dir, options)?;
+        let RecoveredLog { state, cursor } = recover(&*disk, dir, options)?;
         let (writer_queue, writer_inbox) = mpsc::unbounded_channel();
-        let (upkeep_queue, upkeep_inbox) = mpsc::unbounded_channel();
+        let (task_queue, task_inbox) = mpsc::unbounded_channel();
         let (reader_queue, reader_inbox) = mpsc::unbounded_channel();
-        let ledger = Arc::new(Ledger::new(state));
-        let spares = Arc::new(Spares::new(disk, dir, options.segment_bytes));
-        let chores = upkeep_queue.clone();
+        let shared = Arc::new(SharedLogState::new(state));
+        let pool = Arc::new(SegmentPool::new(disk, dir, options.segment_bytes));
+        let tasks = task_queue.clone();
         let metrics = Arc::new(WalMetrics::default());
-        let shared = Shared {
-            ledger: ledger.clone(),
-            spares: spares.clone(),
+        let parts = WriterParts {
+            shared: shared.clone(),
+            pool: pool.clone(),
             metrics: metrics.clone(),
             fault: fault.clone(),
         };
-        let mut writer = Writer::new(end, shared, chores, options.salt_seed);
+        let mut writer = Writer::new(cursor, parts, tasks, options.salt_seed);
 
         let start = || {
             let handle = move |requests: &mut Vec<Request>| writer.handle(requests);
             Ok(vec![
                 options.lanes.start("wal", writer_inbox, handle)?,
                 options.lanes.start("wal-read", reader_inbox, reader(fault.clone()))?,
-                options.lanes.start("wal-upkeep", upkeep_inbox, upkeep(spares.clone(), fault))?,
+                options.lanes.start(
+                    "wal-segments",
+                    task_inbox,
+                    segment_worker(pool.clone(), fault),
+                )?,
             ])
         };
         let lanes = start().map_err(WalError::io(dir, 0, "start a lane"))?;
-        let queues = Queues { writer: writer_queue, upkeep: upkeep_queue, reader: reader_queue };
+        let queues = Queues { writer: writer_queue, segments: task_queue, reader: reader_queue };
         let running = Running { queues: Mutex::new(Some(queues)), lanes: Mutex::new(lanes) };
-        Ok(Log { ledger, spares, metrics, running: Arc::new(running) })
+        Ok(Log { shared, pool, metrics, running: Arc::new(running) })
     }
 
-    /// What the member must remember besides entries, as asked for last.
+    /// The hard state, including changes that are not durable yet.
     pub fn hard_state(&self) -> HardState {
-        self.ledger.lock().hard()
+        self.shared.lock().hard()
     }
 
-    /// The lowest index that can be read, if there is any entry; else the one that is due.
+    /// The first index in the log; in an empty log the index of the next entry.
     pub fn first_index(&self) -> u64 {
-        self.ledger.lock().positions().first()
+        self.shared.lock().positions().first()
     }
 
-    /// The end of the log. In an empty log: where the next entry follows, if not at 0.
+    /// The last position in the log; in an empty log the position before the next entry, if any.
     pub fn last(&self) -> Option<LogPosition> {
-        self.ledger.lock().positions().last()
+        self.shared.lock().positions().last()
     }
 
-    /// The position at an index that the log holds, or that was purged last.
+    /// The position at `index`, if the log holds it or it is the last purged one.
     pub fn position_at(&self, index: u64) -> Option<LogPosition> {
-        self.ledger.lock().positions().at(index)
+        self.shared.lock().positions().at(index)
     }
 
-    /// Adds entries that follow the last one. All together are smaller than 4 GiB.
+    /// Appends entries after the last one. Together they are smaller than 4 GiB.
     pub fn append(
         &self,
         entries: Vec<LogEntry>,
@@ -136,8 +140,8 @@ impl Log {
         });
     }
 
-    /// Notes what is committed. Durable with the next change after it, or on [`Log::close`]: after a
-    /// crash it may be an earlier one, but never runs ahead of the entries appended before it.
+    /// Saves the commit mark. It becomes durable with the next change, or on [`Log::close`]. After a
+    /// crash the mark may be an older one, but never precedes entries that were appended before it.
     pub fn save_committed(&self, position: LogPosition) {
         self.change(None, |state| {
             apply(state, [Record::Committed(position)]);
@@ -157,9 +161,9 @@ impl Log {
         });
     }
 
-    /// Drops this position and all before it from the front of the log; it may lie beyond the end,
-    /// which then moves there (a snapshot was installed). Done when it is noted: the segments that
-    /// nobody needs any more are removed later. Purging less than before does nothing.
+    /// Drops all entries up to this position from the front of the log. The position may lie beyond
+    /// the end, which then moves there (a snapshot was installed). `done` is called when the purge is
+    /// durable; the log removes unneeded segments later. A smaller purge than before does nothing.
     pub fn purge(
         &self,
         upto: LogPosition,
@@ -174,34 +178,34 @@ impl Log {
         });
     }
 
-    /// The last index that would survive a crash. Goes back the moment a truncation is asked for, so
-    /// that it never speaks of an entry that is about to be another one.
+    /// The last index that would survive a crash. A truncation request lowers it at once, so that it
+    /// never covers an entry that is about to be replaced.
     pub fn durable(&self) -> watch::Receiver<Option<u64>> {
-        self.ledger.durable()
+        self.shared.durable()
     }
 
-    /// Whether there is room for the log to go on.
-    pub fn space(&self) -> watch::Receiver<Space> {
-        self.spares.space()
+    /// Whether the disk has room for the next segment.
+    pub fn space(&self) -> watch::Receiver<DiskSpace> {
+        self.pool.space()
     }
 
-    /// Tries again to make the next segment. Worth calling now and then while space is low.
+    /// Retries the preallocation of the next segment. Callers should retry while space is low.
     pub fn retry_space(&self) {
         if let Some(queues) = self.queues() {
-            // A lane that is gone makes no segments.
-            let _ = queues.upkeep.send(Chore::Fill);
+            // A lane that has ended makes no segments.
+            let _ = queues.segments.send(SegmentTask::Fill);
         }
     }
 
-    /// Reads a beginning of `range`: up to about `bytes_max` bytes of data, but at least one entry;
-    /// it may also end where memory goes on from disk. Empty only if there is no entry at
-    /// `range.start` yet.
+    /// Reads a prefix of `range`: up to about `bytes_max` bytes of data, but at least one entry. The
+    /// prefix may also end where the entries on disk end and those in memory begin. Empty only if the
+    /// log has no entry at `range.start` yet.
     pub async fn read(
         &self,
         range: Range<u64>,
         bytes_max: usize,
     ) -> Result<Vec<LogEntry>, WalError> {
-        let plan = self.ledger.lock().plan_read(range, bytes_max)?;
+        let plan = self.shared.lock().plan_read(range, bytes_max)?;
         let (frames, range) = match plan {
             ReadPlan::Ready(entries) => return Ok(entries),
             ReadPlan::Disk(frames, range) => (frames, range),
@@ -214,21 +218,21 @@ impl Log {
         answer.await.map_err(|_| WalError::Closed)?
     }
 
-    /// Bytes of log on disk from the first entry after `index` on.
+    /// Bytes of log on disk, from the first entry after `index` on.
     pub fn bytes_since(&self, index: u64) -> u64 {
-        self.ledger.lock().bytes_since(index)
+        self.shared.lock().bytes_since(index)
     }
 
-    /// Bytes of all segments on disk, without those filled ahead or about to be removed.
+    /// Bytes of all segments on disk, without preallocated files and segments about to be removed.
     pub fn size(&self) -> u64 {
-        self.ledger.lock().disk_bytes()
+        self.shared.lock().disk_bytes()
     }
 
     pub fn metrics(&self) -> &WalMetrics {
         &self.metrics
     }
 
-    /// Writes what waits and ends the lanes. Later changes are answered with [`WalError::Closed`].
+    /// Writes all pending changes and ends the lanes. Later changes fail with [`WalError::Closed`].
     pub async fn close(self) {
         self.change(None, |_| Change::Flush);
         drop(self.lock_queues().take());
@@ -239,13 +243,14 @@ impl Log {
         }
     }
 
-    /// Changes the state and has it written, in one step: the writer's order is the state's.
+    /// Changes the state and queues the change under one lock, so that the writer sees changes in the
+    /// state's order.
     fn change(&self, done: Option<Done>, make: impl FnOnce(&mut State) -> Change) {
         let refused = {
-            let mut state = self.ledger.lock();
+            let mut state = self.shared.lock();
             let request = Request { change: make(&mut state), done };
             state.end_request();
-            self.ledger.publish(&state);
+            self.shared.publish(&state);
             match &*self.lock_queues() {
                 Some(queues) => queues.writer.send(request).err().map(|refused| refused.0),
                 None => Some(request),
@@ -267,8 +272,8 @@ impl Log {
 
 fn apply(state: &mut State, records: impl IntoIterator<Item = Record>) {
     for record in records {
-        if let Err(what) = state.apply(record) {
-            panic!("the log was asked for the impossible: {what}");
+        if let Err(problem) = state.apply(record) {
+            panic!("impossible change of the log: {problem}");
         }
     }
 }

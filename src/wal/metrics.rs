@@ -1,25 +1,25 @@
-//! What the log measures of itself.
+//! Metrics of a log.
 
 use std::time::Duration;
 
-use crate::metrics::{Counter, Histogram, doubling};
+use crate::metrics::{Counter, Histogram, exponential_buckets};
 
-static BOUNDS: [Duration; 14] = doubling(Duration::from_millis(1));
+static LATENCY_BUCKETS: [Duration; 14] = exponential_buckets(Duration::from_millis(1));
 
-/// One log's numbers since it was opened.
+/// Counters of one log since it was opened.
 #[derive(Debug)]
 pub struct WalMetrics {
-    /// From the write of a frame to the page cache, until that returned.
+    /// Time to write a frame to the page cache.
     pub write: Histogram,
-    /// The sync that makes a frame durable.
+    /// Time of the fdatasync that makes a frame durable.
     pub sync: Histogram,
-    /// Frames, with what fills their last page.
+    /// Bytes of frames, with the padding of their last page.
     pub written_bytes: Counter,
 }
 
 impl Default for WalMetrics {
     fn default() -> WalMetrics {
-        let (write, sync) = (Histogram::new(&BOUNDS), Histogram::new(&BOUNDS));
+        let (write, sync) = (Histogram::new(&LATENCY_BUCKETS), Histogram::new(&LATENCY_BUCKETS));
         WalMetrics { write, sync, written_bytes: Counter::default() }
     }
 }

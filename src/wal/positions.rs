@@ -1,4 +1,4 @@
-//! Which positions the log holds: the term of every index, as runs of equal terms.
+//! The positions that the log holds: the term of every index, as runs of equal terms.
 //!
 //! Terms change rarely, so this stays small however long the log is.
 
@@ -8,7 +8,7 @@ use crate::types::{LogPosition, Term};
 
 /// The indexes `first..next`, their terms, and the position just before `first`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Positions {
+pub struct Positions {
     first: u64,
     next: u64,
     before: Option<LogPosition>,
@@ -18,29 +18,29 @@ pub(super) struct Positions {
 
 impl Positions {
     /// No entries; the next one follows this position.
-    pub(super) fn after(before: Option<LogPosition>) -> Positions {
+    pub fn after(before: Option<LogPosition>) -> Positions {
         let first = next_index(before);
         Positions { first, next: first, before, runs: VecDeque::new() }
     }
 
-    pub(super) fn first(&self) -> u64 {
+    pub fn first(&self) -> u64 {
         self.first
     }
 
-    /// One more than the last index, or where the log begins.
-    pub(super) fn next(&self) -> u64 {
+    /// One more than the last index; in an empty log its first index.
+    pub fn next(&self) -> u64 {
         self.next
     }
 
-    /// The end of the log; in an empty one what was purged or truncated to.
-    pub(super) fn last(&self) -> Option<LogPosition> {
+    /// The last position; in an empty log the position that it was purged or truncated to.
+    pub fn last(&self) -> Option<LogPosition> {
         match self.runs.back() {
             Some((_, term)) => Some(LogPosition { term: *term, index: self.next - 1 }),
             None => self.before,
         }
     }
 
-    pub(super) fn at(&self, index: u64) -> Option<LogPosition> {
+    pub fn at(&self, index: u64) -> Option<LogPosition> {
         if index >= self.next {
             return None;
         }
@@ -52,14 +52,14 @@ impl Positions {
         Some(LogPosition { term: *term, index })
     }
 
-    /// Adds the next position, or says why it cannot be.
-    pub(super) fn push(&mut self, position: LogPosition) -> Result<(), String> {
+    /// Adds the next position. The error names the problem.
+    pub fn push(&mut self, position: LogPosition) -> Result<(), String> {
         let last = self.last();
         if position.index != self.next {
-            return Err(format!("entry {} where {} is due", position.index, self.next));
+            return Err(format!("entry {} instead of entry {}", position.index, self.next));
         }
         if last.is_some_and(|last| last.term > position.term) {
-            return Err(format!("the term goes back to {} at {}", position.term, position.index));
+            return Err(format!("the term decreases to {} at {}", position.term, position.index));
         }
         if self.runs.back().is_none_or(|(_, term)| *term != position.term) {
             self.runs.push_back((position.index, position.term));
@@ -68,8 +68,8 @@ impl Positions {
         Ok(())
     }
 
-    /// Drops what follows `position`, which may lie before the first index.
-    pub(super) fn truncate_after(&mut self, position: Option<LogPosition>) {
+    /// Drops all positions after `position`, which may lie before the first index.
+    pub fn truncate_after(&mut self, position: Option<LogPosition>) {
         let next = next_index(position);
         if next <= self.first {
             *self = Positions::after(position);
@@ -81,8 +81,8 @@ impl Positions {
         self.next = next;
     }
 
-    /// Drops `position` and all before it. It may lie beyond the end.
-    pub(super) fn purge(&mut self, position: LogPosition) {
+    /// Drops all positions up to `position`, which may lie beyond the end.
+    pub fn purge(&mut self, position: LogPosition) {
         let first = position.index + 1;
         if first >= self.next {
             *self = Positions::after(Some(position));
@@ -103,6 +103,6 @@ impl Positions {
 }
 
 /// The index that follows a position.
-pub(super) fn next_index(position: Option<LogPosition>) -> u64 {
+pub fn next_index(position: Option<LogPosition>) -> u64 {
     position.map_or(0, |position| position.index + 1)
 }

@@ -1,4 +1,4 @@
-//! The lane that reads back what memory no longer holds.
+//! The lane that reads entries from disk that are no longer in memory.
 
 use std::ops::Range;
 
@@ -11,29 +11,29 @@ use super::{
     frames::FrameRef,
     positions::next_index,
     segment::Probe,
-    tail::Budget,
+    tail::ReadBudget,
 };
 use crate::{fault::Fault, types::LogEntry};
 
-/// Whoever reads waits for the answer, so the queue holds at most one for each reader.
-pub(super) struct ReadRequest {
+/// Each reader waits for its reply, so the queue holds at most one request per reader.
+pub struct ReadRequest {
     /// In index order.
-    pub(super) frames: Vec<FrameRef>,
-    /// They hold all of it, or at least its beginning.
-    pub(super) range: Range<u64>,
-    pub(super) bytes_max: usize,
-    pub(super) reply: oneshot::Sender<Result<Vec<LogEntry>, WalError>>,
+    pub frames: Vec<FrameRef>,
+    /// The frames hold the whole range, or a prefix of it.
+    pub range: Range<u64>,
+    pub bytes_max: usize,
+    pub reply: oneshot::Sender<Result<Vec<LogEntry>, WalError>>,
 }
 
-/// The lane's handler. What cannot be read back stops the member.
-pub(super) fn reader(fault: Fault) -> impl FnMut(&mut Vec<ReadRequest>) + Send {
+/// The lane's handler. A failed read stops the member.
+pub fn reader(fault: Fault) -> impl FnMut(&mut Vec<ReadRequest>) + Send {
     move |requests| {
         for request in requests.drain(..) {
             let entries = read(&request.frames, request.range, request.bytes_max);
             if let Err(error) = &entries {
                 fault.stop(error);
             }
-            // Whoever asked may have gone away.
+            // The requester may be gone.
             let _ = request.reply.send(entries);
         }
     }
@@ -45,34 +45,34 @@ fn read(
     bytes_max: usize,
 ) -> Result<Vec<LogEntry>, WalError> {
     let mut found: Vec<LogEntry> = Vec::new();
-    let mut budget = Budget::new(bytes_max);
+    let mut budget = ReadBudget::new(bytes_max);
     for frame in frames {
-        let (segment, offset) = (&frame.place.segment, frame.place.offset);
-        let damaged = |what: String| WalError::damaged(&segment.path, offset, what);
+        let (segment, offset) = (&frame.location.segment, frame.location.offset);
+        let damaged = |problem: String| WalError::damaged(&segment.path, offset, problem);
         let payload = match segment.probe(offset)? {
             Probe::Frame(_, payload) => payload,
-            Probe::Bad(what) => return Err(damaged(what.into())),
+            Probe::Invalid(problem) => return Err(damaged(problem.into())),
         };
-        let mut due = frame.first.max(range.start);
+        let mut next = frame.first.max(range.start);
         let end = frame.end.min(range.end);
         for entry in entries(payload).map_err(damaged)? {
-            if entry.position.index != due || due == end {
+            if entry.position.index != next || next == end {
                 continue;
             }
             if !budget.admits(&entry) {
                 return Ok(found);
             }
             found.push(entry);
-            due += 1;
+            next += 1;
         }
-        if due < end {
-            return Err(damaged(format!("entry {due} is not in its frame")));
+        if next < end {
+            return Err(damaged(format!("entry {next} is not in its frame")));
         }
     }
     Ok(found)
 }
 
-/// The entries a frame leaves in the log.
+/// The entries that a frame leaves in the log.
 fn entries(payload: Bytes) -> Result<Vec<LogEntry>, String> {
     let mut entries: Vec<LogEntry> = Vec::new();
     for record in format::records(payload)? {

@@ -1,9 +1,10 @@
-//! Opening: reads all segments back, decides where the log ends, refuses what is damaged.
+//! Recovery: reads all segments, finds the end of the log, and refuses damage.
 //!
-//! Opening never needs space, except for the first segment ever, and what it reports is durable when
-//! it returns: the final frame may have been in the page cache only, because the process before died
-//! before its sync, or because that sync failed and left the pages marked clean. So that frame is
-//! written once more, and synced; the bytes are the same, so a torn write changes nothing.
+//! Recovery needs no disk space, except to create the very first segment. The state that it reports
+//! is durable when it returns. The final frame may have been in the page cache only, because the
+//! previous process died before its sync, or because that sync failed and left the pages marked clean.
+//! So recovery writes that frame once more and syncs it. The bytes are the same, so a torn write
+//! changes nothing.
 
 use std::{path::Path, sync::Arc};
 
@@ -13,28 +14,28 @@ use super::{
     WalOptions,
     error::WalError,
     format::{self, FRAME_HEADER_BYTES, PAGE_BYTES, Record, SegmentHeader, frame_bytes},
-    frames::{Effect, FramePlace},
+    frames::{Effect, FrameLocation},
     positions::next_index,
-    segment::{self, Probe, Remains, Segment, Spare},
+    segment::{self, PreallocatedFile, Probe, Segment, TrailingPages},
     segments::Segments,
     state::State,
-    writer::End,
+    writer::WriteCursor,
 };
 use crate::{disk::Disk, types::HardState};
 
-/// A log as it was found, and where it goes on.
+/// The state of a recovered log, and the position of its next write.
 #[derive(Debug)]
-pub(super) struct Recovered {
-    pub(super) state: State,
-    pub(super) end: End,
+pub struct RecoveredLog {
+    pub state: State,
+    pub cursor: WriteCursor,
 }
 
-/// Reads the log in `dir`; makes an empty one if there is none.
-pub(super) fn recover(
+/// Reads the log in `dir`, or creates an empty one.
+pub fn recover(
     disk: &dyn Disk,
     dir: &Path,
     options: &WalOptions,
-) -> Result<Recovered, WalError> {
+) -> Result<RecoveredLog, WalError> {
     assert!(segment::is_segment_length(options.segment_bytes), "segments are whole pages");
     disk.create_dir_all(dir).map_err(WalError::io(dir, 0, "create the directory"))?;
     let found = open_segments(disk, dir, options)?;
@@ -47,14 +48,14 @@ pub(super) fn recover(
         replay.closed_segment(segment, &next.header)?;
     }
     let last = found.last().unwrap_or(first);
-    let remains = replay.last_segment(last)?;
+    let trailing = replay.last_segment(last)?;
     replay.check_whole(first)?;
-    replay.make_durable(last, &remains)?;
+    replay.make_durable(last, &trailing)?;
     disk.sync_dir(dir).map_err(WalError::io(dir, 0, "sync the directory"))?;
     Ok(replay.recovered)
 }
 
-/// The segments in order. Files that never became one are removed.
+/// Opens the segments in order, and removes files that never became one.
 fn open_segments(
     disk: &dyn Disk,
     dir: &Path,
@@ -68,7 +69,7 @@ fn open_segments(
         } else if segment::is_spare_name(&name) {
             disk.remove(&path).map_err(WalError::io(&path, 0, "remove"))?;
         } else {
-            tracing::warn!(file = %path.display(), "not a file of the log; left alone");
+            tracing::warn!(file = %path.display(), "unknown file in the log directory ignored");
         }
     }
     sequences.sort_unstable();
@@ -76,7 +77,7 @@ fn open_segments(
     sequences.into_iter().map(open).collect()
 }
 
-fn create(disk: &dyn Disk, dir: &Path, options: &WalOptions) -> Result<Recovered, WalError> {
+fn create(disk: &dyn Disk, dir: &Path, options: &WalOptions) -> Result<RecoveredLog, WalError> {
     let header = SegmentHeader {
         member: options.member,
         sequence: 1,
@@ -87,43 +88,43 @@ fn create(disk: &dyn Disk, dir: &Path, options: &WalOptions) -> Result<Recovered
         last: None,
         hard: HardState::default(),
     };
-    let spare = Spare::prepare(disk, dir, 0, options.segment_bytes)?;
+    let spare = PreallocatedFile::prepare(disk, dir, 0, options.segment_bytes)?;
     let segment = Arc::new(spare.activate(disk, dir, header)?);
     let mut replay = Replay::new(header, options.tail_bytes);
     replay.begin(&segment);
     Ok(replay.recovered)
 }
 
-/// Each segment must follow the one before: no gap, and no segment of another log or an older copy.
+/// Each segment must continue the previous one: no gap, no segment of another log or of an older copy.
 fn check_chain(found: &[Arc<Segment>]) -> Result<(), WalError> {
     for (before, after) in found.iter().zip(&found[1..]) {
-        let due = before.header.sequence + 1;
-        let what = if after.header.sequence != due {
-            format!("segment {due:016x} before it is missing")
+        let next = before.header.sequence + 1;
+        let problem = if after.header.sequence != next {
+            format!("segment {next:016x} before it is missing")
         } else if after.header.salt_before != before.header.salt {
             "it does not continue the segment before it".into()
         } else {
             continue;
         };
-        return Err(WalError::damaged(&after.path, 0, what));
+        return Err(WalError::damaged(&after.path, 0, problem));
     }
     Ok(())
 }
 
-/// Reading in progress.
+/// A recovery in progress.
 struct Replay {
-    recovered: Recovered,
-    /// Frames so far; each counts as a request that settles itself.
+    recovered: RecoveredLog,
+    /// Frames so far. Each counts as one request, which is settled at once.
     frames: u64,
-    /// The payload of the last frame in the segment that is being read.
+    /// The payload of the last frame in the current segment.
     last_payload: Option<Bytes>,
 }
 
 impl Replay {
     fn new(first: SegmentHeader, tail_bytes: usize) -> Replay {
-        let recovered = Recovered {
+        let recovered = RecoveredLog {
             state: State::after(first.last, first.hard, tail_bytes),
-            end: End {
+            cursor: WriteCursor {
                 segments: Segments::default(),
                 offset: PAGE_BYTES,
                 batch: first.first_batch,
@@ -133,62 +134,70 @@ impl Replay {
     }
 
     fn begin(&mut self, segment: &Arc<Segment>) {
-        self.recovered.end.segments.push(segment.clone());
-        self.recovered.end.offset = PAGE_BYTES;
+        self.recovered.cursor.segments.push(segment.clone());
+        self.recovered.cursor.offset = PAGE_BYTES;
         self.last_payload = None;
     }
 
-    /// A segment that another one follows: it must hold every frame up to that one's first.
+    /// Reads a segment that is not the last: it must hold every frame up to the first of the next one.
     fn closed_segment(
         &mut self,
         segment: &Arc<Segment>,
         next: &SegmentHeader,
     ) -> Result<(), WalError> {
         self.begin(segment);
-        while self.recovered.end.batch < next.first_batch {
-            if let Err(what) = self.frame(segment)? {
-                let what = format!("frame {}: {what}", self.recovered.end.batch);
-                return Err(WalError::damaged(&segment.path, self.recovered.end.offset, what));
+        while self.recovered.cursor.batch < next.first_batch {
+            if let Err(problem) = self.frame(segment)? {
+                let problem = format!("frame {}: {problem}", self.recovered.cursor.batch);
+                return Err(WalError::damaged(
+                    &segment.path,
+                    self.recovered.cursor.offset,
+                    problem,
+                ));
             }
         }
         let state = &self.recovered.state;
-        if self.recovered.end.batch != next.first_batch
+        if self.recovered.cursor.batch != next.first_batch
             || state.hard() != next.hard
             || state.positions().last() != next.last
         {
-            let what = "the next segment's header does not agree with what is here";
-            return Err(WalError::damaged(&segment.path, self.recovered.end.offset, what));
+            let problem = "the next segment's header does not match this segment";
+            return Err(WalError::damaged(&segment.path, self.recovered.cursor.offset, problem));
         }
         Ok(())
     }
 
-    /// The segment where the log ends, which is found here. Changes nothing yet.
-    fn last_segment(&mut self, segment: &Arc<Segment>) -> Result<Remains, WalError> {
+    /// Reads the last segment and finds the end of the log in it. Changes nothing on disk.
+    fn last_segment(&mut self, segment: &Arc<Segment>) -> Result<TrailingPages, WalError> {
         self.begin(segment);
         let flaw = loop {
-            if let Err(what) = self.frame(segment)? {
-                break what;
+            if let Err(problem) = self.frame(segment)? {
+                break problem;
             }
         };
-        let End { offset, batch, .. } = self.recovered.end;
-        let remains = segment.remains(offset, batch)?;
-        if let Some(later) = remains.later_frame {
-            let what = format!("frame {batch}: {flaw}; yet a later frame is at offset {later}");
-            return Err(WalError::damaged(&segment.path, offset, what));
+        let WriteCursor { offset, batch, .. } = self.recovered.cursor;
+        let trailing = segment.scan_trailing(offset, batch)?;
+        if let Some(later) = trailing.later_frame {
+            let problem = format!("frame {batch}: {flaw}; yet a later frame is at offset {later}");
+            return Err(WalError::damaged(&segment.path, offset, problem));
         }
-        if !remains.dirty.is_empty() {
+        if !trailing.dirty.is_empty() {
             tracing::warn!(
                 file = %segment.path.display(), offset, frame = batch, flaw,
-                pages = remains.dirty.len(), "cutting a frame that was never finished"
+                pages = trailing.dirty.len(), "cutting a torn frame"
             );
         }
-        Ok(remains)
+        Ok(trailing)
     }
 
-    /// Zeroes what remains of a torn frame, writes the final frame once more, and syncs both.
-    fn make_durable(&mut self, segment: &Segment, remains: &Remains) -> Result<(), WalError> {
-        let End { offset, batch, .. } = self.recovered.end;
-        for page in &remains.dirty {
+    /// Zeroes the pages of a torn frame, writes the final frame once more, and syncs both.
+    fn make_durable(
+        &mut self,
+        segment: &Segment,
+        trailing: &TrailingPages,
+    ) -> Result<(), WalError> {
+        let WriteCursor { offset, batch, .. } = self.recovered.cursor;
+        for page in &trailing.dirty {
             segment.zero_page(*page)?;
         }
         if let Some(payload) = &self.last_payload {
@@ -200,29 +209,29 @@ impl Replay {
         segment.sync(offset)
     }
 
-    /// Takes the frame that is due; the inner error says why there is none.
+    /// Reads the next frame. The inner error says why there is none.
     fn frame(&mut self, segment: &Arc<Segment>) -> Result<Result<(), &'static str>, WalError> {
-        let offset = self.recovered.end.offset;
+        let offset = self.recovered.cursor.offset;
         if !segment.has_room(offset, PAGE_BYTES) {
             return Ok(Err("the segment is full"));
         }
         let payload = match segment.probe(offset)? {
-            Probe::Frame(header, payload) if header.batch == self.recovered.end.batch => payload,
+            Probe::Frame(header, payload) if header.batch == self.recovered.cursor.batch => payload,
             Probe::Frame(..) => return Ok(Err("another frame's number")),
-            Probe::Bad(what) => return Ok(Err(what)),
+            Probe::Invalid(problem) => return Ok(Err(problem)),
         };
         let bytes = frame_bytes(payload.len());
-        let place = FramePlace { segment: segment.clone(), offset, bytes };
+        let location = FrameLocation { segment: segment.clone(), offset, bytes };
         format::records(payload.clone())
-            .and_then(|records| self.apply(records, &place))
-            .map_err(|what| WalError::damaged(&segment.path, offset, what))?;
+            .and_then(|records| self.apply(records, &location))
+            .map_err(|problem| WalError::damaged(&segment.path, offset, problem))?;
         self.last_payload = Some(payload);
-        self.recovered.end.offset += bytes;
-        self.recovered.end.batch += 1;
+        self.recovered.cursor.offset += bytes;
+        self.recovered.cursor.batch += 1;
         Ok(Ok(()))
     }
 
-    fn apply(&mut self, records: Vec<Record>, place: &FramePlace) -> Result<(), String> {
+    fn apply(&mut self, records: Vec<Record>, location: &FrameLocation) -> Result<(), String> {
         let state = &mut self.recovered.state;
         let mut effects = Vec::new();
         for record in records {
@@ -231,18 +240,18 @@ impl Replay {
         }
         state.end_request();
         self.frames += 1;
-        state.settle(self.frames, place, &effects);
-        self.recovered.end.segments.add(&effects);
+        state.settle(self.frames, location, &effects);
+        self.recovered.cursor.segments.add(&effects);
         Ok(())
     }
 
-    /// Nothing may be missing between what was purged and the first entry that is there.
+    /// No entry may be missing between the purged position and the first entry.
     fn check_whole(&self, first: &Segment) -> Result<(), WalError> {
         let state = &self.recovered.state;
-        let (due, found) = (next_index(state.hard().purged), state.positions().first());
-        if found > due {
-            let what = format!("entries {due}..{found} are missing before it");
-            return Err(WalError::damaged(&first.path, 0, what));
+        let (expected, found) = (next_index(state.hard().purged), state.positions().first());
+        if found > expected {
+            let problem = format!("entries {expected}..{found} are missing before it");
+            return Err(WalError::damaged(&first.path, 0, problem));
         }
         Ok(())
     }

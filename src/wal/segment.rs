@@ -1,7 +1,7 @@
-//! One segment file: how it comes to be, and how its frames are read.
+//! One segment file: its creation, and reads and writes of its frames.
 //!
 //! A file gets its segment name only when it is zero-filled to its full length and its header is
-//! durable. So whatever bears such a name and has no valid header is damaged, never half made.
+//! durable. So a file with a segment name and no valid header is damaged, never half created.
 
 use std::{
     path::{Path, PathBuf},
@@ -22,80 +22,79 @@ use crate::{
     types::MemberId,
 };
 
-/// Zeros are written, and synced, in steps of this size: a group commit that comes in between waits
-/// for one step at most.
+/// Bytes of zeros per write and sync. A group commit in between waits for at most one step.
 const FILL_STEP_BYTES: u64 = 1 << 20;
-/// How much of a tail is looked at in one go.
+/// Bytes per read while recovery scans trailing pages.
 const SCAN_BYTES: u64 = 1 << 20;
 const ZERO_PAGE: [u8; PAGE_BYTES as usize] = [0; PAGE_BYTES as usize];
 
-/// A zero-filled file that waits to become a segment.
+/// A zero-filled file that can become a segment.
 #[derive(Debug)]
-pub(super) struct Spare {
+pub struct PreallocatedFile {
     path: PathBuf,
     file: Arc<dyn File>,
-    pub(super) bytes: u64,
+    pub bytes: u64,
 }
 
 #[derive(Debug)]
-pub(super) struct Segment {
-    pub(super) path: PathBuf,
-    pub(super) header: SegmentHeader,
+pub struct Segment {
+    pub path: PathBuf,
+    pub header: SegmentHeader,
     file: Arc<dyn File>,
 }
 
-/// What is where a frame could begin.
-pub(super) enum Probe {
+/// Result of reading at a possible start of a frame.
+pub enum Probe {
     Frame(FrameHeader, Bytes),
-    /// No valid frame; says why.
-    Bad(&'static str),
+    /// No valid frame, with the reason.
+    Invalid(&'static str),
 }
 
-/// What lies behind the last valid frame.
+/// The pages behind the last valid frame.
 #[derive(Debug, Default)]
-pub(super) struct Remains {
-    /// Pages that are not zero.
-    pub(super) dirty: Vec<u64>,
-    /// Where the header of a frame with a higher batch number is.
-    pub(super) later_frame: Option<u64>,
+pub struct TrailingPages {
+    /// Offsets of pages that are not zero.
+    pub dirty: Vec<u64>,
+    /// Offset of the first valid frame header with a higher batch number.
+    pub later_frame: Option<u64>,
 }
 
-pub(super) fn file_name(sequence: u64) -> String {
+pub fn file_name(sequence: u64) -> String {
     format!("{sequence:016x}.wal")
 }
 
-/// The sequence number in a segment's name; `None`: no segment.
-pub(super) fn parse_file_name(name: &str) -> Option<u64> {
+/// The sequence number in a segment's name; `None`: not a segment.
+pub fn parse_file_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".wal")?;
     let sequence = u64::from_str_radix(digits, 16).ok()?;
     (file_name(sequence) == name).then_some(sequence)
 }
 
-/// Whole pages: one for the header, and at least one for frames.
-pub(super) fn is_segment_length(bytes: u64) -> bool {
+/// A segment is whole pages: one for the header, and at least one for frames.
+pub fn is_segment_length(bytes: u64) -> bool {
     bytes.is_multiple_of(PAGE_BYTES) && bytes >= 2 * PAGE_BYTES
 }
 
-/// Whether this is a file that was on its way to become a segment.
-pub(super) fn is_spare_name(name: &str) -> bool {
+/// Whether this is a file that has not become a segment yet.
+pub fn is_spare_name(name: &str) -> bool {
     name.starts_with("spare-") && name.ends_with(".tmp")
 }
 
-impl Spare {
-    /// Writes a file full of zeros. `number` tells it from others of this run. What failed half-way
-    /// is removed, so that it does not hold the space that others lack.
-    pub(super) fn prepare(
+impl PreallocatedFile {
+    /// Writes a file of zeros. `number` makes its name unique in this run. Removes the file when the
+    /// write fails, since other files may need its space.
+    pub fn prepare(
         disk: &dyn Disk,
         dir: &Path,
         number: u64,
         bytes: u64,
-    ) -> Result<Spare, WalError> {
+    ) -> Result<PreallocatedFile, WalError> {
         let path = dir.join(format!("spare-{number:x}.tmp"));
         let file =
             disk.open(&path, Open::CreateNew).map_err(WalError::io(&path, 0, "create the file"))?;
-        let spare = Spare { path, file, bytes };
+        let spare = PreallocatedFile { path, file, bytes };
         if let Err(error) = spare.fill() {
-            // The first error is the one that counts; at the next start spares are removed anyway.
+            // The first error is the relevant one. The next start removes leftover spares.
             let _ = disk.remove(&spare.path);
             return Err(error);
         }
@@ -116,14 +115,15 @@ impl Spare {
         Ok(())
     }
 
-    /// Makes it a segment: the header first, then the name, each durable before the next step.
-    pub(super) fn activate(
+    /// Turns the file into a segment: first the header, then the name, each durable before the next
+    /// step.
+    pub fn activate(
         self,
         disk: &dyn Disk,
         dir: &Path,
         header: SegmentHeader,
     ) -> Result<Segment, WalError> {
-        let Spare { path: spare, file, bytes } = self;
+        let PreallocatedFile { path: spare, file, bytes } = self;
         let header = SegmentHeader { segment_bytes: bytes, ..header };
         file.write_all_at(&header.encode(), 0)
             .and_then(|()| file.sync_data())
@@ -139,8 +139,8 @@ impl Spare {
 }
 
 impl Segment {
-    /// Opens a segment and checks that it is this member's and whole.
-    pub(super) fn open(
+    /// Opens a segment, and checks its member and its length.
+    pub fn open(
         disk: &dyn Disk,
         dir: &Path,
         sequence: u64,
@@ -154,33 +154,33 @@ impl Segment {
         }
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
         file.read_exact_at(&mut bytes, 0).map_err(WalError::io(&path, 0, "read the header"))?;
-        let header =
-            SegmentHeader::decode(&bytes).map_err(|what| WalError::damaged(&path, 0, what))?;
+        let header = SegmentHeader::decode(&bytes)
+            .map_err(|problem| WalError::damaged(&path, 0, problem))?;
         if header.member != member {
             return Err(WalError::Foreign { file: path, found: header.member, expected: member });
         }
         if header.sequence != sequence {
-            let what = format!("this is segment {:016x} under another name", header.sequence);
-            return Err(WalError::damaged(&path, 0, what));
+            let problem = format!("segment {:016x} has this segment's name", header.sequence);
+            return Err(WalError::damaged(&path, 0, problem));
         }
         if !is_segment_length(header.segment_bytes) {
-            let what = format!("a segment cannot have {} bytes", header.segment_bytes);
-            return Err(WalError::damaged(&path, 0, what));
+            let problem = format!("a segment cannot have {} bytes", header.segment_bytes);
+            return Err(WalError::damaged(&path, 0, problem));
         }
         if len < header.segment_bytes {
-            let what =
+            let problem =
                 format!("the file ends here; the segment has {} bytes", header.segment_bytes);
-            return Err(WalError::damaged(&path, len, what));
+            return Err(WalError::damaged(&path, len, problem));
         }
         Ok(Segment { path, header, file })
     }
 
-    /// Whether a frame of this size fits in at `offset`.
-    pub(super) fn has_room(&self, offset: u64, bytes: u64) -> bool {
+    /// Whether a frame of this size fits at `offset`.
+    pub fn has_room(&self, offset: u64, bytes: u64) -> bool {
         offset + bytes <= self.header.segment_bytes
     }
 
-    pub(super) fn write(&self, bytes: &[u8], offset: u64) -> Result<(), WalError> {
+    pub fn write(&self, bytes: &[u8], offset: u64) -> Result<(), WalError> {
         self.file.write_all_at(bytes, offset).map_err(WalError::io(
             &self.path,
             offset,
@@ -188,41 +188,41 @@ impl Segment {
         ))
     }
 
-    /// `offset` is where the write was that is to become durable: errors name it.
-    pub(super) fn sync(&self, offset: u64) -> Result<(), WalError> {
+    /// Makes earlier writes durable. Errors name `offset`, the position of the last write.
+    pub fn sync(&self, offset: u64) -> Result<(), WalError> {
         self.file.sync_data().map_err(WalError::io(&self.path, offset, "sync"))
     }
 
-    pub(super) fn zero_page(&self, offset: u64) -> Result<(), WalError> {
+    pub fn zero_page(&self, offset: u64) -> Result<(), WalError> {
         self.write(&ZERO_PAGE, offset)
     }
 
-    /// What is at `offset`, which is within the segment and on a page boundary.
-    pub(super) fn probe(&self, offset: u64) -> Result<Probe, WalError> {
+    /// Reads the frame at `offset`, which must be in the segment and on a page boundary.
+    pub fn probe(&self, offset: u64) -> Result<Probe, WalError> {
         let mut bytes = vec![0; PAGE_BYTES as usize];
         self.read(&mut bytes, offset)?;
         let Some(header) = FrameHeader::decode(&bytes, self.header.salt) else {
-            return Ok(Probe::Bad("no valid frame header"));
+            return Ok(Probe::Invalid("no valid frame header"));
         };
         let payload_bytes = header.payload_bytes as usize;
         if !self.has_room(offset, frame_bytes(payload_bytes)) {
-            return Ok(Probe::Bad("the frame is longer than its segment"));
+            return Ok(Probe::Invalid("the frame is longer than its segment"));
         }
         let end = FRAME_HEADER_BYTES + payload_bytes;
         let read = bytes.len().min(end);
         bytes.resize(end, 0);
         self.read(&mut bytes[read..], offset + read as u64)?;
         if crc32fast::hash(&bytes[FRAME_HEADER_BYTES..]) != header.payload_crc {
-            return Ok(Probe::Bad("the frame's payload checksum does not match"));
+            return Ok(Probe::Invalid("the frame's payload checksum does not match"));
         }
-        // Entries will share this memory: a small frame must not hold on to a whole page.
+        // Entries share this memory. A small frame must not keep a whole page.
         bytes.shrink_to_fit();
         Ok(Probe::Frame(header, Bytes::from(bytes).slice(FRAME_HEADER_BYTES..)))
     }
 
-    /// Looks at all pages from `offset` on; `batch` is the number of the frame that is due there.
-    pub(super) fn remains(&self, offset: u64, batch: u64) -> Result<Remains, WalError> {
-        let mut remains = Remains::default();
+    /// Scans all pages from `offset` on, where frame number `batch` would begin.
+    pub fn scan_trailing(&self, offset: u64, batch: u64) -> Result<TrailingPages, WalError> {
+        let mut trailing = TrailingPages::default();
         let mut bytes = Vec::new();
         let mut at = offset;
         while at < self.header.segment_bytes {
@@ -230,16 +230,16 @@ impl Segment {
             self.read(&mut bytes, at)?;
             for page in bytes.chunks_exact(PAGE_BYTES as usize) {
                 if *page != ZERO_PAGE {
-                    remains.dirty.push(at);
+                    trailing.dirty.push(at);
                     let header = FrameHeader::decode(page, self.header.salt);
                     if header.is_some_and(|header| header.batch > batch) {
-                        remains.later_frame.get_or_insert(at);
+                        trailing.later_frame.get_or_insert(at);
                     }
                 }
                 at += PAGE_BYTES;
             }
         }
-        Ok(remains)
+        Ok(trailing)
     }
 
     fn read(&self, bytes: &mut [u8], offset: u64) -> Result<(), WalError> {

@@ -1,38 +1,38 @@
-//! The segments in use, oldest first, and which of them nobody needs any more.
+//! The segments of the log, oldest first, and the choice of those that a purge made removable.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{frames::Effect, segment::Segment};
 
 #[derive(Debug, Default)]
-pub(super) struct Segments {
-    live: VecDeque<Live>,
+pub struct Segments {
+    live: VecDeque<LiveSegment>,
 }
 
 #[derive(Debug)]
-struct Live {
+struct LiveSegment {
     segment: Arc<Segment>,
-    /// One more than the last index of the entries in it that are still part of the log.
+    /// One more than the last index in it that is still part of the log.
     end: u64,
 }
 
 impl Segments {
-    /// The one that is written to. There is always one: recovery or creation pushed it.
-    pub(super) fn active(&self) -> &Arc<Segment> {
+    /// The segment that the writer appends to. Recovery or creation always pushes one.
+    pub fn active(&self) -> &Arc<Segment> {
         &self.live.back().expect("a log has a segment").segment
     }
 
-    pub(super) fn push(&mut self, segment: Arc<Segment>) {
-        self.live.push_back(Live { segment, end: 0 });
+    pub fn push(&mut self, segment: Arc<Segment>) {
+        self.live.push_back(LiveSegment { segment, end: 0 });
     }
 
-    /// The bytes of all of them on disk.
-    pub(super) fn bytes(&self) -> u64 {
+    /// Bytes of all segments on disk.
+    pub fn bytes(&self) -> u64 {
         self.live.iter().map(|live| live.segment.header.segment_bytes).sum()
     }
 
-    /// Takes over what a frame in the active segment did.
-    pub(super) fn add(&mut self, effects: &[Effect]) {
+    /// Records the effects of a frame in the active segment.
+    pub fn add(&mut self, effects: &[Effect]) {
         for effect in effects {
             match *effect {
                 Effect::Append { end, .. } => {
@@ -50,9 +50,9 @@ impl Segments {
         }
     }
 
-    /// Gives up the oldest segments that hold no entry from `first` on. What else was in them
-    /// (vote, purge, commit mark) the header of the next one carries.
-    pub(super) fn take_purged(&mut self, first: u64) -> Vec<Arc<Segment>> {
+    /// Removes and returns the oldest segments without an entry from `first` on. The header of the
+    /// next segment carries their vote, purge and commit mark.
+    pub fn take_purged(&mut self, first: u64) -> Vec<Arc<Segment>> {
         let mut purged = Vec::new();
         while self.live.len() > 1
             && let Some(live) = self.live.pop_front_if(|live| live.end <= first)

@@ -1,58 +1,54 @@
-//! What the log is, in memory: everything that was asked for, and how much of it is durable.
+//! The state of the log in memory: all requested changes, and how many of them are durable.
 //!
-//! A request changes this state when it is made, so that it can be read back at once; the writer
-//! settles it when it is on disk. Between the two, a truncation hides what is on disk behind it.
+//! A request changes this state at once, so that its entries can be read at once. The writer settles
+//! the request when it is on disk. In between, a truncation hides the entries on disk that it drops.
 
 use std::{collections::VecDeque, ops::Range};
 
 use super::{
     error::WalError,
     format::Record,
-    frames::{Effect, FrameIndex, FramePlace, FrameRef},
+    frames::{Effect, FrameIndex, FrameLocation, FrameRef},
     positions::{Positions, next_index},
-    tail::Tail,
+    tail::TailCache,
 };
 use crate::types::{HardState, LogEntry, LogPosition};
 
 #[derive(Debug)]
-pub(super) struct State {
+pub struct State {
     hard: HardState,
     positions: Positions,
-    tail: Tail,
+    tail: TailCache,
     tail_bytes_max: usize,
-    /// As far as frames are on disk: this lags behind `positions`.
+    /// Frames on disk. Lags behind `positions`.
     frames: FrameIndex,
-    /// One more than the last index on disk, by what frames did so far.
+    /// One more than the last index on disk.
     written_next: u64,
-    /// The same, but without what a truncation on its way will drop.
+    /// One more than the last index on disk that no pending truncation drops.
     durable_next: u64,
-    /// How many requests were made.
+    /// Number of requests so far.
     requests: u64,
-    /// The length of all segments, as of the last frame.
+    /// Length of all segments, as of the last frame.
     disk_bytes: u64,
-    /// Truncations on their way: which request, and the next index it leaves. At most as many as
-    /// there are requests in flight.
+    /// Pending truncations: the number of the request, and the next index that it leaves. Bounded by
+    /// the requests in flight.
     truncations: VecDeque<(u64, u64)>,
 }
 
-/// Where a read finds its entries.
-pub(super) enum ReadPlan {
+/// The location of the entries of a read.
+pub enum ReadPlan {
     Ready(Vec<LogEntry>),
-    /// In these frames; the range is cut to what they must hold.
+    /// In these frames. The range is limited to entries that the frames must hold.
     Disk(Vec<FrameRef>, Range<u64>),
 }
 
 impl State {
-    /// A log that ends at `last`, with nothing before it at hand.
-    pub(super) fn after(
-        last: Option<LogPosition>,
-        hard: HardState,
-        tail_bytes_max: usize,
-    ) -> State {
+    /// A log without entries that ends at `last`.
+    pub fn after(last: Option<LogPosition>, hard: HardState, tail_bytes_max: usize) -> State {
         State {
             hard,
             positions: Positions::after(last),
-            tail: Tail::default(),
+            tail: TailCache::default(),
             tail_bytes_max,
             frames: FrameIndex::default(),
             written_next: next_index(last),
@@ -63,42 +59,43 @@ impl State {
         }
     }
 
-    pub(super) fn hard(&self) -> HardState {
+    pub fn hard(&self) -> HardState {
         self.hard
     }
 
-    pub(super) fn positions(&self) -> &Positions {
+    pub fn positions(&self) -> &Positions {
         &self.positions
     }
 
-    pub(super) fn durable(&self) -> Option<u64> {
+    pub fn durable(&self) -> Option<u64> {
         self.durable_next.checked_sub(1)
     }
 
-    pub(super) fn bytes_since(&self, index: u64) -> u64 {
+    pub fn bytes_since(&self, index: u64) -> u64 {
         self.frames.bytes_since(index)
     }
 
-    pub(super) fn disk_bytes(&self) -> u64 {
+    pub fn disk_bytes(&self) -> u64 {
         self.disk_bytes
     }
 
-    pub(super) fn set_disk_bytes(&mut self, bytes: u64) {
+    pub fn set_disk_bytes(&mut self, bytes: u64) {
         self.disk_bytes = bytes;
     }
 
-    pub(super) fn requests(&self) -> u64 {
+    pub fn requests(&self) -> u64 {
         self.requests
     }
 
-    /// What was applied since the last call is one request. The writer counts them too.
-    pub(super) fn end_request(&mut self) {
+    /// Ends a request: all changes applied since the last call. The writer counts requests in the same
+    /// way.
+    pub fn end_request(&mut self) {
         self.requests += 1;
     }
 
-    /// Changes the state as `record` says, or says why that makes no sense. Used for requests and
-    /// at recovery: what recovery refuses is what no caller may ask for.
-    pub(super) fn apply(&mut self, record: Record) -> Result<(), String> {
+    /// Applies `record`. The error names the problem. Serves requests and recovery alike: recovery
+    /// refuses exactly the changes that callers must not request.
+    pub fn apply(&mut self, record: Record) -> Result<(), String> {
         match record {
             Record::Entry(entry) => {
                 self.positions.push(entry.position)?;
@@ -116,7 +113,7 @@ impl State {
         let next = next_index(position);
         let known = position.and_then(|position| self.positions.at(position.index));
         if next > self.positions.next() || known.is_some_and(|known| Some(known) != position) {
-            return Err(format!("a truncation to {position:?}, which the log does not hold"));
+            return Err(format!("a truncation to {position:?}, which is not in the log"));
         }
         if next < next_index(self.hard.purged) {
             return Err(format!("a truncation to {position:?}, which was purged"));
@@ -142,9 +139,9 @@ impl State {
         Ok(())
     }
 
-    /// A frame is durable, and with it the first `settled` requests.
-    pub(super) fn settle(&mut self, settled: u64, place: &FramePlace, effects: &[Effect]) {
-        self.frames.add(place, effects);
+    /// Records that a frame, and with it the first `settled` requests, is durable.
+    pub fn settle(&mut self, settled: u64, location: &FrameLocation, effects: &[Effect]) {
+        self.frames.add(location, effects);
         for effect in effects {
             self.written_next = match *effect {
                 Effect::Append { end, .. } => end,
@@ -160,12 +157,8 @@ impl State {
         self.tail.evict(self.tail_bytes_max, self.durable_next);
     }
 
-    /// Finds the entries of `range`, as many of its first as fit.
-    pub(super) fn plan_read(
-        &self,
-        range: Range<u64>,
-        bytes_max: usize,
-    ) -> Result<ReadPlan, WalError> {
+    /// Locates the entries of `range`, or of the prefix that fits `bytes_max`.
+    pub fn plan_read(&self, range: Range<u64>, bytes_max: usize) -> Result<ReadPlan, WalError> {
         let (first, next) = (self.positions.first(), self.positions.next());
         if range.start >= range.end.min(next) {
             return Ok(ReadPlan::Ready(Vec::new()));
@@ -177,7 +170,7 @@ impl State {
         if range.start >= tail_first {
             return Ok(ReadPlan::Ready(self.tail.read(range, bytes_max)));
         }
-        // What the tail does not hold is on disk, and no truncation on its way concerns it.
+        // Entries that are not in the tail cache are on disk, and no pending truncation drops them.
         let range = range.start..range.end.min(tail_first);
         Ok(ReadPlan::Disk(self.frames.covering(range.clone(), bytes_max), range))
     }
@@ -195,11 +188,11 @@ mod tests {
         types::{EntryKind, Term},
         wal::{
             format::{PAGE_BYTES, SegmentHeader},
-            segment::Spare,
+            segment::PreallocatedFile,
         },
     };
 
-    fn somewhere() -> FramePlace {
+    fn any_location() -> FrameLocation {
         let disk = SimDisk::new(1);
         let header = SegmentHeader {
             member: Default::default(),
@@ -211,9 +204,9 @@ mod tests {
             last: None,
             hard: HardState::default(),
         };
-        let spare = Spare::prepare(&disk, Path::new(""), 0, 2 * PAGE_BYTES).unwrap();
+        let spare = PreallocatedFile::prepare(&disk, Path::new(""), 0, 2 * PAGE_BYTES).unwrap();
         let segment = Arc::new(spare.activate(&disk, Path::new(""), header).unwrap());
-        FramePlace { segment, offset: PAGE_BYTES, bytes: PAGE_BYTES }
+        FrameLocation { segment, offset: PAGE_BYTES, bytes: PAGE_BYTES }
     }
 
     fn request(state: &mut State, records: Vec<Record>) {
@@ -230,10 +223,10 @@ mod tests {
         range.map(|index| Record::Entry(entry(index))).collect()
     }
 
-    /// The writer works request by request here, while more of them wait.
+    /// The writer settles request by request here, while more of them are pending.
     #[test]
-    fn what_a_truncation_on_its_way_replaces_is_neither_durable_nor_dropped_from_memory() {
-        let (mut state, place) = (State::after(None, HardState::default(), 0), somewhere());
+    fn entries_behind_a_pending_truncation_are_neither_durable_nor_dropped_from_memory() {
+        let (mut state, location) = (State::after(None, HardState::default(), 0), any_location());
         let kept = LogPosition { term: Term(1), index: 4 };
         request(&mut state, entries(1, 0..10));
         request(&mut state, vec![Record::TruncateAfter(Some(kept))]);
@@ -243,16 +236,16 @@ mod tests {
             ReadPlan::Disk(..) => 0,
         };
 
-        state.settle(1, &place, &[Effect::Append { first: 0, end: 10 }]);
+        state.settle(1, &location, &[Effect::Append { first: 0, end: 10 }]);
         assert_eq!((state.durable(), replaced(&state)), (Some(4), 15));
-        state.settle(2, &place, &[Effect::Truncate { next: 5 }]);
+        state.settle(2, &location, &[Effect::Truncate { next: 5 }]);
         assert_eq!((state.durable(), replaced(&state)), (Some(4), 15));
-        state.settle(3, &place, &[Effect::Append { first: 5, end: 20 }]);
+        state.settle(3, &location, &[Effect::Append { first: 5, end: 20 }]);
         assert_eq!((state.durable(), replaced(&state)), (Some(19), 0));
     }
 
     #[test]
-    fn the_impossible_is_refused() {
+    fn impossible_changes_are_refused() {
         let mut state = State::after(None, HardState::default(), 0);
         let at = |term, index| LogPosition { term: Term(term), index };
         request(&mut state, entries(2, 0..10));

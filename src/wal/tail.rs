@@ -1,56 +1,56 @@
-//! The end of the log, decoded, in memory: what followers and the state machine read.
+//! The tail cache: decoded entries from the end of the log, which followers and the state machine read.
 
 use std::{collections::VecDeque, ops::Range};
 
 use crate::types::LogEntry;
 
-/// What an entry costs beside its data.
+/// Memory per entry, in addition to its data.
 const ENTRY_OVERHEAD_BYTES: usize = size_of::<LogEntry>();
 
 /// Contiguous entries up to the end of the log.
 #[derive(Debug, Default)]
-pub(super) struct Tail {
+pub struct TailCache {
     entries: VecDeque<LogEntry>,
     bytes: usize,
 }
 
-impl Tail {
-    /// The index of the first entry held.
-    pub(super) fn first(&self) -> Option<u64> {
+impl TailCache {
+    /// The index of the first cached entry.
+    pub fn first(&self) -> Option<u64> {
         self.entries.front().map(|entry| entry.position.index)
     }
 
-    pub(super) fn push(&mut self, entry: LogEntry) {
+    pub fn push(&mut self, entry: LogEntry) {
         self.bytes += cost(&entry);
         self.entries.push_back(entry);
     }
 
-    /// Drops `next` and what follows.
-    pub(super) fn truncate(&mut self, next: u64) {
+    /// Drops all entries from `next` on.
+    pub fn truncate(&mut self, next: u64) {
         while self.entries.back().is_some_and(|entry| entry.position.index >= next) {
             self.bytes -= self.entries.pop_back().as_ref().map_or(0, cost);
         }
     }
 
-    /// Drops what comes before `first`.
-    pub(super) fn purge(&mut self, first: u64) {
+    /// Drops all entries before `first`.
+    pub fn purge(&mut self, first: u64) {
         while self.first().is_some_and(|index| index < first) {
             self.pop_front();
         }
     }
 
-    /// Drops the oldest entries until `bytes_max` is kept, but none that the disk does not hold.
-    pub(super) fn evict(&mut self, bytes_max: usize, durable_next: u64) {
+    /// Drops the oldest entries down to `bytes_max`, but none that is not on disk.
+    pub fn evict(&mut self, bytes_max: usize, durable_next: u64) {
         while self.bytes > bytes_max && self.first().is_some_and(|index| index < durable_next) {
             self.pop_front();
         }
     }
 
-    /// The entries of a range that begins in the tail: at least one, then while they fit.
-    pub(super) fn read(&self, range: Range<u64>, bytes_max: usize) -> Vec<LogEntry> {
+    /// The entries of a range that begins in the cache: at least one, then as many as fit.
+    pub fn read(&self, range: Range<u64>, bytes_max: usize) -> Vec<LogEntry> {
         let Some(first) = self.first() else { return Vec::new() };
         let skipped = range.start.saturating_sub(first) as usize;
-        let mut budget = Budget::new(bytes_max);
+        let mut budget = ReadBudget::new(bytes_max);
         let wanted = self.entries.iter().skip(skipped);
         wanted
             .take_while(|entry| entry.position.index < range.end && budget.admits(entry))
@@ -63,20 +63,20 @@ impl Tail {
     }
 }
 
-/// Bounds a read by bytes of data, but lets the first entry through whatever its size.
+/// Bounds a read by bytes of data, but always admits the first entry.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub struct ReadBudget {
     bytes: usize,
     bytes_max: usize,
     first: bool,
 }
 
-impl Budget {
-    pub(super) fn new(bytes_max: usize) -> Budget {
-        Budget { bytes: 0, bytes_max, first: true }
+impl ReadBudget {
+    pub fn new(bytes_max: usize) -> ReadBudget {
+        ReadBudget { bytes: 0, bytes_max, first: true }
     }
 
-    pub(super) fn admits(&mut self, entry: &LogEntry) -> bool {
+    pub fn admits(&mut self, entry: &LogEntry) -> bool {
         self.bytes = self.bytes.saturating_add(entry.data.len());
         std::mem::replace(&mut self.first, false) || self.bytes <= self.bytes_max
     }

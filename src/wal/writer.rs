@@ -1,5 +1,5 @@
-//! The one lane that writes: all that waits becomes a frame, one sync makes it durable, and then
-//! everybody is told, in the order they asked.
+//! The writer lane: packs all pending requests into one frame, makes it durable with one sync, and then
+//! calls their callbacks in order (group commit).
 
 use std::{
     sync::{Arc, Mutex, MutexGuard},
@@ -14,137 +14,138 @@ use tokio::{
 use super::{
     error::WalError,
     format::{self, FRAME_HEADER_BYTES, PAGE_BYTES, SegmentHeader},
-    frames::{Effect, FramePlace},
+    frames::{Effect, FrameLocation},
     metrics::WalMetrics,
     positions::next_index,
+    preallocation::{SegmentPool, SegmentTask},
     segments::Segments,
     state::State,
-    upkeep::{Chore, Spares},
 };
 use crate::{
     fault::Fault,
     types::{HardState, LogEntry, LogPosition, Vote},
 };
 
-/// A frame takes no further request once it is this large. A single request may be larger.
+/// A frame of this size takes no further request. A single request may be larger.
 const FRAME_BYTES_MAX: usize = 8 << 20;
 
-/// A sync that takes longer is worth a word in the log: elections are near (etcd's bound).
-const SLOW_SYNC: Duration = Duration::from_secs(1);
+/// Longer syncs are logged, since they can cause elections (etcd's `warnSyncDuration`).
+const WARNING_SYNC_DURATION: Duration = Duration::from_secs(1);
 
-/// Told when a request is durable, or that it may not be. Runs on the writer's lane: must not block.
-pub(super) type Done = Box<dyn FnOnce(Result<(), WalError>) + Send>;
+/// Called when a request is durable, or with the error after which it may not be. Runs on the writer's
+/// lane, so it must not block.
+pub type Done = Box<dyn FnOnce(Result<(), WalError>) + Send>;
 
-/// Something to write down, which [`State`] has accepted.
-pub(super) struct Request {
-    pub(super) change: Change,
-    pub(super) done: Option<Done>,
+/// A change for the writer, which [`State`] has accepted.
+pub struct Request {
+    pub change: Change,
+    pub done: Option<Done>,
 }
 
-pub(super) enum Change {
+pub enum Change {
     Append(Vec<LogEntry>),
     Vote(Vote),
-    /// Written before whatever comes next; not worth a frame of its own.
+    /// Written with the next other change, without a frame of its own.
     Committed(LogPosition),
     TruncateAfter(Option<LogPosition>),
     Purge(LogPosition),
-    /// Nothing new, but what waits for company is written.
+    /// Writes a pending commit mark.
     Flush,
 }
 
-/// What the lanes share with the handles of the log.
+/// The state that the lanes share with the handles of the log.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub struct SharedLogState {
     state: Mutex<State>,
     durable: watch::Sender<Option<u64>>,
 }
 
-impl Ledger {
-    pub(super) fn new(state: State) -> Ledger {
-        Ledger { durable: watch::Sender::new(state.durable()), state: Mutex::new(state) }
+impl SharedLogState {
+    pub fn new(state: State) -> SharedLogState {
+        SharedLogState { durable: watch::Sender::new(state.durable()), state: Mutex::new(state) }
     }
 
-    /// Panics if somebody panicked in here: an impossible request must not be survived.
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nobody made an impossible request of the log")
+    /// Panics if an earlier holder panicked: the process must not survive an impossible request.
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of the log's state has panicked")
     }
 
-    /// Says how far the log is durable, while nobody can change it.
-    pub(super) fn publish(&self, state: &MutexGuard<'_, State>) {
+    /// Publishes the durable index, while the caller holds the lock.
+    pub fn publish(&self, state: &MutexGuard<'_, State>) {
         let durable = state.durable();
         self.durable.send_if_modified(|now| std::mem::replace(now, durable) != durable);
     }
 
-    pub(super) fn durable(&self) -> watch::Receiver<Option<u64>> {
+    pub fn durable(&self) -> watch::Receiver<Option<u64>> {
         self.durable.subscribe()
     }
 }
 
-/// Where the log goes on.
+/// The position of the next write.
 #[derive(Debug)]
-pub(super) struct End {
-    pub(super) segments: Segments,
-    /// Where the next frame goes, in the active segment.
-    pub(super) offset: u64,
+pub struct WriteCursor {
+    pub segments: Segments,
+    /// Offset of the next frame in the active segment.
+    pub offset: u64,
     /// The number of the next frame.
-    pub(super) batch: u64,
+    pub batch: u64,
 }
 
-/// What the writer shares with the rest of the log, and with the member.
-pub(super) struct Shared {
-    pub(super) ledger: Arc<Ledger>,
-    pub(super) spares: Arc<Spares>,
-    pub(super) metrics: Arc<WalMetrics>,
-    pub(super) fault: Fault,
+/// The parts that the writer shares with the rest of the log and with the member.
+pub struct WriterParts {
+    pub shared: Arc<SharedLogState>,
+    pub pool: Arc<SegmentPool>,
+    pub metrics: Arc<WalMetrics>,
+    pub fault: Fault,
 }
 
-pub(super) struct Writer {
-    ledger: Arc<Ledger>,
-    spares: Arc<Spares>,
+pub struct Writer {
+    shared: Arc<SharedLogState>,
+    pool: Arc<SegmentPool>,
     metrics: Arc<WalMetrics>,
-    chores: mpsc::UnboundedSender<Chore>,
+    tasks: mpsc::UnboundedSender<SegmentTask>,
     fault: Fault,
     salt_seed: u64,
-    end: End,
-    /// Counts requests as `State` does.
+    cursor: WriteCursor,
+    /// Number of handled requests, counted as in [`State`].
     handled: u64,
     frame: Frame,
-    /// Once this is set nothing is written any more.
+    /// Once this is set, the writer writes nothing more.
     failed: Option<WalError>,
 }
 
-/// What frames so far come down to: a new segment's header carries it.
+/// A summary of the frames so far, for the header of a new segment.
 #[derive(Debug, Clone, Copy)]
-struct Carried {
+struct LogSummary {
     hard: HardState,
     last: Option<LogPosition>,
 }
 
-/// The frame that is being put together.
+/// The frame under construction.
 struct Frame {
     /// Room for the header, then records.
     bytes: Vec<u8>,
-    /// With the frames on disk, and with this one too.
-    before: Carried,
-    after: Carried,
+    /// Summary of the frames on disk.
+    before: LogSummary,
+    /// The same, with this frame.
+    after: LogSummary,
     effects: Vec<Effect>,
-    /// Those who wait for it.
     done: Vec<Done>,
-    /// The last commit mark, while it is not among the records.
+    /// The last commit mark, unless it is among the records.
     committed: Option<LogPosition>,
 }
 
 impl Writer {
-    pub(super) fn new(
-        end: End,
-        shared: Shared,
-        chores: mpsc::UnboundedSender<Chore>,
+    pub fn new(
+        cursor: WriteCursor,
+        parts: WriterParts,
+        tasks: mpsc::UnboundedSender<SegmentTask>,
         salt_seed: u64,
     ) -> Writer {
-        let Shared { ledger, spares, metrics, fault } = shared;
-        let mut state = ledger.lock();
-        state.set_disk_bytes(end.segments.bytes());
-        let carried = Carried { hard: state.hard(), last: state.positions().last() };
+        let WriterParts { shared, pool, metrics, fault } = parts;
+        let mut state = shared.lock();
+        state.set_disk_bytes(cursor.segments.bytes());
+        let carried = LogSummary { hard: state.hard(), last: state.positions().last() };
         let handled = state.requests();
         drop(state);
         let frame = Frame {
@@ -156,24 +157,24 @@ impl Writer {
             committed: None,
         };
         let mut writer = Writer {
-            ledger,
-            spares,
+            shared,
+            pool,
             metrics,
-            chores,
+            tasks,
             fault,
             salt_seed,
-            end,
+            cursor,
             handled,
             frame,
             failed: None,
         };
         writer.reclaim();
-        writer.chore(Chore::Fill);
+        writer.send_task(SegmentTask::Fill);
         writer
     }
 
     /// The lane's handler.
-    pub(super) fn handle(&mut self, requests: &mut Vec<Request>) {
+    pub fn handle(&mut self, requests: &mut Vec<Request>) {
         for request in requests.drain(..) {
             self.handled += 1;
             self.frame.add(request);
@@ -184,7 +185,7 @@ impl Writer {
         self.commit();
     }
 
-    /// Writes the frame, syncs it, and tells who waited.
+    /// Writes the frame, syncs it, and calls the callbacks.
     fn commit(&mut self) {
         if self.failed.is_none()
             && let Err(error) = self.write_frame()
@@ -200,12 +201,12 @@ impl Writer {
 
     fn write_frame(&mut self) -> Result<(), WalError> {
         let Some(bytes) = self.frame.size() else { return Ok(()) };
-        if !self.end.segments.active().has_room(self.end.offset, bytes) {
+        if !self.cursor.segments.active().has_room(self.cursor.offset, bytes) {
             self.next_segment(bytes)?;
         }
-        let segment = self.end.segments.active().clone();
-        let offset = self.end.offset;
-        format::seal_frame(&mut self.frame.bytes, segment.header.salt, self.end.batch);
+        let segment = self.cursor.segments.active().clone();
+        let offset = self.cursor.offset;
+        format::seal_frame(&mut self.frame.bytes, segment.header.salt, self.cursor.batch);
         let begun = Instant::now();
         segment.write(&self.frame.bytes, offset)?;
         let written = Instant::now();
@@ -213,62 +214,62 @@ impl Writer {
         self.metrics.write.observe(written - begun);
         let took = written.elapsed();
         self.metrics.sync.observe(took);
-        if took > SLOW_SYNC {
+        if took > WARNING_SYNC_DURATION {
             tracing::warn!(?took, bytes, "slow fdatasync");
         }
         self.metrics.written_bytes.add(bytes);
-        self.end.offset += bytes;
-        self.end.batch += 1;
+        self.cursor.offset += bytes;
+        self.cursor.batch += 1;
         self.frame.before = self.frame.after;
-        self.end.segments.add(&self.frame.effects);
+        self.cursor.segments.add(&self.frame.effects);
 
-        let place = FramePlace { segment, offset, bytes };
-        let ledger = self.ledger.clone();
-        let mut state = ledger.lock();
-        state.settle(self.handled, &place, &self.frame.effects);
-        ledger.publish(&state);
+        let location = FrameLocation { segment, offset, bytes };
+        let shared = self.shared.clone();
+        let mut state = shared.lock();
+        state.settle(self.handled, &location, &self.frame.effects);
+        shared.publish(&state);
         drop(state);
         self.reclaim();
         Ok(())
     }
 
-    /// Goes on in a new segment, with room for a frame of `frame_bytes`.
+    /// Switches to a new segment, with room for a frame of `frame_bytes`.
     fn next_segment(&mut self, frame_bytes: u64) -> Result<(), WalError> {
-        let spare = self.spares.take(PAGE_BYTES + frame_bytes)?;
-        let full = self.end.segments.active().header;
+        let spare = self.pool.take(PAGE_BYTES + frame_bytes)?;
+        let full = self.cursor.segments.active().header;
         let sequence = full.sequence + 1;
-        let Carried { hard, last } = self.frame.before;
+        let LogSummary { hard, last } = self.frame.before;
         let header = SegmentHeader {
             member: full.member,
             sequence,
             salt: format::salt(self.salt_seed, sequence),
             salt_before: full.salt,
             segment_bytes: spare.bytes,
-            first_batch: self.end.batch,
+            first_batch: self.cursor.batch,
             last,
             hard,
         };
-        let segment = spare.activate(&*self.spares.disk, &self.spares.dir, header)?;
-        self.end.segments.push(Arc::new(segment));
-        self.end.offset = PAGE_BYTES;
-        self.chore(Chore::Fill);
+        let segment = spare.activate(&*self.pool.disk, &self.pool.dir, header)?;
+        self.cursor.segments.push(Arc::new(segment));
+        self.cursor.offset = PAGE_BYTES;
+        self.send_task(SegmentTask::Fill);
         Ok(())
     }
 
-    /// Has the segments removed that hold nothing but what was purged.
+    /// Removes the segments that hold only purged entries.
     fn reclaim(&mut self) {
         let first = next_index(self.frame.before.hard.purged);
-        let purged = self.end.segments.take_purged(first);
+        let purged = self.cursor.segments.take_purged(first);
         if !purged.is_empty() {
-            self.chore(Chore::Remove(purged));
+            self.send_task(SegmentTask::Remove(purged));
         }
-        self.ledger.lock().set_disk_bytes(self.end.segments.bytes());
+        self.shared.lock().set_disk_bytes(self.cursor.segments.bytes());
     }
 
-    fn chore(&self, chore: Chore) {
-        // A panic may have ended the upkeep; then the process is about to end too, or the writer
-        // makes its segments itself.
-        let _ = self.chores.send(chore);
+    fn send_task(&self, task: SegmentTask) {
+        // If a panic has ended the segment worker, the process is about to end, or the writer makes its
+        // segments itself.
+        let _ = self.tasks.send(task);
     }
 }
 
@@ -284,7 +285,7 @@ impl Frame {
     }
 
     fn put(&mut self, change: Change) {
-        let Carried { hard, last } = &mut self.after;
+        let LogSummary { hard, last } = &mut self.after;
         match change {
             Change::Append(entries) => {
                 for entry in &entries {
@@ -330,7 +331,7 @@ impl Frame {
         (payload_bytes > 0).then(|| format::frame_bytes(payload_bytes))
     }
 
-    /// Ready for the next; a commit mark that nothing followed stays.
+    /// Prepares for the next frame. A pending commit mark stays.
     fn clear(&mut self) {
         self.after = self.before;
         self.effects.clear();

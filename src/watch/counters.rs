@@ -1,42 +1,20 @@
-//! What watching looks like from outside.
+//! Counters of the watch lane, for metrics.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::metrics::{Counter, Gauge};
 
-/// Numbers for metrics. Gauges but for those that say `total`.
+/// One member's watches.
 #[derive(Debug, Default)]
 pub struct Counters {
-    pub streams: Counter,
-    pub watchers: Counter,
-    /// Watchers that read history, or wait for their stream to have room.
-    pub slow: Counter,
-    /// Events in queues, counted once for each watcher that gets them.
-    pub pending_events: Counter,
-    /// Events that were sent, counted once for each watcher that got them.
+    pub streams: Gauge,
+    pub watchers: Gauge,
+    /// Watches that are not synced: unsynced ones and victims.
+    pub slow_watchers: Gauge,
+    /// Events in queues, counted once for each watch that receives them.
+    pub pending_events: Gauge,
+    /// Events sent, counted once for each watch that received them.
     pub events_total: Counter,
-    /// Watchers that fell behind until what they missed was compacted.
-    pub cut_off_total: Counter,
-    /// Bytes of all streams, in queues and at the transport.
-    pub queued_bytes: Counter,
-}
-
-/// One number. Changed by one thread at a time or by several; read at any time.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
-    }
-
-    pub(super) fn sub(&self, count: u64) {
-        self.0.fetch_sub(count, Ordering::Relaxed);
-    }
-
-    pub(super) fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
+    /// Watches canceled because the revision they needed was compacted.
+    pub compacted_total: Counter,
+    /// Bytes of all streams, in queues and in the transport.
+    pub queued_bytes: Gauge,
 }

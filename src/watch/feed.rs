@@ -1,10 +1,10 @@
-//! The end of the state machine's changes that watching holds: see [`EventSink`].
+//! The feed: the [`EventSink`] that hands the state machine's changes to the watch lane.
 //!
-//! It runs on the apply lane, so it only keeps references to the new records until the watch lane
-//! takes them; while nobody watches not even that.
+//! `published` runs on the apply lane, so it only stores references to the new records until the watch
+//! lane takes them. Without watches it stores nothing.
 //!
-//! Bounded ([`Limits::feed_bytes`]): what the lane did not take by then is dropped, and those who wait
-//! for it read it from the history.
+//! Bounded by [`Limits::feed_bytes`]: beyond, the feed drops all stored records and reports a gap, which
+//! the watches read from the history.
 
 use std::{
     collections::VecDeque,
@@ -13,31 +13,31 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{hub::Command, limits::Limits};
+use super::{messages::HubMessage, options::Limits};
 use crate::{
     state::{EventSink, Published, Record},
     types::Revision,
 };
 
-/// Where the state machine tells what changes, and the watch lane hears of it.
+/// The queue of published changes between the state machine and the watch lane.
 #[derive(Debug)]
 pub struct Feed {
     bytes_max: usize,
-    ring: Mutex<Ring>,
-    /// Weak: the lane ends when its owner lets go.
-    lane: OnceLock<mpsc::WeakUnboundedSender<Command>>,
+    queue: Mutex<Queue>,
+    /// Weak: the lane must end when its owner drops the sender.
+    hub: OnceLock<mpsc::WeakUnboundedSender<HubMessage>>,
 }
 
 #[derive(Debug, Default)]
-struct Ring {
-    /// Somebody watches.
+struct Queue {
+    /// There are watches.
     active: bool,
-    /// The lane was told that there is something, and did not take it yet.
-    told: bool,
+    /// The hub has a [`HubMessage::Published`] and has not emptied the queue since.
+    hub_notified: bool,
     chunks: VecDeque<Chunk>,
     bytes: usize,
-    /// Before the chunks comes a gap up to this revision.
-    lost: Option<Revision>,
+    /// Changes up to this revision were dropped; they precede the chunks.
+    gap: Option<Revision>,
 }
 
 #[derive(Debug)]
@@ -47,66 +47,66 @@ struct Chunk {
     bytes: usize,
 }
 
-/// What the lane takes at once.
+/// The hub takes changes in these batches.
 #[derive(Debug)]
-pub(super) enum News {
-    /// All changes since the last news up to this revision.
+pub enum FeedBatch {
+    /// All changes since the previous batch, up to this revision.
     Records(Vec<Arc<Record>>, Revision),
-    /// There were changes up to this revision, and they are not here.
-    Lost(Revision),
+    /// The feed dropped the changes up to this revision.
+    Gap(Revision),
 }
 
 impl Feed {
     pub fn new(limits: &Limits) -> Arc<Feed> {
         let bytes_max = limits.feed_bytes;
-        Arc::new(Feed { bytes_max, ring: Mutex::default(), lane: OnceLock::new() })
+        Arc::new(Feed { bytes_max, queue: Mutex::default(), hub: OnceLock::new() })
     }
 
-    pub(super) fn connect(&self, lane: mpsc::WeakUnboundedSender<Command>) {
-        assert!(self.lane.set(lane).is_ok(), "a feed has one lane");
+    pub fn connect(&self, hub: mpsc::WeakUnboundedSender<HubMessage>) {
+        assert!(self.hub.set(hub).is_ok(), "a feed has one watch lane");
     }
 
-    /// From now on changes are kept. What is published when this returns is not.
-    pub(super) fn activate(&self) {
-        self.ring().active = true;
+    /// Stores all changes that are published after this call returns.
+    pub fn activate(&self) {
+        self.queue().active = true;
     }
 
-    pub(super) fn deactivate(&self) {
-        let mut ring = self.ring();
-        *ring = Ring { told: ring.told, ..Ring::default() };
+    pub fn deactivate(&self) {
+        let mut queue = self.queue();
+        *queue = Queue { hub_notified: queue.hub_notified, ..Queue::default() };
     }
 
-    /// The next changes: about `bytes_max`, whole chunks.
-    pub(super) fn take(&self, bytes_max: usize) -> Option<News> {
-        let mut ring = self.ring();
-        if let Some(revision) = ring.lost.take() {
-            return Some(News::Lost(revision));
+    /// The next changes: whole chunks of about `bytes_max`.
+    pub fn take(&self, bytes_max: usize) -> Option<FeedBatch> {
+        let mut queue = self.queue();
+        if let Some(revision) = queue.gap.take() {
+            return Some(FeedBatch::Gap(revision));
         }
-        let Some(mut chunk) = ring.chunks.pop_front() else {
-            ring.told = false;
+        let Some(mut chunk) = queue.chunks.pop_front() else {
+            queue.hub_notified = false;
             return None;
         };
         while chunk.bytes < bytes_max
-            && let Some(next) = ring.chunks.pop_front()
+            && let Some(next) = queue.chunks.pop_front()
         {
             chunk.revision = next.revision;
             chunk.bytes += next.bytes;
             chunk.records.extend(next.records);
         }
-        ring.bytes -= chunk.bytes;
-        Some(News::Records(chunk.records, chunk.revision))
+        queue.bytes -= chunk.bytes;
+        Some(FeedBatch::Records(chunk.records, chunk.revision))
     }
 
-    // Nothing can panic between two changes that belong together.
-    fn ring(&self) -> MutexGuard<'_, Ring> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    // No code panics while the queue is inconsistent, so a poisoned lock is usable.
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, ring: &mut Ring) {
-        if !ring.told
-            && let Some(lane) = self.lane.get().and_then(mpsc::WeakUnboundedSender::upgrade)
+    fn notify_hub(&self, queue: &mut Queue) {
+        if !queue.hub_notified
+            && let Some(hub) = self.hub.get().and_then(mpsc::WeakUnboundedSender::upgrade)
         {
-            ring.told = lane.send(Command::Published).is_ok();
+            queue.hub_notified = hub.send(HubMessage::Published).is_ok();
         }
     }
 }
@@ -116,33 +116,33 @@ impl EventSink for Feed {
         if changes.records.is_empty() {
             return;
         }
-        let mut ring = self.ring();
-        if !ring.active {
+        let mut queue = self.queue();
+        if !queue.active {
             return;
         }
         let bytes = changes.records.iter().map(|record| record.bytes()).sum();
-        ring.bytes += bytes;
+        queue.bytes += bytes;
         let (revision, records) = (changes.revision, changes.records.to_vec());
-        ring.chunks.push_back(Chunk { revision, records, bytes });
-        if ring.bytes > self.bytes_max {
-            ring.drop_all(revision);
+        queue.chunks.push_back(Chunk { revision, records, bytes });
+        if queue.bytes > self.bytes_max {
+            queue.drop_all(revision);
         }
-        self.tell(&mut ring);
+        self.notify_hub(&mut queue);
     }
 
     fn replaced(&self, revision: Revision, _compacted: Revision) {
-        let mut ring = self.ring();
-        if ring.active {
-            ring.drop_all(revision);
-            self.tell(&mut ring);
+        let mut queue = self.queue();
+        if queue.active {
+            queue.drop_all(revision);
+            self.notify_hub(&mut queue);
         }
     }
 }
 
-impl Ring {
+impl Queue {
     fn drop_all(&mut self, revision: Revision) {
         self.chunks.clear();
         self.bytes = 0;
-        self.lost = Some(revision);
+        self.gap = Some(revision);
     }
 }

@@ -1,130 +1,53 @@
-//! Reads what slow watches missed, on a lane of its own: it may block on the disk.
+//! The history lane: reads the events that unsynced watches missed. A lane of its own, because it may
+//! block on the disk.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+use std::convert::Infallible;
 
 use tokio::sync::mpsc;
 
 use super::{
-    Options, before,
-    events::{Encoder, Events, Wants},
-    hub::Command,
-    topics::{Keys, Topics, by_topic},
+    events::Encoder,
+    groups::encode_for_groups,
+    messages::{HistoryBatch, HistoryJob, HubMessage},
+    options::Options,
+    prev_kv,
 };
-use crate::{
-    state::{ReadError, Record, View},
-    types::Revision,
-};
-
-/// Watches that need the same.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Interest {
-    pub(super) keys: Keys,
-    pub(super) wants: Wants,
-    /// The first revision they have not heard of.
-    pub(super) next: Revision,
-}
-
-/// What is to be read.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub(super) from: Revision,
-    /// As far as the hub has come. The state may show more already: that comes through the feed, and
-    /// would come twice.
-    pub(super) to: Revision,
-    pub(super) interests: Arc<[Interest]>,
-}
-
-/// What there was for each interest, in order of the interests, from the job's revision up to `next`.
-/// An interest that begins within gets what is left for it; one beyond, nothing.
-#[derive(Debug)]
-pub(super) struct Found {
-    pub(super) next: Revision,
-    pub(super) events: Vec<(usize, Events)>,
-}
+use crate::state::{ReadError, View};
 
 /// The lane's state.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub struct HistoryReader {
     view: View,
     options: Options,
-    answers: mpsc::WeakUnboundedSender<Command>,
+    hub: mpsc::WeakUnboundedSender<HubMessage>,
 }
 
-impl Reader {
-    pub(super) fn new(
+impl HistoryReader {
+    pub fn new(
         view: View,
         options: Options,
-        answers: mpsc::WeakUnboundedSender<Command>,
-    ) -> Reader {
-        Reader { view, options, answers }
+        hub: mpsc::WeakUnboundedSender<HubMessage>,
+    ) -> HistoryReader {
+        HistoryReader { view, options, hub }
     }
 
-    pub(super) fn handle(&mut self, jobs: &mut Vec<Job>) {
+    pub fn handle(&mut self, jobs: &mut Vec<HistoryJob>) {
         for job in jobs.drain(..) {
-            let found = self.read(&job);
-            if let Some(answers) = self.answers.upgrade() {
-                // The hub is gone, and those who waited for this.
-                let _ = answers.send(Command::Read(found));
+            let batch = self.read(&job);
+            if let Some(hub) = self.hub.upgrade() {
+                // Fails only if the hub has stopped, and all watches with it.
+                let _ = hub.send(HubMessage::HistoryRead(batch));
             }
         }
     }
 
-    fn read(&self, job: &Job) -> Result<Found, ReadError> {
+    fn read(&self, job: &HistoryJob) -> Result<HistoryBatch, ReadError> {
         let bytes_max = self.options.limits.read_bytes;
-        let mut past = self.view.past(job.from, job.to, bytes_max)?;
-        let before = before::read(&mut past, &job.interests, bytes_max)?;
-        let previous = |at: usize| Ok::<_, Infallible>(before[at].clone());
-        let encoder = Encoder::new(&past.records, &previous, self.options.fragment_bytes);
-        let Ok(events) = find(&past.records, &job.interests, encoder);
-        Ok(Found { next: past.next, events })
+        let mut scan = self.view.scan_changes(job.from, job.to, bytes_max)?;
+        let prev_kvs = prev_kv::read(&mut scan, &job.groups, bytes_max)?;
+        let prev_kv = |at: usize| Ok::<_, Infallible>(prev_kvs[at].clone());
+        let encoder = Encoder::new(&scan.records, &prev_kv, self.options.fragment_bytes);
+        let Ok(events) = encode_for_groups(&scan.records, &job.groups, encoder);
+        Ok(HistoryBatch { next: scan.next, events })
     }
-}
-
-/// Who of some interests hears of which keys.
-pub(super) struct Audience {
-    topics: Topics,
-    /// Places of interests, by topic.
-    who: Vec<Vec<usize>>,
-}
-
-impl Audience {
-    pub(super) fn of(interests: &[Interest]) -> Audience {
-        let mut audience = Audience { topics: Topics::default(), who: Vec::new() };
-        for (at, interest) in interests.iter().enumerate() {
-            match audience.topics.get(&interest.keys) {
-                Some(topic) => audience.who[topic as usize].push(at),
-                None => {
-                    audience.topics.insert(interest.keys.clone(), audience.who.len() as u32);
-                    audience.who.push(vec![at]);
-                }
-            }
-        }
-        audience
-    }
-
-    /// Interests that watch the same keys, and the places of the records that are of these.
-    pub(super) fn hearing(&self, records: &[Arc<Record>]) -> Vec<(&[usize], Vec<u32>)> {
-        // Bounded: a job has few interests in ranges.
-        let (matching, _) = self.topics.matching(records, usize::MAX);
-        let who = |(topic, which)| (&*self.who[topic as usize], which);
-        by_topic(&matching).map(who).collect()
-    }
-}
-
-/// What of `records` is for whom.
-pub(super) fn find<E>(
-    records: &[Arc<Record>],
-    interests: &[Interest],
-    mut encoder: Encoder<'_, E>,
-) -> Result<Vec<(usize, Events)>, E> {
-    let mut found = BTreeMap::new();
-    for (who, which) in Audience::of(interests).hearing(records) {
-        for at in who {
-            let Interest { next, wants, .. } = interests[*at];
-            if let Some(events) = encoder.encode(&which, next, wants)? {
-                found.insert(*at, events);
-            }
-        }
-    }
-    Ok(found.into_iter().collect())
 }

@@ -1,44 +1,50 @@
-//! Watching: whoever asks hears of every change of some keys, from some revision on.
+//! Watches stream every event on a key range, starting at a given revision.
 //!
 //! ```text
-//! state ─▶ feed ─▶ watch lane: hub ─▶ outbox ─▶ stream (a task each, in `api`)
+//! state ─▶ feed ─▶ watch lane: hub ─▶ outbox ─▶ stream (one task each, in `api`)
 //!   ▲                  │    ▲
-//!   ╰──── history lane ◀────╯   for those that are behind
+//!   ╰──── history lane ◀────╯   for watches that are behind
 //! ```
 //!
-//! One lane owns all watches and needs no lock for them. A watch is *synced*: it hears of changes as
-//! the state publishes them; or it is *slow*: it starts in the past, or its client did not read and
-//! its stream ran full. A slow one reads the history, several together where they are close, until
-//! it has come as far as the lane; so a client that stops reading costs a bounded queue and nobody
-//! else anything. If what it needs is compacted meanwhile, it is cut off, and the log names it.
+//! One lane, the hub, owns all watches, so watches need no lock. As in etcd, each watch is in one of
+//! three states:
+//! - *synced*: the hub delivers each change as the state publishes it;
+//! - *unsynced*: the watch starts in the past or fell behind. It reads the history, in batches with
+//!   others that are close, until it reaches the hub's position;
+//! - *victim*: the queue of its stream is full. Once the queue is empty, the watch is unsynced.
 //!
-//! What always holds, for each watch:
-//! - it hears of every event on its keys from its start on, once, in order of revisions, with all of
-//!   a revision in one message (or in one run of fragments, if it allows that);
-//! - a revision in the header of events or of progress is one that it has heard all of;
-//! - when it is told that it was created, everything after that message's revision will be told.
+//! A client that stops reading therefore costs one bounded queue and delays no other client. When a
+//! compaction removes revisions that a watch still needs, the hub cancels the watch and logs it.
 //!
-//! Everything is bounded: see [`Limits`].
+//! Invariants of each watch:
+//! - It delivers every event on its keys from its start revision on, once, in revision order. All events
+//!   of a revision are in one message, or in one run of fragments if the client allows fragments.
+//! - The header revision of an event or progress message covers all events up to that revision.
+//! - It delivers every event after the revision of its created message.
+//!
+//! All memory is bounded: see [`Limits`].
 
-mod before;
 mod counters;
 mod events;
 mod feed;
-mod handed_out;
+mod groups;
 mod history;
 mod hub;
-mod limits;
+mod inflight_bytes;
+mod interval_tree;
+mod messages;
+mod open_streams;
+mod options;
 mod outbox;
-mod ranges;
-mod recent;
+mod prev_kv;
+mod recent_records;
 mod registry;
 mod response;
 mod slab;
 mod stream;
-mod streams;
 #[cfg(test)]
 mod tests;
-mod topics;
+mod watch_index;
 
 use std::{
     io,
@@ -50,83 +56,74 @@ use std::{
 
 use tokio::sync::mpsc;
 
-pub use counters::{Counter, Counters};
-pub use events::Wants;
+pub use counters::Counters;
+pub use events::EventOptions;
 pub use feed::Feed;
-pub use limits::Limits;
-pub use response::{Kind, Refusal, Response};
-pub use stream::{NewWatch, WatchStream};
+pub use messages::NewWatch;
+pub use options::{Limits, Options};
+pub use response::{Response, ResponseKind};
+pub use stream::WatchStream;
 
-use hub::{Command, Hub};
+use hub::Hub;
+use messages::{HubMessage, StreamId};
 use outbox::Outbox;
-use stream::StreamId;
 
-use crate::{
-    fault::Fault,
-    lane::{Lane, Lanes},
-    state::View,
-};
+use crate::{fault::Fault, lane::Lane, state::View};
 
-/// What can be chosen.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// A watch that allows it gets larger revisions in fragments of this size.
-    pub fragment_bytes: usize,
-    pub limits: Limits,
-    pub lanes: Lanes,
-}
-
-/// All watches of this member. Clones are the same.
+/// Handle to all watches of this member. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Watches {
-    lane: mpsc::WeakUnboundedSender<Command>,
+    hub: mpsc::WeakUnboundedSender<HubMessage>,
     limits: Limits,
     counters: Arc<Counters>,
-    opened: Arc<AtomicU64>,
+    opened_streams: Arc<AtomicU64>,
 }
 
-/// What [`Watches::start`] made and somebody must join.
+/// The lanes that [`Watches::start`] started. The caller must [stop](WatchLanes::stop) them.
 #[derive(Debug)]
 pub struct WatchLanes {
     watch: Lane,
     history: Lane,
-    inbox: mpsc::UnboundedSender<Command>,
+    hub: mpsc::UnboundedSender<HubMessage>,
 }
 
 impl Watches {
-    /// Follows the state that `feed` is told of and `view` shows. A feed is followed once.
+    /// Watches the state that publishes to `feed` and that `view` reads. A feed has one watch lane.
     pub fn start(
         options: Options,
         feed: &Arc<Feed>,
         view: View,
         fault: Fault,
     ) -> io::Result<(Watches, WatchLanes)> {
-        let (inbox, commands) = mpsc::unbounded_channel();
-        let lane = inbox.downgrade();
-        feed.connect(lane.clone());
-        let (jobs, todo) = mpsc::unbounded_channel();
-        let mut reader = history::Reader::new(view.clone(), options, lane.clone());
+        let (hub_sender, messages) = mpsc::unbounded_channel();
+        let hub = hub_sender.downgrade();
+        feed.connect(hub.clone());
+        let (history_sender, jobs) = mpsc::unbounded_channel();
+        let mut reader = history::HistoryReader::new(view.clone(), options, hub.clone());
         let history =
-            options.lanes.start("watch-history", todo, move |jobs| reader.handle(jobs))?;
+            options.lanes.start("watch-history", jobs, move |jobs| reader.handle(jobs))?;
         let counters = Arc::new(Counters::default());
-        let mut hub = Hub::new(options, feed.clone(), view, jobs, counters.clone(), fault);
-        let watch = options.lanes.start("watch", commands, move |commands| hub.handle(commands))?;
-        let watches = Watches { lane, limits: options.limits, counters, opened: Arc::default() };
-        Ok((watches, WatchLanes { watch, history, inbox }))
+        let mut hub_lane =
+            Hub::new(options, feed.clone(), view, history_sender, counters.clone(), fault);
+        let watch =
+            options.lanes.start("watch", messages, move |messages| hub_lane.handle(messages))?;
+        let limits = options.limits;
+        let watches = Watches { hub, limits, counters, opened_streams: Arc::default() };
+        Ok((watches, WatchLanes { watch, history, hub: hub_sender }))
     }
 
-    /// Opens a stream for the client at `peer`, which is named where a watch is cut off.
+    /// Opens a stream for the client at `peer`. The log names `peer` when a watch is canceled.
     pub fn open(&self, peer: String) -> WatchStream {
-        let id = StreamId(self.opened.fetch_add(1, Ordering::Relaxed));
+        let id = StreamId(self.opened_streams.fetch_add(1, Ordering::Relaxed));
         let outbox = Arc::new(Outbox::new(self.limits, self.counters.clone()));
-        let told = self
-            .lane
+        let sent = self
+            .hub
             .upgrade()
-            .is_some_and(|lane| lane.send(Command::Open(id, outbox.clone(), peer.into())).is_ok());
-        if !told {
+            .is_some_and(|hub| hub.send(HubMessage::Open(id, outbox.clone(), peer.into())).is_ok());
+        if !sent {
             outbox.close();
         }
-        WatchStream { id, outbox, lane: self.lane.clone() }
+        WatchStream { id, outbox, hub: self.hub.clone() }
     }
 
     pub fn counters(&self) -> &Counters {
@@ -135,9 +132,9 @@ impl Watches {
 }
 
 impl WatchLanes {
-    /// Ends all watches; streams end once they have sent what they have.
+    /// Ends all watches. Each stream ends once it has sent its queued messages.
     pub async fn stop(self) {
-        drop(self.inbox);
+        drop(self.hub);
         self.watch.join().await;
         self.history.join().await;
     }

@@ -1,8 +1,9 @@
-//! What waits to be sent on one stream: the lane puts it in, the stream's task takes it out.
+//! The outbox: the queue of messages to be sent on one stream. The hub fills it, the stream's task
+//! empties it.
 //!
-//! Events are bounded by bytes ([`Limits::stream_bytes`]). Answers to requests are taken in always, but a
-//! stream hands on no further request while [`UNSENT_ANSWERS_MAX`] are outstanding; what else may come in is
-//! one last message for each watch.
+//! Queued events are bounded by bytes ([`Limits::stream_bytes`]). Responses to requests are always
+//! queued, but a stream accepts no further request while [`OUTSTANDING_REQUESTS_MAX`] are outstanding.
+//! Beyond that, each watch adds at most one last message.
 
 use std::{
     collections::VecDeque,
@@ -12,76 +13,77 @@ use std::{
 
 use super::{
     counters::Counters,
-    events::Events,
-    handed_out::HandedOut,
-    limits::Limits,
-    response::{Kind, Response},
+    events::EncodedEvents,
+    inflight_bytes::InflightBytes,
+    options::Limits,
+    response::{Response, ResponseKind},
 };
 use crate::types::Revision;
 
-/// Requests of a stream that are not handled yet, or whose answers are not sent.
-const UNSENT_ANSWERS_MAX: usize = 128;
-/// What a delivery costs beside its events, and with each watcher.
+/// Requests of a stream that the hub has not handled, or whose responses are not sent.
+const OUTSTANDING_REQUESTS_MAX: usize = 128;
+/// The memory of a delivery in addition to its events, and of each further watch.
 const DELIVERY_BYTES: usize = 128;
-const WATCHER_BYTES: usize = 16;
-/// What a message has beside its events, about.
+const WATCH_ID_BYTES: usize = 16;
+/// The approximate size of a message without its events.
 const MESSAGE_BYTES: usize = 48;
 
-/// The same events for some watchers of a stream.
+/// The same events for one or several watches of a stream.
 #[derive(Debug)]
-pub(super) struct Delivery {
-    events: Events,
+pub struct Delivery {
+    events: EncodedEvents,
     revision: Revision,
-    first: i64,
-    others: Vec<i64>,
+    first_watch: i64,
+    other_watches: Vec<i64>,
 }
 
 impl Delivery {
-    pub(super) fn new(events: Events, revision: Revision, watch_id: i64) -> Delivery {
-        Delivery { events, revision, first: watch_id, others: Vec::new() }
+    pub fn new(events: EncodedEvents, revision: Revision, watch_id: i64) -> Delivery {
+        Delivery { events, revision, first_watch: watch_id, other_watches: Vec::new() }
     }
 
-    /// Adds a watcher if it gets the same. Says what that costs.
-    pub(super) fn share(
+    /// Adds a watch if it delivers the same events. Returns the bytes that this costs.
+    pub fn share(
         &mut self,
-        events: &Events,
+        events: &EncodedEvents,
         revision: Revision,
         watch_id: i64,
     ) -> Option<usize> {
         if self.revision != revision || !self.events.is_same(events) {
             return None;
         }
-        self.others.push(watch_id);
-        Some(WATCHER_BYTES)
+        self.other_watches.push(watch_id);
+        Some(WATCH_ID_BYTES)
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        DELIVERY_BYTES + self.events.bytes() + self.others.len() * WATCHER_BYTES
+    pub fn bytes(&self) -> usize {
+        DELIVERY_BYTES + self.events.bytes() + self.other_watches.len() * WATCH_ID_BYTES
     }
 
-    /// Counted once for each watcher.
-    fn events(&self) -> u64 {
-        u64::from(self.events.count) * (1 + self.others.len() as u64)
+    /// Counted once for each watch.
+    fn event_count(&self) -> u64 {
+        u64::from(self.events.count) * (1 + self.other_watches.len() as u64)
     }
 
-    /// The message at `next`, which moves on.
-    fn message(&self, next: &mut Place) -> Response {
-        let other = next.watcher.checked_sub(1);
-        let watch_id = other.map_or(self.first, |other| self.others[other]);
-        let (encoded, more) = self.events.part(next.part);
-        *next = match more {
-            true => Place { part: next.part + 1, ..*next },
-            false => Place { watcher: next.watcher + 1, part: 0 },
+    /// The message at the cursor. Advances the cursor.
+    fn message(&self, cursor: &mut Cursor) -> Response {
+        let other = cursor.watch.checked_sub(1);
+        let watch_id = other.map_or(self.first_watch, |other| self.other_watches[other]);
+        let (encoded, fragment) = self.events.fragment(cursor.fragment);
+        *cursor = match fragment {
+            true => Cursor { fragment: cursor.fragment + 1, ..*cursor },
+            false => Cursor { watch: cursor.watch + 1, fragment: 0 },
         };
-        Response { watch_id, revision: self.revision, kind: Kind::Events { encoded, more } }
+        let kind = ResponseKind::Events { encoded, fragment };
+        Response { watch_id, revision: self.revision, kind }
     }
 }
 
-/// A message of a delivery: first all of one watcher, then of the next.
+/// The next message of a delivery. All fragments of one watch precede those of the next.
 #[derive(Debug, Clone, Copy, Default)]
-struct Place {
-    watcher: usize,
-    part: usize,
+struct Cursor {
+    watch: usize,
+    fragment: usize,
 }
 
 #[derive(Debug)]
@@ -89,16 +91,16 @@ enum Item {
     Delivery(Delivery),
     Response {
         response: Response,
-        /// A request of this stream asked for it.
-        is_answer: bool,
+        /// It responds to a request, which is then no longer outstanding.
+        to_request: bool,
     },
 }
 
 /// The queue of one stream.
 #[derive(Debug)]
-pub(super) struct Outbox {
+pub struct Outbox {
     queue: Mutex<Queue>,
-    handed_out: HandedOut,
+    inflight: Arc<InflightBytes>,
     limits: Limits,
     counters: Arc<Counters>,
 }
@@ -106,50 +108,47 @@ pub(super) struct Outbox {
 #[derive(Debug, Default)]
 struct Queue {
     items: VecDeque<Item>,
-    /// Of deliveries.
+    /// The bytes of the queued deliveries.
     bytes: usize,
-    /// How far the delivery in front is sent.
-    next: Place,
-    unsent_answers: usize,
-    /// The lane wants to be told once there is room.
-    awaited: bool,
+    /// Within the delivery at the front.
+    cursor: Cursor,
+    outstanding_requests: usize,
+    /// The hub must learn when no delivery is queued any more.
+    report_drained: bool,
     closed: bool,
     waker: Option<Waker>,
 }
 
-/// What a stream takes out.
+/// Messages that the stream's task took out.
 #[derive(Debug, Default)]
-pub(super) struct Taken {
-    pub(super) responses: Vec<Response>,
-    /// The lane waited for this: there is room.
-    pub(super) makes_room: bool,
+pub struct Taken {
+    pub responses: Vec<Response>,
+    /// The task must report to the hub that the queue has drained.
+    pub drained: bool,
 }
 
 impl Outbox {
-    pub(super) fn new(limits: Limits, counters: Arc<Counters>) -> Outbox {
-        Outbox { queue: Mutex::default(), handed_out: HandedOut::default(), limits, counters }
+    pub fn new(limits: Limits, counters: Arc<Counters>) -> Outbox {
+        let inflight = Arc::new(InflightBytes::new(counters.clone()));
+        Outbox { queue: Mutex::default(), inflight, limits, counters }
     }
 
-    pub(super) fn handed_out(&self) -> &HandedOut {
-        &self.handed_out
+    pub fn inflight(&self) -> &Arc<InflightBytes> {
+        &self.inflight
     }
 
-    pub(super) fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    /// How much the stream may have of what all share, now.
-    pub(super) fn share(&self) -> usize {
+    /// The stream's current share of the bound on all streams.
+    pub fn share(&self) -> usize {
         self.limits.stream_share(self.counters.queued_bytes.get() as usize)
     }
 
-    /// Bytes of events that wait, and how many may. Whatever they are, an empty queue has room for
-    /// one delivery: else a large one would never be sent.
-    pub(super) fn room(&self) -> (usize, usize) {
+    /// The bytes of queued events, and their bound. Whatever the bound, an empty queue takes one
+    /// delivery: otherwise a large one could never be sent.
+    pub fn queued_bytes_and_max(&self) -> (usize, usize) {
         (self.queue().bytes, self.share())
     }
 
-    pub(super) fn deliver(&self, deliveries: impl Iterator<Item = Delivery>) {
+    pub fn deliver(&self, deliveries: impl Iterator<Item = Delivery>) {
         let mut queue = self.queue();
         if queue.closed {
             return;
@@ -157,79 +156,79 @@ impl Outbox {
         for delivery in deliveries {
             queue.bytes += delivery.bytes();
             self.counters.queued_bytes.add(delivery.bytes() as u64);
-            self.counters.pending_events.add(delivery.events());
+            self.counters.pending_events.add(delivery.event_count());
             queue.items.push_back(Item::Delivery(delivery));
         }
         wake(queue);
     }
 
-    pub(super) fn respond(&self, response: Response, is_answer: bool) {
+    pub fn respond(&self, response: Response, to_request: bool) {
         let mut queue = self.queue();
         if !queue.closed {
-            queue.items.push_back(Item::Response { response, is_answer });
+            queue.items.push_back(Item::Response { response, to_request });
             wake(queue);
         }
     }
 
-    /// A request was handled and gets no answer.
-    pub(super) fn no_answer(&self) {
+    /// A request was handled and gets no response.
+    pub fn complete_request(&self) {
         let mut queue = self.queue();
-        queue.unsent_answers = queue.unsent_answers.saturating_sub(1);
+        queue.outstanding_requests = queue.outstanding_requests.saturating_sub(1);
         wake(queue);
     }
 
-    /// Asks to be told once there is room. False: there is.
-    pub(super) fn await_room(&self) -> bool {
+    /// Asks the stream's task to report when no delivery is queued any more. False: none is queued now.
+    pub fn report_drained(&self) -> bool {
         let mut queue = self.queue();
-        queue.awaited = queue.bytes > 0;
-        queue.awaited
+        queue.report_drained = queue.bytes > 0;
+        queue.report_drained
     }
 
-    /// The stream ends once it has sent what is in here: the lane is gone.
-    pub(super) fn close(&self) {
+    /// The hub has stopped: the stream ends after the queued messages.
+    pub fn close(&self) {
         let mut queue = self.queue();
         queue.closed = true;
         wake(queue);
     }
 
-    /// The stream is gone: nothing is taken out any more.
-    pub(super) fn abandon(&self) {
+    /// The stream has ended: discards the queued messages.
+    pub fn abandon(&self) {
         let mut queue = self.queue();
         queue.closed = true;
         for item in std::mem::take(&mut queue.items) {
             if let Item::Delivery(delivery) = item {
                 self.counters.queued_bytes.sub(delivery.bytes() as u64);
-                self.counters.pending_events.sub(delivery.events());
+                self.counters.pending_events.sub(delivery.event_count());
             }
         }
     }
 
-    /// Ready when the stream may hand on another request.
-    pub(super) fn poll_ask(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the stream may accept another request.
+    pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut queue = self.queue();
-        if queue.unsent_answers < UNSENT_ANSWERS_MAX {
+        if queue.outstanding_requests < OUTSTANDING_REQUESTS_MAX {
             return Poll::Ready(());
         }
-        queue.wait(cx);
+        queue.register(cx);
         Poll::Pending
     }
 
-    pub(super) fn ask(&self) {
-        self.queue().unsent_answers += 1;
+    pub fn add_request(&self) {
+        self.queue().outstanding_requests += 1;
     }
 
-    /// The next messages: about `bytes_max`, and one at least. `None`: there will be no more.
-    pub(super) fn poll_take(&self, bytes_max: usize, cx: &mut Context<'_>) -> Poll<Option<Taken>> {
+    /// The next messages: about `bytes_max`, at least one. `None`: no message will follow.
+    pub fn poll_take(&self, bytes_max: usize, cx: &mut Context<'_>) -> Poll<Option<Taken>> {
         let mut queue = self.queue();
         if queue.items.is_empty() {
             if queue.closed {
                 return Poll::Ready(None);
             }
-            queue.wait(cx);
+            queue.register(cx);
             return Poll::Pending;
         }
         let (mut taken, mut bytes) = (Taken::default(), 0);
-        while let Some(response) = self.take(&mut queue, &mut taken.makes_room) {
+        while let Some(response) = self.take(&mut queue, &mut taken.drained) {
             bytes += MESSAGE_BYTES + response.events_bytes();
             taken.responses.push(response);
             if bytes >= bytes_max {
@@ -240,45 +239,46 @@ impl Outbox {
     }
 
     /// The next message.
-    fn take(&self, queue: &mut Queue, makes_room: &mut bool) -> Option<Response> {
-        let Queue { items, next, .. } = queue;
+    fn take(&self, queue: &mut Queue, drained: &mut bool) -> Option<Response> {
+        let Queue { items, cursor, .. } = queue;
         match items.front()? {
-            Item::Response { response, is_answer } => {
-                let (response, answers) = (response.clone(), usize::from(*is_answer));
+            Item::Response { response, to_request } => {
+                let (response, requests) = (response.clone(), usize::from(*to_request));
                 items.pop_front();
-                queue.unsent_answers = queue.unsent_answers.saturating_sub(answers);
+                queue.outstanding_requests = queue.outstanding_requests.saturating_sub(requests);
                 Some(response)
             }
             Item::Delivery(delivery) => {
-                let response = delivery.message(next);
-                if next.watcher > delivery.others.len() {
-                    *makes_room |= self.sent(queue);
+                let response = delivery.message(cursor);
+                if cursor.watch > delivery.other_watches.len() {
+                    *drained |= self.pop_sent(queue);
                 }
                 Some(response)
             }
         }
     }
 
-    /// The delivery in front was sent whole. Whether that makes room that the lane waits for.
-    fn sent(&self, queue: &mut Queue) -> bool {
-        queue.next = Place::default();
+    /// Removes the delivery at the front, which is sent. True: the hub must learn that the queue has
+    /// drained.
+    fn pop_sent(&self, queue: &mut Queue) -> bool {
+        queue.cursor = Cursor::default();
         if let Some(Item::Delivery(delivery)) = queue.items.pop_front() {
             queue.bytes -= delivery.bytes();
             self.counters.queued_bytes.sub(delivery.bytes() as u64);
-            self.counters.pending_events.sub(delivery.events());
-            self.counters.events_total.add(delivery.events());
+            self.counters.pending_events.sub(delivery.event_count());
+            self.counters.events_total.add(delivery.event_count());
         }
-        queue.bytes == 0 && std::mem::take(&mut queue.awaited)
+        queue.bytes == 0 && std::mem::take(&mut queue.report_drained)
     }
 
-    // Nothing can panic between two changes that belong together.
+    // No code panics while the queue is inconsistent, so a poisoned lock is usable.
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Queue {
-    fn wait(&mut self, cx: &Context<'_>) {
+    fn register(&mut self, cx: &Context<'_>) {
         match &mut self.waker {
             Some(waker) => waker.clone_from(cx.waker()),
             None => self.waker = Some(cx.waker().clone()),
@@ -286,7 +286,7 @@ impl Queue {
     }
 }
 
-/// Wakes the stream's task, without the lock.
+/// Wakes the stream's task after releasing the lock.
 fn wake(mut queue: MutexGuard<'_, Queue>) {
     let waker = queue.waker.take();
     drop(queue);

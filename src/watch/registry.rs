@@ -1,156 +1,148 @@
-//! Who watches what, and how far each watch has come.
+//! The registry of all watches: their keys, their state, and their next revision.
 //!
-//! Kept small: an idle watch costs a [`Watcher`], its keys if nobody else watches them, and its
-//! place in the maps, some 300 bytes in all.
+//! Small on purpose: an idle watch costs a [`Watcher`], its keys unless another watch shares them, and
+//! its entries in the maps, about 300 bytes in all.
 
 use std::collections::BTreeSet;
 
 use super::{
-    events::Wants,
+    events::EventOptions,
+    messages::NewWatch,
     slab::Slab,
-    topics::{Keys, Topics},
+    watch_index::{Keys, WatchIndex},
 };
 use crate::types::Revision;
 
-/// What a watch costs in memory beside its keys, about.
+/// The approximate memory of a watch without its keys.
 const WATCH_BYTES: usize = 256;
 
 /// One watch.
 #[derive(Debug)]
-pub(super) struct Watcher {
-    pub(super) stream: u32,
-    /// What its client calls it.
-    pub(super) id: i64,
-    topic: u32,
-    pub(super) wants: Wants,
-    pub(super) state: State,
-    /// It tells of progress.
-    pub(super) progress: bool,
-    /// It was told something since its stream's last tick.
-    pub(super) told: bool,
-    /// There was a revision that it was to hear of.
-    pub(super) begun: bool,
-    /// It hears of nothing before this revision any more. A synced one has also heard of all up to
-    /// where the hub is.
-    pub(super) next: Revision,
-    /// Its place in its topic's list, while it is synced.
+pub struct Watcher {
+    pub stream: u32,
+    /// The watch ID, unique on its stream.
+    pub id: i64,
+    keys_id: u32,
+    pub options: EventOptions,
+    pub state: State,
+    pub progress_notify: bool,
+    /// It delivered events since the last tick of its stream.
+    pub delivered_since_tick: bool,
+    /// The hub has passed its start revision.
+    pub started: bool,
+    /// It delivers no event before this revision any more. A synced watch has also delivered everything up
+    /// to the hub's position.
+    pub next: Revision,
+    /// Its position in the list of synced watches on its keys, while it is synced.
     slot: u32,
 }
 
-/// How a watch comes to what it has not heard of.
+/// The state of a watch, in etcd's terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// As it is published.
+pub enum State {
+    /// The hub delivers changes as they are published.
     Synced,
-    /// From the history.
-    Slow,
-    /// From the history, once its stream has room.
-    Parked,
+    /// The watch reads the history.
+    Unsynced,
+    /// The watch waits until the queue of its stream is empty, and then reads the history.
+    Victim,
 }
 
-/// Keys that somebody watches.
+/// Keys with at least one watch.
 #[derive(Debug)]
-struct Topic {
+struct WatchedKeys {
     keys: Keys,
     synced: Vec<u32>,
-    /// Synced or not.
-    watchers: u32,
+    /// In any state.
+    watcher_count: u32,
 }
 
 /// All watches.
 #[derive(Debug, Default)]
-pub(super) struct Registry {
+pub struct Registry {
     watchers: Slab<Watcher>,
-    topics: Slab<Topic>,
-    index: Topics,
-    /// Slow ones, by where they go on.
-    slow: BTreeSet<(Revision, u32)>,
-    /// Parked ones, by stream.
-    parked: BTreeSet<(u32, u32)>,
-    synced: usize,
+    watched: Slab<WatchedKeys>,
+    index: WatchIndex,
+    /// Unsynced watches, by next revision.
+    unsynced: BTreeSet<(Revision, u32)>,
+    /// Victims, by stream.
+    victims: BTreeSet<(u32, u32)>,
+    synced_count: usize,
     bytes: usize,
 }
 
 impl Watcher {
-    /// The number of its keys; another one's once nobody watches them.
-    pub(super) fn topic(&self) -> u32 {
-        self.topic
+    /// The ID of its keys. Reused after the last watch on them is removed.
+    pub fn keys_id(&self) -> u32 {
+        self.keys_id
     }
 }
 
 impl Registry {
-    /// Adds a slow watch.
-    pub(super) fn add(
-        &mut self,
-        stream: u32,
-        id: i64,
-        keys: Keys,
-        wants: Wants,
-        progress: bool,
-        next: Revision,
-    ) -> u32 {
+    /// Adds an unsynced watch.
+    pub fn add(&mut self, stream: u32, id: i64, watch: &NewWatch, next: Revision) -> u32 {
+        let keys = Keys::of(&watch.keys);
         self.bytes += WATCH_BYTES + keys.bytes();
-        let topic = self.index.get(&keys).unwrap_or_else(|| {
-            let topic = Topic { keys: keys.clone(), synced: Vec::new(), watchers: 0 };
-            let topic = self.topics.insert(topic);
-            self.index.insert(keys, topic);
-            topic
+        let keys_id = self.index.get(&keys).unwrap_or_else(|| {
+            let watched = WatchedKeys { keys: keys.clone(), synced: Vec::new(), watcher_count: 0 };
+            let keys_id = self.watched.insert(watched);
+            self.index.insert(keys, keys_id);
+            keys_id
         });
-        self.topics[topic].watchers += 1;
-        let state = State::Slow;
-        let told = false;
+        self.watched[keys_id].watcher_count += 1;
         let watcher = Watcher {
             stream,
             id,
-            topic,
-            wants,
-            state,
-            progress,
-            told,
-            begun: false,
+            keys_id,
+            options: watch.options,
+            state: State::Unsynced,
+            progress_notify: watch.progress_notify,
+            delivered_since_tick: false,
+            started: false,
             next,
             slot: 0,
         };
         let at = self.watchers.insert(watcher);
-        self.slow.insert((next, at));
+        self.unsynced.insert((next, at));
         at
     }
 
-    pub(super) fn remove(&mut self, at: u32) {
-        self.leave(at);
+    pub fn remove(&mut self, at: u32) {
+        self.unlink(at);
         let Some(watcher) = self.watchers.remove(at) else { return };
-        let topic = &mut self.topics[watcher.topic];
-        topic.watchers -= 1;
-        self.bytes -= WATCH_BYTES + topic.keys.bytes();
-        if topic.watchers == 0
-            && let Some(topic) = self.topics.remove(watcher.topic)
+        let watched = &mut self.watched[watcher.keys_id];
+        watched.watcher_count -= 1;
+        self.bytes -= WATCH_BYTES + watched.keys.bytes();
+        if watched.watcher_count == 0
+            && let Some(watched) = self.watched.remove(watcher.keys_id)
         {
-            self.index.remove(&topic.keys);
+            self.index.remove(&watched.keys);
         }
     }
 
-    /// A watch goes on in another way, from `next`.
-    pub(super) fn place(&mut self, at: u32, state: State, next: Revision) {
-        self.leave(at);
+    /// Moves a watch to a state, to continue from `next`.
+    pub fn set_state(&mut self, at: u32, state: State, next: Revision) {
+        self.unlink(at);
         let watcher = &mut self.watchers[at];
         (watcher.state, watcher.next) = (state, next);
         match state {
             State::Synced => {
-                let synced = &mut self.topics[watcher.topic].synced;
+                let synced = &mut self.watched[watcher.keys_id].synced;
                 watcher.slot = synced.len() as u32;
                 synced.push(at);
-                self.synced += 1;
+                self.synced_count += 1;
             }
-            State::Slow => drop(self.slow.insert((next, at))),
-            State::Parked => drop(self.parked.insert((watcher.stream, at))),
+            State::Unsynced => drop(self.unsynced.insert((next, at))),
+            State::Victim => drop(self.victims.insert((watcher.stream, at))),
         }
     }
 
-    fn leave(&mut self, at: u32) {
-        let Watcher { state, next, stream, topic, slot, .. } = self.watchers[at];
+    /// Removes a watch from the list of its state.
+    fn unlink(&mut self, at: u32) {
+        let Watcher { state, next, stream, keys_id, slot, .. } = self.watchers[at];
         match state {
             State::Synced => {
-                let synced = &mut self.topics[topic].synced;
+                let synced = &mut self.watched[keys_id].synced;
                 synced.swap_remove(slot as usize);
                 if let Some(moved) = synced.get(slot as usize) {
                     self.watchers[*moved].slot = slot;
@@ -158,64 +150,64 @@ impl Registry {
                 if synced.capacity() > 8 && synced.len() < synced.capacity() / 4 {
                     synced.shrink_to_fit();
                 }
-                self.synced -= 1;
+                self.synced_count -= 1;
             }
-            State::Slow => drop(self.slow.remove(&(next, at))),
-            State::Parked => drop(self.parked.remove(&(stream, at))),
+            State::Unsynced => drop(self.unsynced.remove(&(next, at))),
+            State::Victim => drop(self.victims.remove(&(stream, at))),
         }
     }
 
-    pub(super) fn get(&self, at: u32) -> Option<&Watcher> {
+    pub fn get(&self, at: u32) -> Option<&Watcher> {
         self.watchers.get(at)
     }
 
-    pub(super) fn keys(&self, watcher: &Watcher) -> &Keys {
-        &self.topics[watcher.topic].keys
+    pub fn keys(&self, watcher: &Watcher) -> &Keys {
+        &self.watched[watcher.keys_id].keys
     }
 
-    pub(super) fn set_begun(&mut self, at: u32) {
-        self.watchers[at].begun = true;
+    pub fn set_started(&mut self, at: u32) {
+        self.watchers[at].started = true;
     }
 
-    pub(super) fn set_told(&mut self, at: u32, told: bool) {
-        self.watchers[at].told = told;
+    pub fn set_delivered_since_tick(&mut self, at: u32, delivered: bool) {
+        self.watchers[at].delivered_since_tick = delivered;
     }
 
-    /// Finds topics; see [`Registry::synced_of`].
-    pub(super) fn index(&self) -> &Topics {
+    /// Finds the IDs of keys, for [`Registry::synced_on`].
+    pub fn index(&self) -> &WatchIndex {
         &self.index
     }
 
-    /// The synced watches of a topic.
-    pub(super) fn synced_of(&self, topic: u32) -> &[u32] {
-        &self.topics[topic].synced
+    /// The synced watches on the keys with this ID.
+    pub fn synced_on(&self, keys_id: u32) -> &[u32] {
+        &self.watched[keys_id].synced
     }
 
-    pub(super) fn synced(&self) -> Vec<u32> {
+    pub fn synced(&self) -> Vec<u32> {
         let synced = self.watchers.iter().filter(|(_, watcher)| watcher.state == State::Synced);
         synced.map(|(at, _)| at).collect()
     }
 
-    pub(super) fn slow(&self) -> &BTreeSet<(Revision, u32)> {
-        &self.slow
+    pub fn unsynced(&self) -> &BTreeSet<(Revision, u32)> {
+        &self.unsynced
     }
 
-    pub(super) fn parked_of(&self, stream: u32) -> Vec<u32> {
-        self.parked.range((stream, 0)..=(stream, u32::MAX)).map(|(_, at)| *at).collect()
+    pub fn victims_of(&self, stream: u32) -> Vec<u32> {
+        self.victims.range((stream, 0)..=(stream, u32::MAX)).map(|(_, at)| *at).collect()
     }
 
-    /// How many watches there are.
-    pub(super) fn count(&self) -> usize {
-        self.synced + self.behind()
+    /// The number of watches in any state.
+    pub fn count(&self) -> usize {
+        self.synced_count + self.slow_count()
     }
 
-    /// How many of them are not synced.
-    pub(super) fn behind(&self) -> usize {
-        self.slow.len() + self.parked.len()
+    /// The number of watches that are not synced.
+    pub fn slow_count(&self) -> usize {
+        self.unsynced.len() + self.victims.len()
     }
 
-    /// What they cost, about.
-    pub(super) fn bytes(&self) -> usize {
+    /// The approximate memory of all watches.
+    pub fn bytes(&self) -> usize {
         self.bytes
     }
 }

@@ -1,4 +1,4 @@
-//! What a stream of watches answers.
+//! The messages that a stream sends to its client.
 
 use bytes::Bytes;
 
@@ -7,53 +7,52 @@ use crate::types::Revision;
 /// One message to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
-    /// -1: no watch in particular.
+    /// -1: the message concerns all watches of the stream, or none.
     pub watch_id: i64,
-    /// The header's. Of events and progress: the watch has heard of all up to here.
+    /// The revision in the header. In event and progress messages, the watch has delivered all events up
+    /// to it.
     pub revision: Revision,
-    pub kind: Kind,
+    pub kind: ResponseKind,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
-    /// The watch is there.
+pub enum ResponseKind {
     Created,
-    /// There will be no such watch.
-    Refused(Refusal),
-    /// The watch is gone, as was asked.
+    CreateFailed(CreateError),
+    /// The client canceled the watch.
     Canceled,
-    /// The watch is gone: what it needs was compacted. It may start from this revision again.
+    /// The hub canceled the watch: a compaction removed revisions that it needs. A new watch may start
+    /// at this revision.
     Compacted(Revision),
-    /// Nothing happened that the watch has not heard of.
     Progress,
     Events {
         /// As fields of a `WatchResponse`.
         encoded: Bytes,
-        /// The next message has more of the same revision.
-        more: bool,
+        /// A fragment: the next message has more events of the same revision.
+        fragment: bool,
     },
 }
 
 impl Response {
-    pub(super) fn events_bytes(&self) -> usize {
+    pub fn events_bytes(&self) -> usize {
         match &self.kind {
-            Kind::Events { encoded, .. } => encoded.len(),
+            ResponseKind::Events { encoded, .. } => encoded.len(),
             _ => 0,
         }
     }
 }
 
-/// Why a watch was not created. The texts are etcd's.
+/// Why the hub did not create a watch. The texts are etcd's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// It would start from a negative revision.
+pub enum CreateError {
+    /// The start revision is negative.
     #[error("etcdserver: mvcc: required revision has been compacted")]
     Compacted,
     #[error("mvcc: watcher range is empty")]
     EmptyRange,
     #[error("mvcc: duplicate watch ID provided on the WatchStream")]
     DuplicateId,
-    /// This member has as many as it can keep in memory.
+    /// [`Limits::watches_bytes`](super::Limits::watches_bytes) is reached.
     #[error("etcdserver: too many requests")]
     TooMany,
 }

@@ -1,8 +1,7 @@
-//! Things under small numbers, which are used again.
+//! A slab: a map that assigns small integer keys and reuses freed ones.
 
-/// A map whose keys it chooses itself.
 #[derive(Debug)]
-pub(super) struct Slab<T> {
+pub struct Slab<T> {
     slots: Vec<Option<T>>,
     free: Vec<u32>,
 }
@@ -14,7 +13,7 @@ impl<T> Default for Slab<T> {
 }
 
 impl<T> Slab<T> {
-    pub(super) fn insert(&mut self, value: T) -> u32 {
+    pub fn insert(&mut self, value: T) -> u32 {
         match self.free.pop() {
             Some(at) => {
                 self.slots[at as usize] = Some(value);
@@ -29,7 +28,7 @@ impl<T> Slab<T> {
         }
     }
 
-    pub(super) fn remove(&mut self, at: u32) -> Option<T> {
+    pub fn remove(&mut self, at: u32) -> Option<T> {
         let removed = self.slots.get_mut(at as usize)?.take();
         if removed.is_some() {
             self.free.push(at);
@@ -40,28 +39,28 @@ impl<T> Slab<T> {
         removed
     }
 
-    pub(super) fn get(&self, at: u32) -> Option<&T> {
+    pub fn get(&self, at: u32) -> Option<&T> {
         self.slots.get(at as usize)?.as_ref()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         let slots = self.slots.iter().enumerate();
         slots.filter_map(|(at, slot)| Some((at as u32, slot.as_ref()?)))
     }
 }
 
-/// For numbers that are known to be in use.
+/// For keys that are known to be in use.
 impl<T> std::ops::Index<u32> for Slab<T> {
     type Output = T;
 
     fn index(&self, at: u32) -> &T {
-        self.get(at).expect("the number is in use")
+        self.get(at).expect("the key is in use")
     }
 }
 
 impl<T> std::ops::IndexMut<u32> for Slab<T> {
     fn index_mut(&mut self, at: u32) -> &mut T {
         let slot = self.slots.get_mut(at as usize).and_then(Option::as_mut);
-        slot.expect("the number is in use")
+        slot.expect("the key is in use")
     }
 }

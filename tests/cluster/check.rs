@@ -1,11 +1,11 @@
-//! Compares what a cluster holds with what it promised.
+//! Compares the contents of a cluster with the history that clients observed.
 
 use std::collections::BTreeSet;
 
 use ordinal::{
     client::Client,
     proto::{
-        etcdserverpb::{HashKvResponse, RangeRequest, RangeResponse},
+        etcdserverpb::{RangeRequest, RangeResponse},
         mvccpb::KeyValue,
     },
 };
@@ -15,18 +15,20 @@ use tokio::{
 };
 
 use crate::{
-    cluster::Cluster,
-    history::{check_real_time, check_versions},
-    oracle::Oracle,
-    process::{Member, PATIENCE},
+    cluster::harness::Cluster,
+    support::{
+        WAIT_TIMEOUT,
+        history::{check_real_time, check_versions},
+        oracle::Oracle,
+        workload::state_hash,
+    },
 };
 
-/// Asserts that all members hold the same, and that it is what the oracle was told: every
-/// acknowledged write at its revision, of the unknown ones each once or not at all, and nothing
-/// else.
+/// Asserts that all members hold the same data, and that it matches the oracle: each acknowledged
+/// write at its revision, each unknown write once or not at all, and nothing else.
 ///
-/// All members must run; nobody may write meanwhile.
-pub(crate) async fn holds_what_it_promised(cluster: &Cluster, oracle: &Oracle) {
+/// All members must run, and no client may write meanwhile.
+pub async fn assert_history_holds(cluster: &Cluster, oracle: &Oracle) {
     for member in &cluster.members {
         assert!(!member.log().contains("panicked"), "member {} panicked", member.ordinal);
     }
@@ -40,17 +42,17 @@ pub(crate) async fn holds_what_it_promised(cluster: &Cluster, oracle: &Oracle) {
     assert_eq!(found, expected, "every revision is one write");
 }
 
-/// Waits until all running members are at the same revision and agree on the hash of it.
+/// Waits until all running members are at the same revision and agree on its hash.
 async fn agreed_revision(cluster: &Cluster) -> i64 {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_TIMEOUT;
     let mut before = None;
     loop {
         let mut hashes = Vec::new();
         for member in cluster.members.iter().filter(|member| member.is_running()) {
-            hashes.push(hash(member).await);
+            hashes.push(state_hash(&member.client()).await);
         }
         let same = hashes.iter().all(|hash| *hash == hashes[0]);
-        // A write whose outcome is unknown may still be on its way: look twice.
+        // A write with an unknown outcome may still be in flight, so two rounds must agree.
         if same && hashes[0].is_some() && before == hashes[0] {
             return hashes[0].unwrap().0;
         }
@@ -63,17 +65,7 @@ async fn agreed_revision(cluster: &Cluster) -> i64 {
     }
 }
 
-/// Revision, hash and compacted revision of what a member holds, once it holds all there is.
-async fn hash(member: &Member) -> Option<(i64, u32, i64)> {
-    let client = member.client();
-    // A linearizable read first: the member has applied whatever was acknowledged.
-    client.range(RangeRequest { key: b"x".to_vec().into(), ..Default::default() }).await.ok()?;
-    let HashKvResponse { hash, compact_revision, hash_revision, .. } =
-        client.hash_kv(0).await.ok()?;
-    Some((hash_revision, hash, compact_revision))
-}
-
-/// Every version of every key. Nothing was deleted or compacted.
+/// Every version of every key. The tests neither delete nor compact.
 async fn all_versions(client: Client, revision: i64) -> Vec<KeyValue> {
     let client = std::sync::Arc::new(client);
     let latest = range(&client, b"\0", b"\0", revision).await.kvs;

@@ -1,7 +1,7 @@
-//! One member's disk is damaged while it is down: it rebuilds itself or refuses to run, says what is
-//! wrong, and the cluster loses nothing.
+//! One member's disk is damaged while the member is down. The member rebuilds its data or refuses
+//! to run, its log names the damage, and the cluster loses nothing.
 //!
-//! What else a data directory may be that is not this member's, `tests/input` has.
+//! `tests/robustness` covers data directories that belong to another member or version.
 
 use std::{
     fs,
@@ -9,77 +9,82 @@ use std::{
 };
 
 use ordinal::client::Timeouts;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{
-    check,
-    cluster::{Cluster, LITTLE_LOG, SMALL_LOG},
-    dice::Dice,
-    oracle::{Oracle, Outcome},
-    process::POLL,
-    workload::{Workload, put},
+    cluster::{
+        check,
+        harness::{Cluster, FREQUENT_SNAPSHOTS, SMALL_SEGMENTS},
+        workload::{Workload, put},
+    },
+    support::{
+        POLL_INTERVAL, WAIT_TIMEOUT,
+        oracle::{Oracle, Outcome},
+        retry::with_retry,
+        rng::Rng,
+    },
 };
 
 struct Case {
     name: &'static str,
-    /// What is done to the data directory.
+    /// Damages the data directory.
     damage: fn(&Path),
-    /// What comes of the next start.
-    then: Then,
+    /// The expected outcome of the next start.
+    expected: Expected,
 }
 
-enum Then {
-    /// It runs, with new tables, and says so in log and metric.
+enum Expected {
+    /// The member runs with new tables; log and metric report the rebuild.
     Rebuilds,
-    /// It runs, having said this.
+    /// The member runs, and its log contains this.
     Runs(&'static str),
-    /// It ends with an error that says all this.
+    /// The process exits with an error; its log contains all of these.
     Refuses(&'static [&'static str]),
-    /// It runs until it reads what was damaged, and ends with an error that says all this. The same
-    /// damage once more is a repair.
+    /// The member runs until it reads the damaged bytes, then exits with an error; its log contains
+    /// all of these. The same damage a second time repairs the file.
     RefusesToRead(&'static [&'static str]),
 }
 
 const TABLES_REMOVED: Case = Case {
     name: "tables removed",
     damage: |data| fs::remove_dir_all(data.join("tables")).unwrap(),
-    then: Then::Rebuilds,
+    expected: Expected::Rebuilds,
 };
 
 const VALUE_DAMAGED: Case = Case {
     name: "bit flipped in a page of values",
     damage: |data| flip(&first(&data.join("blocks"), ".blk"), |_| 100),
-    then: Then::RefusesToRead(&[".blk is damaged at byte 8", "page"]),
+    expected: Expected::RefusesToRead(&[".blk is damaged at byte 8", "page"]),
 };
 
-/// The log begins with its first entry: tables and blocks can be made again from it.
+/// The log reaches back to its first entry, so tables and blocks can be rebuilt from it.
 const WHOLE_LOG: &[Case] = &[
     TABLES_REMOVED,
     Case {
         name: "block removed",
         damage: |data| fs::remove_file(first(&data.join("blocks"), ".blk")).unwrap(),
-        then: Then::Rebuilds,
+        expected: Expected::Rebuilds,
     },
     Case {
         name: "bit flipped in a block's footer",
         damage: |data| flip(&first(&data.join("blocks"), ".blk"), |len| len - 20),
-        then: Then::Rebuilds,
+        expected: Expected::Rebuilds,
     },
     VALUE_DAMAGED,
     Case {
         name: "bit flipped in the middle of the log",
         damage: |data| flip(&first(&data.join("wal"), ".wal"), |_| 4096 + 40),
-        then: Then::Refuses(&["0000000000000001.wal at offset 4096", "later frame"]),
+        expected: Expected::Refuses(&["0000000000000001.wal at offset 4096", "later frame"]),
     },
     Case {
         name: "bit flipped in the header of a file of the log",
         damage: |data| flip(&last(&data.join("wal"), ".wal"), |_| 40),
-        then: Then::Refuses(&[".wal at offset 0", "checksum does not match"]),
+        expected: Expected::Refuses(&[".wal at offset 0", "checksum does not match"]),
     },
     Case {
-        name: "last frame of the log damaged, as if it was never finished",
+        name: "last frame of the log damaged, as if torn",
         damage: |data| flip_last_frame(&last(&data.join("wal"), ".wal")),
-        then: Then::Runs("cutting a frame that was never finished"),
+        expected: Expected::Runs("cutting a torn frame"),
     },
     Case {
         name: "log cut short",
@@ -87,37 +92,37 @@ const WHOLE_LOG: &[Case] = &[
             let segment = fs::File::options().write(true).open(last(&data.join("wal"), ".wal"));
             segment.unwrap().set_len(100 << 10).unwrap();
         },
-        then: Then::Refuses(&[".wal at offset 102400", "the file ends here"]),
+        expected: Expected::Refuses(&[".wal at offset 102400", "the file ends here"]),
     },
     Case {
         name: "log removed",
         damage: |data| fs::remove_dir_all(data.join("wal")).unwrap(),
-        then: Then::Refuses(&["its log is gone"]),
+        expected: Expected::Refuses(&["its log is gone"]),
     },
     Case {
         name: "identity removed",
         damage: |data| fs::remove_file(data.join("identity")).unwrap(),
-        then: Then::Refuses(&["no identity"]),
+        expected: Expected::Refuses(&["no identity"]),
     },
     Case {
         name: "volume wiped",
         damage: |data| fs::remove_dir_all(data).unwrap(),
-        then: Then::Runs("joining as a new member"),
+        expected: Expected::Runs("joining as a new member"),
     },
 ];
 
-/// The log begins behind a snapshot, which needs the blocks that it names.
+/// The log starts after a snapshot, which needs the blocks that it names.
 const PURGED_LOG: &[Case] = &[
     TABLES_REMOVED,
     Case {
         name: "block of the snapshot removed",
         damage: |data| fs::remove_file(first(&data.join("blocks"), ".blk")).unwrap(),
-        then: Then::Refuses(&[".blk", "not be rebuilt: snapshot"]),
+        expected: Expected::Refuses(&[".blk", "cannot be rebuilt: snapshot"]),
     },
     Case {
         name: "snapshot removed",
         damage: |data| fs::remove_dir_all(data.join("snapshots")).unwrap(),
-        then: Then::Runs("serving clients"),
+        expected: Expected::Runs("serving clients"),
     },
     Case {
         name: "snapshot and tables removed",
@@ -125,30 +130,35 @@ const PURGED_LOG: &[Case] = &[
             fs::remove_dir_all(data.join("snapshots")).unwrap();
             fs::remove_dir_all(data.join("tables")).unwrap();
         },
-        then: Then::Refuses(&["not be rebuilt: there is no snapshot"]),
+        expected: Expected::Refuses(&["cannot be rebuilt: there is no snapshot"]),
     },
     VALUE_DAMAGED,
 ];
 
-/// Whose disk it is.
+/// The member with the damaged disk.
 const VICTIM: usize = 1;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_disk_is_rebuilt_from_a_whole_log_or_refused() {
-    let cluster = Cluster::start(3, &SMALL_LOG).await;
-    damage(cluster, WHOLE_LOG, Oracle::default()).await;
+#[test]
+fn a_damaged_disk_is_rebuilt_from_a_whole_log_or_refused() {
+    with_retry(async || {
+        let cluster = Cluster::start(3, &SMALL_SEGMENTS).await;
+        damage(cluster, WHOLE_LOG, Oracle::default()).await;
+    });
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_disk_is_rebuilt_from_a_snapshot_or_refused() {
-    let mut dice = Dice::from_env();
-    let cluster = Cluster::start(3, &LITTLE_LOG).await;
-    let load = Workload::start(&cluster, 4, &mut dice);
-    for member in &cluster.members {
-        load.until(|| !first(&member.data().join("wal"), ".wal").ends_with(FIRST_SEGMENT)).await;
-    }
-    let oracle = load.stop().await;
-    damage(cluster, PURGED_LOG, oracle).await;
+#[test]
+fn a_damaged_disk_is_rebuilt_from_a_snapshot_or_refused() {
+    with_retry(async || {
+        let mut rng = Rng::from_env();
+        let cluster = Cluster::start(3, &FREQUENT_SNAPSHOTS).await;
+        let load = Workload::start(&cluster, 4, &mut rng);
+        for member in &cluster.members {
+            load.until(|| !first(&member.data().join("wal"), ".wal").ends_with(FIRST_SEGMENT))
+                .await;
+        }
+        let oracle = load.stop().await;
+        damage(cluster, PURGED_LOG, oracle).await;
+    });
 }
 
 const FIRST_SEGMENT: &str = "0000000000000001.wal";
@@ -162,29 +172,34 @@ async fn damage(mut cluster: Cluster, cases: &[Case], oracle: Oracle) {
         let (data, saved) = (member.data(), member.data().with_extension("saved"));
         copy(&data, &saved);
         (case.damage)(&data);
-        let said = member.log().len();
+        let logged = member.log().len();
         member.start();
-        match case.then {
-            Then::Rebuilds => {
+        match case.expected {
+            Expected::Rebuilds => {
                 member.wait_ready().await;
-                says(&member.log()[said..], &["the tables cannot be used and are rebuilt"]);
+                assert_logged(&member.log()[logged..], &["tables unusable: rebuilding them"]);
                 assert_eq!(member.metric("ordinal_tables_rebuilt"), Some(1));
             }
-            Then::Runs(text) => {
+            Expected::Runs(text) => {
                 member.wait_ready().await;
-                says(&member.log()[said..], &[text]);
+                // A separate task logs the last lines of a start.
+                let deadline = Instant::now() + WAIT_TIMEOUT;
+                while !member.log()[logged..].contains(text) {
+                    assert!(Instant::now() < deadline, "not logged: {text:?}");
+                    sleep(POLL_INTERVAL).await;
+                }
             }
-            Then::Refuses(texts) => {
+            Expected::Refuses(texts) => {
                 assert!(!member.exited().await.success());
-                says(&member.log()[said..], texts);
+                assert_logged(&member.log()[logged..], texts);
                 fs::remove_dir_all(&data).unwrap_or_default();
                 copy(&saved, &data);
             }
-            Then::RefusesToRead(texts) => {
+            Expected::RefusesToRead(texts) => {
                 member.wait_ready().await;
                 member.client().hash_kv(0).await.unwrap_err();
                 assert!(!member.exited().await.success());
-                says(&member.log()[said..], texts);
+                assert_logged(&member.log()[logged..], texts);
                 (case.damage)(&data);
             }
         }
@@ -196,24 +211,24 @@ async fn damage(mut cluster: Cluster, cases: &[Case], oracle: Oracle) {
         }
         fs::remove_dir_all(&saved).unwrap();
     }
-    check::holds_what_it_promised(&cluster, &oracle).await;
+    check::assert_history_holds(&cluster, &oracle).await;
 }
 
-/// Whatever state the victim is in, the others take writes.
+/// The other members accept writes in any state of the victim.
 async fn write(cluster: &Cluster, oracle: &Oracle) {
     let client = cluster.client(VICTIM, Timeouts::default());
     let mut acknowledged = 0;
     while acknowledged < 5 {
         match put(&client, oracle, format!("damage/{acknowledged}")).await {
             Outcome::Acknowledged(_) => acknowledged += 1,
-            Outcome::Refused | Outcome::Unknown => sleep(POLL).await,
+            Outcome::Refused | Outcome::Unknown => sleep(POLL_INTERVAL).await,
         }
     }
 }
 
-fn says(said: &str, texts: &[&str]) {
+fn assert_logged(said: &str, texts: &[&str]) {
     for text in texts {
-        assert!(said.contains(text), "it does not say {text:?}");
+        assert!(said.contains(text), "not logged: {text:?}");
     }
 }
 

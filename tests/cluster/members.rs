@@ -1,4 +1,4 @@
-//! Commands about members, and what a member without a vote does for clients.
+//! Membership commands, and client requests to a member without a vote.
 
 use std::process::Command;
 
@@ -10,15 +10,16 @@ use tokio::time::{Duration, Instant, sleep, timeout};
 use tonic::Code;
 
 use crate::{
-    check,
-    cluster::{CALM, Cluster},
-    dice::Dice,
-    join::{id_of, wait_until_gone, wait_until_listed},
-    process::{PATIENCE, POLL},
-    workload::Workload,
+    cluster::{
+        check,
+        harness::{Cluster, LONG_ELECTION_TIMEOUT},
+        join::{id_of, wait_until_gone, wait_until_listed},
+        workload::Workload,
+    },
+    support::{POLL_INTERVAL, WAIT_TIMEOUT, retry::with_retry, rng::Rng},
 };
 
-/// What `kvctl` prints, and whether it succeeded.
+/// The output of `kvctl`, and whether it succeeded.
 fn kvctl(endpoint: &str, args: &[&str]) -> (String, bool) {
     let mut kvctl = Command::new(env!("CARGO_BIN_EXE_kvctl"));
     kvctl.args(["--command-timeout", "60s", "--endpoints", endpoint]);
@@ -27,9 +28,9 @@ fn kvctl(endpoint: &str, args: &[&str]) -> (String, bool) {
     (String::from_utf8_lossy(&text).into_owned(), output.status.success())
 }
 
-/// Three vote; the fourth would make them an even number.
+/// The fourth member stays a learner: four voters would be an even number.
 async fn with_a_learner() -> Cluster {
-    let mut cluster = Cluster::start_to_grow(3, &CALM).await;
+    let mut cluster = Cluster::start_to_grow(3, &LONG_ELECTION_TIMEOUT).await;
     cluster.add().start();
     cluster.members[3].wait_ready().await;
     wait_until_listed(&cluster, "kv-3", |member| member.is_learner).await;
@@ -40,132 +41,143 @@ fn put(key: &str, value: &str) -> PutRequest {
     Put::new(key, value).into()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_learner_answers_reads_watches_and_leases_as_any_member() {
-    let cluster = with_a_learner().await;
-    let (voter, learner) = (cluster.members[0].client(), cluster.members[3].client());
-    let mut changes = learner.watch(Watch::new(Keys::prefix("w/"))).await.unwrap();
-    for round in 0..20 {
-        let value = round.to_string();
-        voter.put(put("w/k", &value)).await.unwrap();
-        // Linearizable: it sees what was answered before it was asked.
-        let read = learner.get("w/k").await.unwrap().unwrap();
-        assert_eq!(read.value, value, "a learner reads what is no more");
-        let batch = timeout(PATIENCE, changes.next()).await.unwrap().unwrap();
-        let seen: Vec<_> =
-            batch.events.iter().map(|e| e.kv.as_ref().unwrap().value.clone()).collect();
-        assert_eq!(seen, [value], "a learner's watch");
-    }
-    // It forwards writes, and renews leases.
-    learner.put(put("w/own", "x")).await.unwrap();
-    let lease = learner.lease_grant(Duration::from_secs(60)).await.unwrap();
-    assert!(learner.lease_keep_alive_once(lease.id).await.unwrap().ttl > 0);
-    assert!(learner.lease_time_to_live(lease.id, false).await.unwrap().ttl > 0);
-
-    let (status, ok) = kvctl(&cluster.members[3].endpoint(), &["endpoint", "status", "-w", "json"]);
-    assert!(ok && status.contains("\"isLearner\":true"), "{status}");
-    let (at_a_glance, ok) = kvctl(&cluster.members[3].endpoint(), &["cluster"]);
-    assert!(ok && at_a_glance.contains("tolerates the loss of 1 of 3 voters"), "{at_a_glance}");
-    let row = at_a_glance.lines().find(|line| line.contains("kv-3")).unwrap();
-    assert!(row.contains("learner") && row.contains("yes"), "{at_a_glance}");
-    let (report, ok) = kvctl(&cluster.members[0].endpoint(), &["doctor"]);
-    assert!(report.contains("4 of 4 members answer"), "{report}");
-    assert!(ok || report.contains("sync"), "nothing but the disk can be wrong: {report}");
-}
-
-/// Reads that cost nothing, from any member, in the order of time.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_never_goes_back_in_time_wherever_it_reads() {
-    let cluster = with_a_learner().await;
-    let session = Session::default();
-    let clients: Vec<Client> =
-        cluster.members.iter().map(|m| m.client().in_session(session.clone())).collect();
-    for round in 0..100 {
-        let value = round.to_string();
-        clients[round % 4].put(put("k", &value)).await.unwrap();
-        for reader in [1, 2, 3] {
-            let read = clients[(round + reader) % 4].range(Get::new("k").serializable()).await;
-            assert_eq!(read.unwrap().kvs[0].value, value, "round {round}");
+#[test]
+fn a_learner_answers_reads_watches_and_leases_as_any_member() {
+    with_retry(async || {
+        let cluster = with_a_learner().await;
+        let (voter, learner) = (cluster.members[0].client(), cluster.members[3].client());
+        let mut changes = learner.watch(Watch::new(Keys::prefix("w/"))).await.unwrap();
+        for round in 0..20 {
+            let value = round.to_string();
+            voter.put(put("w/k", &value)).await.unwrap();
+            // Linearizable: the read sees every write acknowledged before it.
+            let read = learner.get("w/k").await.unwrap().unwrap();
+            assert_eq!(read.value, value, "a learner returns a stale value");
+            let batch = timeout(WAIT_TIMEOUT, changes.next()).await.unwrap().unwrap();
+            let seen: Vec<_> =
+                batch.events.iter().map(|e| e.kv.as_ref().unwrap().value.clone()).collect();
+            assert_eq!(seen, [value], "a learner's watch");
         }
-    }
-    let other = Session::of_token("1:1").unwrap();
-    let elsewhere = cluster.members[0].client().in_session(other);
-    let refused = elsewhere.range(Get::new("k").serializable()).await.unwrap_err();
-    assert_eq!(refused.code(), Some(Code::FailedPrecondition), "{refused}");
-    let refused = elsewhere.watch(Watch::new("k")).await.unwrap_err().to_string();
-    assert!(refused.contains("the session is with cluster 1"), "{refused}");
+        // A learner forwards writes, and renews leases.
+        learner.put(put("w/own", "x")).await.unwrap();
+        let lease = learner.lease_grant(Duration::from_secs(60)).await.unwrap();
+        assert!(learner.lease_keep_alive_once(lease.id).await.unwrap().ttl > 0);
+        assert!(learner.lease_time_to_live(lease.id, false).await.unwrap().ttl > 0);
+
+        let (status, ok) =
+            kvctl(&cluster.members[3].endpoint(), &["endpoint", "status", "-w", "json"]);
+        assert!(ok && status.contains("\"isLearner\":true"), "{status}");
+        let (at_a_glance, ok) = kvctl(&cluster.members[3].endpoint(), &["cluster"]);
+        assert!(ok && at_a_glance.contains("tolerates the loss of 1 of 3 voters"), "{at_a_glance}");
+        let row = at_a_glance.lines().find(|line| line.contains("kv-3")).unwrap();
+        assert!(row.contains("learner") && row.contains("yes"), "{at_a_glance}");
+        let (report, ok) = kvctl(&cluster.members[0].endpoint(), &["doctor"]);
+        assert!(report.contains("4 of 4 members answer"), "{report}");
+        assert!(ok || report.contains("sync"), "nothing but the disk can be wrong: {report}");
+    });
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leadership_is_moved_and_members_are_removed_by_whoever_is_asked() {
-    let mut dice = Dice::from_env();
-    let mut cluster = Cluster::start_to_grow(3, &CALM).await;
-    let load = Workload::start(&cluster, 4, &mut dice);
-    load.progress(50).await;
-    let ask = async |verb: &[&str], expected: &str| {
-        let (said, _) = kvctl(&cluster.members[1].endpoint(), verb);
-        assert!(said.contains(expected), "{verb:?}: {said}");
-    };
-    ask(&["member", "remove", "beef"], "etcdserver: member not found").await;
-    ask(&["member", "promote", "kv-0"], "etcdserver: can only promote a learner member").await;
-    ask(&["move-leader", "beef"], "etcdserver: bad leader transferee").await;
-    ask(&["member", "add", "x", "--peer-urls", "http://elsewhere:1"], "no ordinal's address").await;
-    ask(&["member", "update", "kv-0", "--peer-urls", "http://a:1"], "--peer-template").await;
-
-    // By one that neither leads nor shall lead.
-    let leader = cluster.leader().await;
-    let (to, asked) = ((leader + 1) % 3, (leader + 2) % 3);
-    let (said, ok) =
-        kvctl(&cluster.members[asked].endpoint(), &["move-leader", &format!("kv-{to}")]);
-    assert!(ok && said.contains("Leadership transferred"), "{said}");
-    assert_eq!(cluster.leader().await, to);
-
-    // The leader itself: it hands over first.
-    let removed = id_of(&cluster, to).await;
-    let (said, ok) =
-        kvctl(&cluster.members[asked].endpoint(), &["member", "remove", &format!("kv-{to}")]);
-    assert!(ok && said.contains("removed from cluster"), "{said}");
-    load.progress(20).await;
-    assert!(!cluster.members[to].exited().await.success(), "it goes on without its cluster");
-    // Started again it is a new member.
-    cluster.members[to].start();
-    cluster.members[to].wait_ready().await;
-    wait_until_listed(&cluster, &format!("kv-{to}"), |m| !m.is_learner && m.id != removed).await;
-    wait_until_gone(&cluster, removed).await;
-    let oracle = load.stop().await;
-    check::holds_what_it_promised(&cluster, &oracle).await;
+/// Serializable reads, from any member, in the order of time.
+#[test]
+fn a_session_never_goes_back_in_time_wherever_it_reads() {
+    with_retry(async || {
+        let cluster = with_a_learner().await;
+        let session = Session::default();
+        let clients: Vec<Client> =
+            cluster.members.iter().map(|m| m.client().in_session(session.clone())).collect();
+        for round in 0..100 {
+            let value = round.to_string();
+            clients[round % 4].put(put("k", &value)).await.unwrap();
+            for reader in [1, 2, 3] {
+                let read = clients[(round + reader) % 4].range(Get::new("k").serializable()).await;
+                assert_eq!(read.unwrap().kvs[0].value, value, "round {round}");
+            }
+        }
+        let other = Session::from_token("1:1").unwrap();
+        let elsewhere = cluster.members[0].client().in_session(other);
+        let refused = elsewhere.range(Get::new("k").serializable()).await.unwrap_err();
+        assert_eq!(refused.code(), Some(Code::FailedPrecondition), "{refused}");
+        let refused = elsewhere.watch(Watch::new("k")).await.unwrap_err().to_string();
+        assert!(refused.contains("the session belongs to cluster 1"), "{refused}");
+    });
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_place_that_was_added_is_taken_by_whoever_starts_there() {
-    let mut cluster = Cluster::start_to_grow(1, &CALM).await;
-    let client = cluster.members[0].client();
-    let alone = id_of(&cluster, 0).await;
-    let last = client.member_remove(alone).await.unwrap_err().to_string();
-    assert!(last.contains("not enough started members"), "{last}");
-    for ordinal in [1, 2] {
+#[test]
+fn any_member_transfers_leadership_and_removes_members() {
+    with_retry(async || {
+        let mut rng = Rng::from_env();
+        let mut cluster = Cluster::start_to_grow(3, &LONG_ELECTION_TIMEOUT).await;
+        let load = Workload::start(&cluster, 4, &mut rng);
+        load.progress(50).await;
+        let ask = async |verb: &[&str], expected: &str| {
+            let (output, _) = kvctl(&cluster.members[1].endpoint(), verb);
+            assert!(output.contains(expected), "{verb:?}: {output}");
+        };
+        ask(&["member", "remove", "beef"], "etcdserver: member not found").await;
+        ask(&["member", "promote", "kv-0"], "etcdserver: can only promote a learner member").await;
+        ask(&["move-leader", "beef"], "etcdserver: bad leader transferee").await;
+        ask(&["member", "add", "x", "--peer-urls", "http://elsewhere:1"], "no ordinal's address")
+            .await;
+        ask(&["member", "update", "kv-0", "--peer-urls", "http://a:1"], "--peer-template").await;
+
+        // Sent to a member that is neither the leader nor the target.
+        let leader = cluster.leader().await;
+        let (to, asked) = ((leader + 1) % 3, (leader + 2) % 3);
+        let (output, ok) =
+            kvctl(&cluster.members[asked].endpoint(), &["move-leader", &format!("kv-{to}")]);
+        assert!(ok && output.contains("Leadership transferred"), "{output}");
+        assert_eq!(cluster.leader().await, to);
+
+        // The leader itself: it transfers leadership first.
+        let removed = id_of(&cluster, to).await;
+        let (output, ok) =
+            kvctl(&cluster.members[asked].endpoint(), &["member", "remove", &format!("kv-{to}")]);
+        assert!(ok && output.contains("removed from cluster"), "{output}");
+        load.progress(20).await;
+        assert!(!cluster.members[to].exited().await.success(), "it goes on without its cluster");
+        // After a restart it joins as a new member.
+        cluster.members[to].start();
+        cluster.members[to].wait_ready().await;
+        wait_until_listed(&cluster, &format!("kv-{to}"), |m| !m.is_learner && m.id != removed)
+            .await;
+        wait_until_gone(&cluster, removed).await;
+        let oracle = load.stop().await;
+        check::assert_history_holds(&cluster, &oracle).await;
+    });
+}
+
+#[test]
+fn an_added_ordinal_is_taken_by_the_member_that_starts_there() {
+    with_retry(async || {
+        let mut cluster = Cluster::start_to_grow(1, &LONG_ELECTION_TIMEOUT).await;
+        let client = cluster.members[0].client();
+        let alone = id_of(&cluster, 0).await;
+        let last = client.member_remove(alone).await.unwrap_err().to_string();
+        assert!(last.contains("not enough started members"), "{last}");
+        for ordinal in [1, 2] {
+            let url = format!("http://{}", cluster.add().peer());
+            let added = client.member_add(vec![url.clone()], false).await.unwrap().member.unwrap();
+            assert!(added.is_learner && added.name.is_empty() && added.peer_ur_ls == [url.clone()]);
+            let twice = client.member_add(vec![url], false).await.unwrap_err().to_string();
+            assert!(twice.contains("Peer URLs already exists"), "{twice}");
+            let early = client.member_promote(added.id).await.unwrap_err().to_string();
+            assert!(early.contains("in sync with leader"), "{early}");
+            cluster.members[ordinal].start();
+            cluster.members[ordinal].wait_ready().await;
+            wait_until_gone(&cluster, added.id).await;
+        }
+        for name in ["kv-0", "kv-1", "kv-2"] {
+            wait_until_listed(&cluster, name, |member| !member.is_learner).await;
+        }
+        // An ordinal that was added and never joined is removed.
         let url = format!("http://{}", cluster.add().peer());
-        let added = client.member_add(vec![url.clone()], false).await.unwrap().member.unwrap();
-        assert!(added.is_learner && added.name.is_empty() && added.peer_ur_ls == [url.clone()]);
-        let twice = client.member_add(vec![url], false).await.unwrap_err().to_string();
-        assert!(twice.contains("Peer URLs already exists"), "{twice}");
-        let early = client.member_promote(added.id).await.unwrap_err().to_string();
-        assert!(early.contains("in sync with leader"), "{early}");
-        cluster.members[ordinal].start();
-        cluster.members[ordinal].wait_ready().await;
-        wait_until_gone(&cluster, added.id).await;
-    }
-    for name in ["kv-0", "kv-1", "kv-2"] {
-        wait_until_listed(&cluster, name, |member| !member.is_learner).await;
-    }
-    // A place that nobody came to is given up.
-    let url = format!("http://{}", cluster.add().peer());
-    let added = client.member_add(vec![url], true).await.unwrap().member.unwrap();
-    let left = client.member_remove(added.id).await.unwrap().members;
-    assert_eq!(left.len(), 3);
-    let deadline = Instant::now() + PATIENCE;
-    while client.member_list().await.unwrap().members.len() != 3 {
-        assert!(Instant::now() < deadline);
-        sleep(POLL).await;
-    }
+        let added = client.member_add(vec![url], true).await.unwrap().member.unwrap();
+        let left = client.member_remove(added.id).await.unwrap().members;
+        assert_eq!(left.len(), 3);
+        let deadline = Instant::now() + WAIT_TIMEOUT;
+        while client.member_list().await.unwrap().members.len() != 3 {
+            assert!(Instant::now() < deadline);
+            sleep(POLL_INTERVAL).await;
+        }
+    });
 }

@@ -1,7 +1,7 @@
-//! A real etcd, whose answers are right.
+//! A real etcd, the reference for every answer.
 //!
-//! `ETCD_BIN` names its program; else it is where `.ci/etcd` puts one: `ordinal/etcd/current/etcd`
-//! in the user's cache.
+//! `ETCD_BIN` names its program. The default is the program that `.ci/tools` installs:
+//! `ordinal/etcd/current/etcd` in the user's cache.
 
 use std::{
     env,
@@ -13,29 +13,29 @@ use std::{
 use ordinal::proto::etcdserverpb::{RangeRequest, kv_client::KvClient};
 use tokio::time::{Instant, sleep};
 
-use crate::process::{LOOK, PATIENCE, Ports};
+use crate::support::{POLL_INTERVAL, WAIT_TIMEOUT, ports::Ports};
 
-/// The program.
+/// An etcd program.
 #[derive(Debug, Clone)]
-pub(crate) struct Etcd {
+pub struct Etcd {
     program: PathBuf,
     /// As in `3.6.16`.
-    pub(crate) version: String,
+    pub version: String,
 }
 
-/// The versions whose answers are recorded.
+/// The versions with recorded answers.
 const RECORDED: &str = "3.6.";
 
 impl Etcd {
-    /// The one to compare with, or why there is none.
-    pub(crate) fn find() -> Result<Etcd, String> {
+    /// The etcd to compare with, or the reason why there is none.
+    pub fn find() -> Result<Etcd, String> {
         let program = match env::var_os("ETCD_BIN") {
             Some(named) => PathBuf::from(named),
             None => cached().ok_or("there is no home directory to look for etcd in")?,
         };
         let answer = Command::new(&program).arg("--version").stdin(Stdio::null()).output();
         let answer = answer.map_err(|error| {
-            format!("{}: {error}; .ci/etcd provides one, or ETCD_BIN names one", program.display())
+            format!("{}: {error}; .ci/tools provides one, or ETCD_BIN names one", program.display())
         })?;
         let text = String::from_utf8_lossy(&answer.stdout);
         let version = text.lines().find_map(|line| line.strip_prefix("etcd Version: "));
@@ -43,8 +43,8 @@ impl Etcd {
         Ok(Etcd { program, version: version.trim().into() })
     }
 
-    /// The same, if its answers are those that are recorded.
-    pub(crate) fn find_recorded() -> Result<Etcd, String> {
+    /// The same, if its answers are the recorded ones.
+    pub fn find_recorded() -> Result<Etcd, String> {
         let etcd = Etcd::find()?;
         if etcd.version.starts_with(RECORDED) {
             return Ok(etcd);
@@ -52,8 +52,8 @@ impl Etcd {
         Err(format!("{} has version {}, not {RECORDED}", etcd.program.display(), etcd.version))
     }
 
-    /// Starts a cluster of one, with nothing in it, that answers clients.
-    pub(crate) async fn start(&self, scratch: &Path) -> Running {
+    /// Starts an empty cluster of one member, and waits until it answers clients.
+    pub async fn start(&self, scratch: &Path) -> Running {
         let ports = Ports::free();
         let (client, peer) = (format!("http://{}", ports.client), format!("http://{}", ports.peer));
         let log = File::create(scratch.join("etcd.log")).unwrap();
@@ -63,7 +63,7 @@ impl Etcd {
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("default={peer}")])
-            // It never crashes here, and answers do not depend on it.
+            // The tests never crash it, and answers do not depend on fsync.
             .arg("--unsafe-no-fsync")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -86,9 +86,9 @@ fn cached() -> Option<PathBuf> {
 
 /// An etcd process. Killed when dropped.
 #[derive(Debug)]
-pub(crate) struct Running {
+pub struct Running {
     child: Child,
-    pub(crate) url: String,
+    pub url: String,
 }
 
 impl Running {
@@ -101,15 +101,15 @@ impl Running {
                     return;
                 }
             }
-            assert!(start.elapsed() < PATIENCE, "etcd is never ready: {self:?}");
-            sleep(LOOK).await;
+            assert!(start.elapsed() < WAIT_TIMEOUT, "etcd is never ready: {self:?}");
+            sleep(POLL_INTERVAL).await;
         }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Ended already: that is as good.
+        // The process may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

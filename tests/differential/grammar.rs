@@ -1,7 +1,7 @@
-//! How scripts say requests: `put a 1 prev_kv`, `get a end=c sort=mod desc`, `if="value(a..c)>x"`.
+//! The requests of scripts: `put a 1 prev_kv`, `get a end=c sort=mod desc`, `if="value(a..c)>x"`.
 //!
-//! Whatever can be sent can be said, also what makes no sense: an enum may be a number that nobody
-//! knows, a key may be empty. Each character of a key or value is one byte, so that `"\xff"` is 255.
+//! The grammar covers every message, also senseless ones: an enum may be an unknown number, a key
+//! may be empty. Each character of a key or value is one byte, so that `"\xff"` is 255.
 
 use std::{collections::BTreeMap, error::Error};
 
@@ -12,15 +12,15 @@ use ordinal::proto::etcdserverpb::{
     compare::TargetUnion, request_op::Request,
 };
 
-pub(crate) type Parsed<T> = Result<T, Box<dyn Error>>;
+pub type Parsed<T> = Result<T, Box<dyn Error>>;
 
-/// What a script refers to by name.
+/// Names that a script defines.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Names {
-    /// `now`: the newest revision that the server has told of.
-    pub(crate) revision: i64,
-    pub(crate) leases: BTreeMap<String, i64>,
-    pub(crate) txns: BTreeMap<String, TxnRequest>,
+pub struct Names {
+    /// `now`: the newest revision in the answers so far.
+    pub revision: i64,
+    pub leases: BTreeMap<String, i64>,
+    pub txns: BTreeMap<String, TxnRequest>,
 }
 
 impl Names {
@@ -40,14 +40,14 @@ impl Names {
 
 /// The arguments of a command: words, and `key=value` pairs.
 #[derive(Debug)]
-pub(crate) struct Words<'a> {
+pub struct Words<'a> {
     names: &'a Names,
     words: Vec<String>,
     pairs: Vec<(String, String)>,
 }
 
 impl<'a> Words<'a> {
-    pub(crate) fn of(names: &'a Names, args: &[Argument]) -> Words<'a> {
+    pub fn of(names: &'a Names, args: &[Argument]) -> Words<'a> {
         let mut words = Words { names, words: Vec::new(), pairs: Vec::new() };
         for arg in args {
             match arg {
@@ -59,7 +59,7 @@ impl<'a> Words<'a> {
         words
     }
 
-    /// An operation of a transaction, in quotes. A word of it may have single ones.
+    /// An operation of a transaction, in quotes. Its words may have single quotes.
     fn split(names: &'a Names, text: &str) -> (String, Words<'a>) {
         let mut words = Words { names, words: Vec::new(), pairs: Vec::new() };
         for word in text.split(' ').filter(|word| !word.is_empty()) {
@@ -72,29 +72,29 @@ impl<'a> Words<'a> {
         (name, words)
     }
 
-    pub(crate) fn next(&mut self) -> Parsed<String> {
+    pub fn next(&mut self) -> Parsed<String> {
         if self.words.is_empty() {
             return Err("a word is missing".into());
         }
         Ok(self.words.remove(0))
     }
 
-    pub(crate) fn flag(&mut self, name: &str) -> bool {
+    pub fn flag(&mut self, name: &str) -> bool {
         let found = self.words.iter().position(|word| word == name);
         found.map(|at| self.words.remove(at)).is_some()
     }
 
-    pub(crate) fn pair(&mut self, key: &str) -> Option<String> {
+    pub fn pair(&mut self, key: &str) -> Option<String> {
         let found = self.pairs.iter().position(|(name, _)| name == key)?;
         Some(self.pairs.remove(found).1)
     }
 
     /// Absent: zero, as on the wire.
-    pub(crate) fn number(&mut self, key: &str) -> Parsed<i64> {
+    pub fn number(&mut self, key: &str) -> Parsed<i64> {
         self.pair(key).map_or(Ok(0), |text| self.names.number(&text))
     }
 
-    pub(crate) fn next_number(&mut self) -> Parsed<i64> {
+    pub fn next_number(&mut self) -> Parsed<i64> {
         let text = self.next()?;
         self.names.number(&text)
     }
@@ -108,7 +108,7 @@ impl<'a> Words<'a> {
         Ok(text.parse()?)
     }
 
-    pub(crate) fn end(self) -> Parsed<()> {
+    pub fn end(self) -> Parsed<()> {
         if self.words.is_empty() && self.pairs.is_empty() {
             return Ok(());
         }
@@ -116,7 +116,7 @@ impl<'a> Words<'a> {
     }
 
     /// `KEY [end=KEY|from]`
-    pub(crate) fn keys(&mut self) -> Parsed<(Bytes, Bytes)> {
+    pub fn keys(&mut self) -> Parsed<(Bytes, Bytes)> {
         let range_end = match self.pair("end") {
             Some(end) => bytes(&end)?,
             None if self.flag("from") => Bytes::from_static(b"\0"),
@@ -137,7 +137,7 @@ fn bytes(text: &str) -> Parsed<Bytes> {
 }
 
 /// `put KEY [VALUE] [size=BYTES] [lease=ID] [prev_kv] [ignore_value] [ignore_lease]`
-pub(crate) fn put(mut words: Words) -> Parsed<PutRequest> {
+pub fn put(mut words: Words) -> Parsed<PutRequest> {
     let put = PutRequest {
         prev_kv: words.flag("prev_kv"),
         ignore_value: words.flag("ignore_value"),
@@ -154,7 +154,7 @@ pub(crate) fn put(mut words: Words) -> Parsed<PutRequest> {
 }
 
 /// `del KEY [end=KEY|from] [prev_kv]`
-pub(crate) fn delete(mut words: Words) -> Parsed<DeleteRangeRequest> {
+pub fn delete(mut words: Words) -> Parsed<DeleteRangeRequest> {
     let (key, range_end) = words.keys()?;
     let delete = DeleteRangeRequest { key, range_end, prev_kv: words.flag("prev_kv") };
     words.end()?;
@@ -163,7 +163,7 @@ pub(crate) fn delete(mut words: Words) -> Parsed<DeleteRangeRequest> {
 
 /// `get KEY [end=KEY|from] [rev=N] [limit=N] [sort=TARGET] [asc|desc|order=N] [serializable]
 /// [keys_only] [count_only] [min_mod=N] [max_mod=N] [min_create=N] [max_create=N]`
-pub(crate) fn range(mut words: Words) -> Parsed<RangeRequest> {
+pub fn range(mut words: Words) -> Parsed<RangeRequest> {
     let sort_order = match (words.flag("asc"), words.flag("desc")) {
         (true, _) => 1,
         (_, true) => 2,
@@ -190,9 +190,9 @@ pub(crate) fn range(mut words: Words) -> Parsed<RangeRequest> {
 
 /// `txn [if=COMPARE]... [then=OP]... [else=OP]... [times=N]`
 ///
-/// A nested one is defined before, and named: `then="txn NAME"`. With `times`, what follows `then`
-/// is there so often, `#` in it being 0, 1, and so on.
-pub(crate) fn txn(mut words: Words) -> Parsed<TxnRequest> {
+/// A nested transaction is defined before, and named: `then="txn NAME"`. With `times`, each `then`
+/// is repeated that many times, with 0, 1 and so on in place of `#`.
+pub fn txn(mut words: Words) -> Parsed<TxnRequest> {
     let mut txn = TxnRequest::default();
     while let Some(text) = words.pair("if") {
         txn.compare.push(compare(words.names, &text)?);
@@ -237,8 +237,8 @@ const RESULTS: [&str; 4] = ["=", ">", "<", "!="];
 
 /// `version(a)=1`, `value(a..c)!=x`, `mod(a..)>3`
 ///
-/// The target may be a number, and may differ from what it is compared with: `7/value(a)=x`,
-/// `value/none(a)=`. So may the operator: `version(a)~9~1`.
+/// The target may be a number, and may differ from the compared field: `7/value(a)=x`,
+/// `value/none(a)=`. The operator may be a number, too: `version(a)~9~1`.
 fn compare(names: &Names, text: &str) -> Parsed<Compare> {
     const FORM: &str = "a comparison is target(keys)op value";
     let (target, rest) = text.split_once('(').ok_or(FORM)?;

@@ -1,12 +1,11 @@
-//! Random sequences of requests, to an etcd and a `kvd` that have both seen the same so far.
+//! Random sequences of requests, sent to an etcd and a `kvd` with the same history.
 //!
-//! A sequence is a script, made of few keys so that requests meet. It begins by removing everything;
-//! revisions go on, so they stay equal or something differs. A sequence that is answered otherwise is
-//! made as short as possible, each attempt on servers of its own, and printed: it then belongs under
-//! `scripts`.
+//! A sequence is a script with few keys, so that its requests interact. It begins by deleting all
+//! keys; revisions continue, so any difference shows. A sequence with different answers is shrunk,
+//! each attempt on fresh servers, and printed: it then belongs under `scripts`.
 //!
-//! `KVD_DIFFERENTIAL_SEQUENCES` says how many of each kind there are, and then they are new ones every
-//! time; `KVD_DIFFERENTIAL_SEED` says which.
+//! `KVD_DIFFERENTIAL_SEQUENCES` sets the number of sequences of each kind and draws a new seed;
+//! `KVD_DIFFERENTIAL_SEED` sets the seed.
 
 use std::{
     cell::{Cell, RefCell},
@@ -21,32 +20,41 @@ use proptest::{
 };
 
 use crate::{
-    etcd::Etcd,
-    requests::{Step, keys, leases, script, watches},
-    servers::{Server, announce, difference},
+    differential::{
+        etcd::Etcd,
+        requests::{Step, keys, leases, script, watches},
+        servers::{Server, announce, difference},
+    },
+    support::retry::with_retry_blocking,
 };
 
-/// Requests in a sequence, without those that every sequence begins and ends with.
+/// Requests in a sequence, without its first and last lines, which are fixed.
 const STEPS_MAX: usize = 40;
-/// Each attempt to make a sequence shorter starts two servers.
+/// Each shrinking attempt starts two servers.
 const ATTEMPTS_MAX: u32 = 300;
 
 #[test]
 fn random_keys_and_transactions_are_answered_as_etcd_answers_them() {
-    compare("keys and transactions", 60, keys());
+    with_retry_blocking(|| {
+        compare("keys and transactions", 60, keys());
+    });
 }
 
 #[test]
 fn random_leases_are_answered_as_etcd_answers_them() {
-    compare("leases", 40, [keys(), leases()].concat());
+    with_retry_blocking(|| {
+        compare("leases", 40, [keys(), leases()].concat());
+    });
 }
 
 #[test]
 fn random_watches_are_answered_as_etcd_answers_them() {
-    compare("watches", 10, [keys(), leases(), watches()].concat());
+    with_retry_blocking(|| {
+        compare("watches", 10, [keys(), leases(), watches()].concat());
+    });
 }
 
-/// Two servers that were asked the same.
+/// Two servers with the same history.
 struct Pair {
     etcd: Server,
     kvd: Server,
@@ -57,10 +65,10 @@ impl Pair {
         Pair { etcd: Server::etcd(etcd), kvd: Server::kvd() }
     }
 
-    /// How the answers to a script differ.
+    /// The first difference between the answers to a script.
     fn difference(&mut self, script: &str) -> Option<String> {
         let [etcd, kvd] = [&mut self.etcd, &mut self.kvd].map(|server| {
-            server.session.forget();
+            server.session.reset();
             let answered = goldenscript::generate(&mut server.session, script);
             answered.unwrap_or_else(|error| panic!("{error} in\n{script}"))
         });
@@ -68,7 +76,7 @@ impl Pair {
     }
 }
 
-/// Asks both servers random sequences of steps.
+/// Sends both servers random sequences of steps.
 fn compare(kind: &str, usual: u32, steps: Vec<(u32, BoxedStrategy<Step>)>) {
     let etcd = match Etcd::find_recorded() {
         Ok(etcd) => etcd,
@@ -93,7 +101,7 @@ fn compare(kind: &str, usual: u32, steps: Vec<(u32, BoxedStrategy<Step>)>) {
             differed.set(true);
             return Err(TestCaseError::fail(format!("\n{text}in the script\n\n{script}")));
         }
-        // Once something differed, every attempt has servers of its own.
+        // After a difference, every attempt starts fresh servers.
         if !differed.get() {
             pair.replace(Some(asked));
         }

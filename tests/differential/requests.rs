@@ -1,4 +1,5 @@
-//! Random requests, as lines of a script. Keys, values, leases and watches are few, so they meet.
+//! Random requests, as lines of a script. Keys, values, leases and watches are few, so that they
+//! interact.
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
@@ -9,24 +10,24 @@ use proptest::{
     strategy::Union,
 };
 
-/// One request, or more that belong together.
+/// One request, or several that belong together.
 #[derive(Debug, Clone)]
-pub(crate) enum Step {
-    /// Its answer does not depend on how far watches are.
+pub enum Step {
+    /// The answer does not depend on the progress of watches.
     Line(String),
-    /// To be asked only once watches have been told everything: it may take the rest from them.
+    /// Must follow a catch-up of all watches: it may remove events that they still need.
     Settled(String),
     /// On a watch stream of this name.
     Watch(&'static str, String),
-    /// The same, once its watches have been told everything.
+    /// The same, after a catch-up of its watches.
     SettledWatch(&'static str, String),
 }
 
-/// How often it is chosen, and what.
+/// The weight of a step, and its strategy.
 type Weighted = Vec<(u32, BoxedStrategy<Step>)>;
 
 /// A sequence as a script without answers.
-pub(crate) fn script(steps: &[Step]) -> String {
+pub fn script(steps: &[Step]) -> String {
     let mut text = String::from("del '\\0' from\nrevoke 1\nrevoke 2\nrevoke 3\n");
     let mut streams = BTreeSet::new();
     for step in steps {
@@ -54,7 +55,7 @@ fn settle(text: &mut String, streams: &BTreeSet<&str>) {
 // ---------------------------------------------------------------- keys
 
 /// Puts, reads, deletions, transactions, compactions.
-pub(crate) fn keys() -> Weighted {
+pub fn keys() -> Weighted {
     vec![
         (30, put(true).prop_map(Step::Line).boxed()),
         (30, range().prop_map(Step::Line).boxed()),
@@ -65,13 +66,13 @@ pub(crate) fn keys() -> Weighted {
     ]
 }
 
-/// An option of a request: mostly not there.
-fn maybe(part: impl Strategy<Value = String> + 'static) -> BoxedStrategy<String> {
+/// An option of a request, mostly absent.
+fn optional(part: impl Strategy<Value = String> + 'static) -> BoxedStrategy<String> {
     prop_oneof![4 => Just(String::new()), 1 => part.prop_map(|part| format!(" {part}"))].boxed()
 }
 
 fn flag(name: &'static str) -> BoxedStrategy<String> {
-    maybe(Just(name.to_owned()))
+    optional(Just(name.to_owned()))
 }
 
 fn joined(parts: Vec<BoxedStrategy<String>>) -> BoxedStrategy<String> {
@@ -98,7 +99,7 @@ fn value() -> BoxedStrategy<String> {
     select(vec!["1", "2", "3", "x", "''"]).prop_map(String::from).boxed()
 }
 
-/// Mostly near the present.
+/// Revisions mostly near the present.
 fn revision() -> BoxedStrategy<String> {
     prop_oneof![
         8 => (0..8).prop_map(|back| format!("'now-{back}'")),
@@ -110,22 +111,22 @@ fn revision() -> BoxedStrategy<String> {
 }
 
 fn at(name: &'static str) -> BoxedStrategy<String> {
-    maybe(revision().prop_map(move |revision| format!("{name}={revision}")))
+    optional(revision().prop_map(move |revision| format!("{name}={revision}")))
 }
 
 fn lease() -> BoxedStrategy<String> {
     (1..4).prop_map(|id| format!("lease={id}")).boxed()
 }
 
-/// In a transaction that deletes, a put that keeps something of its key can make etcd panic: it looks
-/// for the key before the transaction and needs it within.
+/// In a transaction that deletes, a put with `ignore_value` or `ignore_lease` can make etcd panic:
+/// etcd checks the key before the transaction and needs it within.
 fn put(may_keep: bool) -> BoxedStrategy<String> {
     let usual = joined(vec![
         Just("put ".to_owned()).boxed(),
         key(),
         Just(" ".to_owned()).boxed(),
         value(),
-        maybe(lease()),
+        optional(lease()),
         flag("prev_kv"),
     ]);
     if !may_keep {
@@ -139,7 +140,7 @@ fn put(may_keep: bool) -> BoxedStrategy<String> {
         select(vec![" ignore_value", " ignore_lease", " ignore_value ignore_lease"])
             .prop_map(String::from)
             .boxed(),
-        maybe(lease()),
+        optional(lease()),
         flag("prev_kv"),
     ]);
     prop_oneof![6 => usual, 1 => keeping].boxed()
@@ -157,9 +158,9 @@ fn range() -> BoxedStrategy<String> {
         Just("get ".to_owned()).boxed(),
         key_range(),
         at("rev"),
-        maybe(limit.prop_map(|limit| format!("limit={limit}"))),
-        maybe(sort.prop_map(|sort| format!("sort={sort}"))),
-        maybe(order.prop_map(String::from)),
+        optional(limit.prop_map(|limit| format!("limit={limit}"))),
+        optional(sort.prop_map(|sort| format!("sort={sort}"))),
+        optional(order.prop_map(String::from)),
         flag("keys_only"),
         flag("count_only"),
         flag("serializable"),
@@ -194,8 +195,8 @@ fn txn() -> BoxedStrategy<String> {
     let tree = prop_oneof![2 => nested(DEPTH, true), 1 => nested(DEPTH, false)];
     tree.prop_map(|txn| {
         let mut text = String::new();
-        let said = txn.say(&mut text, &mut 0);
-        text + "txn" + &said
+        let args = txn.arguments(&mut text, &mut 0);
+        text + "txn" + &args
     })
     .boxed()
 }
@@ -242,8 +243,8 @@ fn comparison() -> BoxedStrategy<String> {
 }
 
 impl Txn {
-    /// Its arguments. The nested ones are defined first.
-    fn say(&self, defined: &mut String, names: &mut usize) -> String {
+    /// The arguments. Nested transactions are defined first.
+    fn arguments(&self, defined: &mut String, names: &mut usize) -> String {
         let mut text = String::new();
         for compare in &self.compares {
             write!(text, " if=\"{compare}\"").unwrap();
@@ -253,9 +254,9 @@ impl Txn {
                 let op = match op {
                     Op::Line(line) => line.clone(),
                     Op::Nested(txn) => {
-                        let said = txn.say(defined, names);
+                        let args = txn.arguments(defined, names);
                         *names += 1;
-                        writeln!(defined, "define t{names}{said}").unwrap();
+                        writeln!(defined, "define t{names}{args}").unwrap();
                         format!("txn t{names}")
                     }
                 };
@@ -268,7 +269,7 @@ impl Txn {
 
 // ---------------------------------------------------------------- leases
 
-pub(crate) fn leases() -> Weighted {
+pub fn leases() -> Weighted {
     let grant = (select(vec![100, 200, 300]), 1..4);
     let leased = (key(), value(), lease());
     vec![
@@ -286,7 +287,7 @@ pub(crate) fn leases() -> Weighted {
 
 const STREAMS: [&str; 2] = ["s1", "s2"];
 
-pub(crate) fn watches() -> Weighted {
+pub fn watches() -> Weighted {
     let on = |line: BoxedStrategy<String>| (select(STREAMS.to_vec()), line);
     let events = Just("events".to_owned()).boxed();
     let cancel = select(vec![0, 1, 2, 5]).prop_map(|id| format!("cancel {id}")).boxed();
@@ -307,7 +308,7 @@ fn watch() -> BoxedStrategy<String> {
         Just("watch ".to_owned()).boxed(),
         key_range(),
         at("rev"),
-        maybe(select(vec!["id=0", "id=1", "id=2", "id=5"]).prop_map(String::from)),
+        optional(select(vec!["id=0", "id=1", "id=2", "id=5"]).prop_map(String::from)),
         options.boxed(),
     ])
 }

@@ -1,8 +1,8 @@
-//! Runs the written scripts. `UPDATE_GOLDENFILES=1` records anew what they are answered.
+//! Runs the written scripts. `UPDATE_GOLDENFILES=1` records the answers again.
 //!
-//! What is recorded under `scripts` are the answers of etcd, and `kvd` gives the same. Under
-//! `deviations` they are those of `kvd`, and etcd gives others: each such script says why. One that
-//! etcd comes to answer alike fails here, and moves.
+//! The answers under `scripts` are recorded from etcd, and `kvd` gives the same. The answers under
+//! `deviations` are those of `kvd`, and each script gives the reason. A deviation that etcd comes
+//! to answer like `kvd` fails here, and moves.
 
 use std::{
     env, fs,
@@ -15,18 +15,21 @@ use std::{
 };
 
 use crate::{
-    etcd::Etcd,
-    servers::{Server, announce, difference},
+    differential::{
+        etcd::Etcd,
+        servers::{Server, announce, difference},
+    },
+    support::retry::with_retry_blocking,
 };
 
-/// Starting servers is mostly waiting.
-const AT_A_TIME: usize = 4;
+/// Starting a server is mostly waiting.
+const CONCURRENCY: usize = 4;
 
-/// Scripts that other etcds than the one whose answers are recorded answer otherwise: the beginning of
-/// their version, the script, and why.
+/// Scripts that other versions of etcd answer otherwise: a prefix of the version, the script, and
+/// the reason.
 const OTHER_VERSIONS: &[(&str, &str, &str)] = &[
-    ("3.5.", "hashkv", "it does not say which revision it hashed"),
-    ("3.5.", "range_sort", "it takes orders that there are not"),
+    ("3.5.", "hashkv", "its answer lacks the hashed revision"),
+    ("3.5.", "range_sort", "it accepts unknown sort orders"),
     ("3.5.1", "watch_compacted", EARLY_PROGRESS),
     ("3.5.1", "watch_filter", EARLY_PROGRESS),
     ("3.5.1", "watch_keys", EARLY_PROGRESS),
@@ -36,37 +39,39 @@ const OTHER_VERSIONS: &[(&str, &str, &str)] = &[
     ("3.5.1", "watch_progress", EARLY_PROGRESS),
     ("3.5.1", "watch_txn", EARLY_PROGRESS),
 ];
-/// Mended in 3.5.8. Scripts ask for progress to know that they have been told everything.
-const EARLY_PROGRESS: &str = "it says how far a watch is before it has told the events up to there";
+/// Fixed in 3.5.8. Scripts request progress to know that all events have arrived.
+const EARLY_PROGRESS: &str = "it reports progress before it has sent the events up to there";
 
 #[test]
 fn scripts_are_answered_as_etcd_answers_them() {
-    let etcd = Etcd::find();
-    let update = env::var_os("UPDATE_GOLDENFILES").is_some();
-    match &etcd {
-        Ok(etcd) => announce(&format!("scripts run on etcd {} and on kvd", etcd.version)),
-        Err(why) => {
-            assert!(!update, "etcd's answers are to be recorded, but {why}");
-            announce(&format!("scripts run on kvd only; SKIPPED: etcd: {why}"));
+    with_retry_blocking(|| {
+        let etcd = Etcd::find();
+        let update = env::var_os("UPDATE_GOLDENFILES").is_some();
+        match &etcd {
+            Ok(etcd) => announce(&format!("scripts run on etcd {} and on kvd", etcd.version)),
+            Err(why) => {
+                assert!(!update, "cannot record etcd's answers: {why}");
+                announce(&format!("scripts run on kvd only; SKIPPED: etcd: {why}"));
+            }
         }
-    }
-    let (same, other) = (paths("scripts"), paths("deviations"));
-    let counts = format!("{} scripts, {} of deviations", same.len(), other.len());
-    let scripts = Scripts {
-        left: Mutex::new([same, other].concat()),
-        etcd: etcd.ok(),
-        update,
-        ..Scripts::default()
-    };
-    thread::scope(|scope| {
-        for _ in 0..AT_A_TIME {
-            scope.spawn(|| scripts.run_those_left());
-        }
+        let (same, other) = (paths("scripts"), paths("deviations"));
+        let counts = format!("{} scripts, {} of deviations", same.len(), other.len());
+        let scripts = Scripts {
+            left: Mutex::new([same, other].concat()),
+            etcd: etcd.ok(),
+            update,
+            ..Scripts::default()
+        };
+        thread::scope(|scope| {
+            for _ in 0..CONCURRENCY {
+                scope.spawn(|| scripts.run_those_left());
+            }
+        });
+        let compared = scripts.compared.into_inner();
+        let differences = scripts.differences.into_inner().unwrap();
+        announce(&format!("{counts}, {compared} comparisons, {} differences", differences.len()));
+        assert!(differences.is_empty(), "\n{}", differences.join("\n"));
     });
-    let compared = scripts.compared.into_inner();
-    let differences = scripts.differences.into_inner().unwrap();
-    announce(&format!("{counts}, {compared} comparisons, {} differences", differences.len()));
-    assert!(differences.is_empty(), "\n{}", differences.join("\n"));
 }
 
 fn paths(folder: &str) -> Vec<PathBuf> {
@@ -118,7 +123,7 @@ impl Scripts {
         }
     }
 
-    /// `None` also if its version is known to answer this script otherwise.
+    /// `None` also if this version is known to answer the script otherwise.
     fn etcd_for(&self, path: &Path) -> Option<&Etcd> {
         let etcd = self.etcd.as_ref()?;
         let known = OTHER_VERSIONS.iter().find(|(version, script, _)| {
@@ -136,18 +141,20 @@ impl Scripts {
         answered.map_err(|error| error.to_string())
     }
 
-    fn record_or_compare(&self, path: &Path, who: &str, answered: Result<String, String>) {
+    fn record_or_compare(&self, path: &Path, server_name: &str, answered: Result<String, String>) {
         match answered {
             Ok(answered) if self.update => fs::write(path, answered).unwrap(),
-            answered => self.compare(path, who, answered),
+            answered => self.compare(path, server_name, answered),
         }
     }
 
-    fn compare(&self, path: &Path, who: &str, answered: Result<String, String>) {
-        match answered.map(|answered| difference(("recorded", &read(path)), (who, &answered))) {
+    fn compare(&self, path: &Path, server_name: &str, answered: Result<String, String>) {
+        match answered
+            .map(|answered| difference(("recorded", &read(path)), (server_name, &answered)))
+        {
             Ok(None) => {}
             Ok(Some(text)) => self.differs(path, &format!("is answered otherwise\n{text}")),
-            Err(error) => self.differs(path, &format!("does not run on {who}: {error}")),
+            Err(error) => self.differs(path, &format!("does not run on {server_name}: {error}")),
         }
     }
 

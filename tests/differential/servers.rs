@@ -1,4 +1,4 @@
-//! The servers that are compared. Each is started fresh, and ends when dropped.
+//! The servers that are compared. Each starts empty, and is killed on drop.
 
 use std::{fmt::Write as _, io::Write as _};
 
@@ -6,17 +6,19 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::{
-    etcd::{self, Etcd},
-    process::{Kvd, Ports},
-    session::Session,
+    differential::{
+        etcd::{self, Etcd},
+        session::Session,
+    },
+    support::{kvd::Kvd, ports::Ports},
 };
 
-/// What fills its log segments with zeros would else be most of the work.
-const SMALL: &[&str] = &["--wal-segment-bytes=4MiB"];
+/// Small log segments: otherwise their preallocation would dominate the run time.
+const SMALL_SEGMENTS: &[&str] = &["--wal-segment-bytes=4MiB"];
 
 /// A server, and a client of it.
-pub(crate) struct Server {
-    pub(crate) session: Session,
+pub struct Server {
+    pub session: Session,
     _process: Process,
     _scratch: TempDir,
 }
@@ -27,31 +29,31 @@ enum Process {
 }
 
 impl Server {
-    pub(crate) fn etcd(etcd: &Etcd) -> Server {
+    pub fn etcd(etcd: &Etcd) -> Server {
         let scratch = TempDir::new().unwrap();
         let running = Runtime::new().unwrap().block_on(etcd.start(scratch.path()));
         let session = Session::with(running.url.clone());
         Server { session, _process: Process::Etcd(running), _scratch: scratch }
     }
 
-    pub(crate) fn kvd() -> Server {
+    pub fn kvd() -> Server {
         let scratch = TempDir::new().unwrap();
         let data = scratch.path().join("data");
-        let mut kvd = Kvd::serve_with(scratch.path(), &data, Ports::free(), SMALL);
+        let mut kvd = Kvd::serve_with(scratch.path(), &data, Ports::free(), SMALL_SEGMENTS);
         Runtime::new().unwrap().block_on(kvd.ready());
         let session = Session::with(format!("http://{}", kvd.ports.client));
         Server { session, _process: Process::Kvd(kvd), _scratch: scratch }
     }
 }
 
-/// Says something that is seen also when the test passes.
-pub(crate) fn announce(text: &str) {
-    // Not a macro of the print family, which the test harness keeps to itself.
+/// Prints a line that is visible also when the test passes.
+pub fn announce(text: &str) {
+    // Not a macro of the print family, whose output the test harness captures.
     let _ = writeln!(std::io::stderr(), "differential: {text}");
 }
 
-/// Where two texts begin to differ, and the lines before that.
-pub(crate) fn difference(one: (&str, &str), other: (&str, &str)) -> Option<String> {
+/// The first difference between two texts, and the lines before it.
+pub fn difference(one: (&str, &str), other: (&str, &str)) -> Option<String> {
     const BEFORE: usize = 16;
     const AFTER: usize = 4;
     let [one_lines, other_lines] = [one.1, other.1].map(|text| text.lines().collect::<Vec<_>>());

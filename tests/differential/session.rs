@@ -1,17 +1,17 @@
-//! A client of one server, which does what a script says and tells what was answered.
+//! A client of one server that runs the commands of a script and renders the answers.
 //!
-//! Requests are those of [`grammar`]. Besides there are:
+//! The requests are those of [`grammar`]. Further commands:
 //!
 //! | | |
 //! |---|---|
 //! | `define NAME [if=] [then=] [else=]` | a transaction to be nested |
 //! | `compact N [physical]`, `hashkv N` | |
 //! | `grant TTL [id=ID] [as=NAME]`, `revoke ID`, `ttl ID [keys]`, `leases` | `as` names a lease whose id the server chooses |
-//! | `keepalive ID ...` | one stream of as many requests |
-//! | `await-end KEY` | waits until a lease has taken the key |
+//! | `keepalive ID ...` | one stream with a request for each |
+//! | `await-end KEY` | waits until the key has expired with its lease |
 //! | `watch KEY [end=\|from] [rev=N] [id=N] [prev_kv] [noput] [nodelete] [filter=N] [progress] [fragment]` | |
 //! | `cancel ID`, `progress`, `nothing` | on the same stream |
-//! | `events` | what the stream's watches were told since |
+//! | `events` | the events of the stream's watches since the last time |
 //!
 //! A prefix names a watch stream: `other: watch a`.
 
@@ -33,33 +33,33 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::{
+use crate::differential::{
     grammar::{self, Names, Parsed, Words},
-    said::{self, Answer},
-    watching::Watching,
+    transcript::{self, Answer},
+    watching::WatchStream,
 };
 
-/// An answer that is not there by then does not come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-/// Between two looks at a key that is to end.
-const LOOK: Duration = Duration::from_millis(100);
+/// Bound on the wait for an answer.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Interval between reads of a key that is about to expire.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-pub(crate) struct Session {
+pub struct Session {
     runtime: Rc<Runtime>,
     channel: Channel,
     names: Names,
-    streams: BTreeMap<String, Watching>,
+    streams: BTreeMap<String, WatchStream>,
     /// Commands that were answered.
-    pub(crate) answered: usize,
+    pub answered: usize,
 }
 
 /// `NotFound: etcdserver: requested lease not found`
-pub(crate) fn refusal(status: &Status) -> String {
+pub fn refusal(status: &Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
 }
 
 impl Session {
-    pub(crate) fn with(url: String) -> Session {
+    pub fn with(url: String) -> Session {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let endpoint = Endpoint::from_shared(url).unwrap();
         let channel = runtime.block_on(async { endpoint.connect_lazy() });
@@ -67,14 +67,14 @@ impl Session {
         Session { runtime: Rc::new(runtime), channel, names, streams, answered: 0 }
     }
 
-    /// Forgets streams and names, as the next script has its own.
-    pub(crate) fn forget(&mut self) {
+    /// Drops streams and names: the next script defines its own.
+    pub fn reset(&mut self) {
         self.streams.clear();
         self.names = Names { revision: self.names.revision, ..Names::default() };
     }
 
     async fn command(&mut self, line: &Command, stream: &str) -> Parsed<String> {
-        // A copy: answers change what names mean.
+        // A copy: answers change the meaning of names.
         let names = self.names.clone();
         let words = Words::of(&names, &line.args);
         if let Some(answer) = self.key_value(&line.name, words).await? {
@@ -91,10 +91,10 @@ impl Session {
     async fn key_value(&mut self, name: &str, mut words: Words<'_>) -> Parsed<Option<String>> {
         let mut kv = KvClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
         Ok(Some(match name {
-            "put" => self.tell(kv.put(grammar::put(words)?).await),
-            "get" => self.tell(kv.range(grammar::range(words)?).await),
-            "del" => self.tell(kv.delete_range(grammar::delete(words)?).await),
-            "txn" => self.tell(kv.txn(grammar::txn(words)?).await),
+            "put" => self.render(kv.put(grammar::put(words)?).await),
+            "get" => self.render(kv.range(grammar::range(words)?).await),
+            "del" => self.render(kv.delete_range(grammar::delete(words)?).await),
+            "txn" => self.render(kv.txn(grammar::txn(words)?).await),
             "define" => {
                 let name = words.next()?;
                 self.names.txns.insert(name, grammar::txn(words)?);
@@ -104,13 +104,13 @@ impl Session {
                 let physical = words.flag("physical");
                 let request = CompactionRequest { revision: words.next_number()?, physical };
                 words.end()?;
-                self.tell(kv.compact(request).await)
+                self.render(kv.compact(request).await)
             }
             "hashkv" => {
                 let request = HashKvRequest { revision: words.next_number()? };
                 words.end()?;
                 let mut maintenance = MaintenanceClient::new(self.channel.clone());
-                self.tell(maintenance.hash_kv(request).await)
+                self.render(maintenance.hash_kv(request).await)
             }
             "await-end" => {
                 let (key, range_end) = words.keys()?;
@@ -120,10 +120,10 @@ impl Session {
                 loop {
                     let answer = kv.range(request.clone()).await;
                     let ended = answer.as_ref().is_ok_and(|answer| answer.get_ref().count == 0);
-                    if ended || start.elapsed() > PATIENCE {
-                        break self.tell(answer);
+                    if ended || start.elapsed() > ANSWER_TIMEOUT {
+                        break self.render(answer);
                     }
-                    sleep(LOOK).await;
+                    sleep(POLL_INTERVAL).await;
                 }
             }
             _ => return Ok(None),
@@ -142,22 +142,22 @@ impl Session {
                 if let (Some(name), Ok(granted)) = (named, &answer) {
                     self.names.leases.insert(name, granted.get_ref().id);
                 }
-                self.tell(answer)
+                self.render(answer)
             }
             "revoke" => {
                 let request = LeaseRevokeRequest { id: words.next_number()? };
                 words.end()?;
-                self.tell(lease.lease_revoke(request).await)
+                self.render(lease.lease_revoke(request).await)
             }
             "ttl" => {
                 let keys = words.flag("keys");
                 let request = LeaseTimeToLiveRequest { id: words.next_number()?, keys };
                 words.end()?;
-                self.tell(lease.lease_time_to_live(request).await)
+                self.render(lease.lease_time_to_live(request).await)
             }
             "leases" => {
                 words.end()?;
-                self.tell(lease.lease_leases(LeaseLeasesRequest {}).await)
+                self.render(lease.lease_leases(LeaseLeasesRequest {}).await)
             }
             "keepalive" => {
                 let mut requests = Vec::new();
@@ -166,7 +166,7 @@ impl Session {
                 }
                 words.end()?;
                 match lease.lease_keep_alive(tokio_stream::iter(requests)).await {
-                    Ok(answers) => self.tell_all(answers.into_inner()).await,
+                    Ok(answers) => self.render_all(answers.into_inner()).await,
                     Err(status) => refusal(&status),
                 }
             }
@@ -176,7 +176,7 @@ impl Session {
 
     async fn watch(&mut self, name: &str, mut words: Words<'_>, stream: &str) -> Parsed<String> {
         if !self.streams.contains_key(stream) {
-            let watching = Watching::start(self.channel.clone());
+            let watching = WatchStream::start(self.channel.clone());
             self.streams.insert(stream.into(), watching);
         }
         let watching = self.streams.get_mut(stream).ok_or("it was just inserted")?;
@@ -200,24 +200,24 @@ impl Session {
         Ok(answer)
     }
 
-    /// An answer as text. What it says of the newest revision is remembered.
-    fn tell<A: Answer>(&mut self, answer: Result<Response<A>, Status>) -> String {
+    /// Renders an answer, and records its revision as `now`.
+    fn render<A: Answer>(&mut self, answer: Result<Response<A>, Status>) -> String {
         match answer {
             Ok(answer) => {
                 let answer = answer.into_inner();
                 let revision = answer.header().map_or(0, |header| header.revision);
                 self.names.revision = self.names.revision.max(revision);
-                said::answer(&answer, &self.names)
+                transcript::answer(&answer, &self.names)
             }
             Err(status) => refusal(&status),
         }
     }
 
-    async fn tell_all<A: Answer>(&mut self, mut answers: Streaming<A>) -> String {
+    async fn render_all<A: Answer>(&mut self, mut answers: Streaming<A>) -> String {
         let mut text = String::new();
         loop {
             match answers.message().await {
-                Ok(Some(answer)) => text.push_str(&self.tell(Ok(Response::new(answer)))),
+                Ok(Some(answer)) => text.push_str(&self.render(Ok(Response::new(answer)))),
                 Ok(None) => return text,
                 Err(status) => return text + &refusal(&status),
             }
@@ -225,15 +225,15 @@ impl Session {
     }
 }
 
-/// Commands of a script, one after the other.
+/// The commands of a script, in order.
 impl Runner for Session {
     type Command = Command;
 
     fn run(&mut self, line: &Command, context: &Context) -> Result<String, Box<dyn Error>> {
         let runtime = self.runtime.clone();
         let stream = context.prefix.as_deref().unwrap_or_default();
-        let answer =
-            runtime.block_on(async { timeout(2 * PATIENCE, self.command(line, stream)).await });
+        let answer = runtime
+            .block_on(async { timeout(2 * ANSWER_TIMEOUT, self.command(line, stream)).await });
         self.answered += 1;
         answer.unwrap_or_else(|_| Ok("no answer".into()))
     }

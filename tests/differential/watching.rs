@@ -1,10 +1,10 @@
-//! One watch stream: what is sent on it, and what came, told in an order that does not depend on
+//! One watch stream: requests, and a transcript of the messages whose order does not depend on
 //! timing.
 //!
-//! A server may put the events of several revisions into one message or into several, and may
-//! interleave its watches. So events are told watch by watch; what must hold however they are packed
-//! is checked here: revisions ascend, the events of one are in one message unless it is fragmented,
-//! and the header is as new as they are.
+//! A server may pack the events of several revisions into one message or several, and may
+//! interleave its watches, so the transcript groups events by watch. The invariants of any packing
+//! are checked here: revisions ascend, the events of one revision are in one message unless the
+//! watch requested fragments, and the header is as new as the events.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -27,37 +27,37 @@ use tokio::{
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Status, transport::Channel};
 
-use crate::{
+use crate::differential::{
     grammar::Names,
-    said::{header, key_value},
-    session::{PATIENCE, refusal},
+    session::{ANSWER_TIMEOUT, refusal},
+    transcript::{header, key_value},
 };
 
-/// How often a server is asked how far it is: etcd does not answer while it catches up.
-const ASK_AGAIN: Duration = Duration::from_millis(60);
-/// Nobody answers a question about progress later than this. etcd catches up every 100 ms.
-const NO_ANSWER: Duration = Duration::from_millis(350);
-/// Of a server that should answer, and does not.
-const LATE_ANSWER: Duration = Duration::from_secs(5);
+/// Interval between progress requests: etcd does not answer while it catches up.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(60);
+/// Bound on the wait for progress from a server that need not answer. etcd catches up every 100 ms.
+const SILENCE_LIMIT: Duration = Duration::from_millis(350);
+/// Bound on the wait for progress from a server that must answer.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(crate) struct Watching {
+pub struct WatchStream {
     requests: mpsc::Sender<WatchRequest>,
     answers: mpsc::UnboundedReceiver<Result<WatchResponse, Status>>,
-    /// Came, and is not told yet.
+    /// Received, and not rendered yet.
     waiting: VecDeque<WatchResponse>,
-    /// The watches that are open, and what was asked of each.
+    /// The open watches, and the request of each.
     open: BTreeMap<i64, WatchCreateRequest>,
-    /// A watch was cut off by a compaction: etcd is then silent about the stream's progress for ever.
+    /// A compaction cancelled a watch: etcd then never reports progress of the stream again.
     cut_off: bool,
     ended: Option<Status>,
 }
 
-impl Watching {
-    pub(crate) fn start(channel: Channel) -> Watching {
-        // Scripts send one request at a time, and read all there is.
+impl WatchStream {
+    pub fn start(channel: Channel) -> WatchStream {
+        // Scripts send one request at a time, and read all answers.
         let (requests, sent) = mpsc::channel(1);
         let (receive, answers) = mpsc::unbounded_channel();
-        // A task, because etcd does not even begin its answer before it has something to say.
+        // A task, because etcd starts its answer only with the first message.
         tokio::spawn(async move {
             let mut client = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
             let mut messages = match client.watch(ReceiverStream::new(sent)).await {
@@ -71,52 +71,52 @@ impl Watching {
             }
         });
         let (waiting, open) = (VecDeque::new(), BTreeMap::new());
-        Watching { requests, answers, waiting, open, cut_off: false, ended: None }
+        WatchStream { requests, answers, waiting, open, cut_off: false, ended: None }
     }
 
-    /// Asks for a watch, and waits for the answer to that.
-    pub(crate) async fn create(&mut self, request: WatchCreateRequest, names: &Names) -> String {
+    /// Creates a watch, and waits for the confirmation.
+    pub async fn create(&mut self, request: WatchCreateRequest, names: &Names) -> String {
         self.send(Some(RequestUnion::CreateRequest(request.clone()))).await;
-        match self.next_that(|message| message.created, PATIENCE).await {
+        match self.next_that(|message| message.created, ANSWER_TIMEOUT).await {
             Some(message) => {
                 if !message.canceled {
                     self.open.insert(message.watch_id, request);
                 }
-                tell(&[message], false, names)
+                render(&[message], false, names)
             }
             None => self.silence(),
         }
     }
 
-    /// Asks for the end of a watch. Of one that there is not nothing is said.
-    pub(crate) async fn cancel(&mut self, id: i64, names: &Names) -> String {
+    /// Cancels a watch. The server does not answer if there is no such watch.
+    pub async fn cancel(&mut self, id: i64, names: &Names) -> String {
         self.send(Some(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: id }))).await;
         let known = self.open.remove(&id).is_some();
-        let limit = if known { PATIENCE } else { NO_ANSWER };
+        let limit = if known { ANSWER_TIMEOUT } else { SILENCE_LIMIT };
         match self.next_that(|message| message.canceled && message.watch_id == id, limit).await {
-            Some(message) => tell(&[message], false, names),
+            Some(message) => render(&[message], false, names),
             None => self.silence(),
         }
     }
 
-    /// Asks how far the stream is.
-    pub(crate) async fn progress(&mut self, names: &Names) -> String {
+    /// Requests the progress of the stream.
+    pub async fn progress(&mut self, names: &Names) -> String {
         self.send(Some(RequestUnion::ProgressRequest(WatchProgressRequest {}))).await;
-        let limit = if self.answers(names.revision) { LATE_ANSWER } else { NO_ANSWER };
+        let limit = if self.answers(names.revision) { PROGRESS_TIMEOUT } else { SILENCE_LIMIT };
         match self.next_that(is_progress, limit).await {
-            Some(message) => tell(&[message], false, names),
+            Some(message) => render(&[message], false, names),
             None => self.silence(),
         }
     }
 
-    /// A request that asks nothing.
-    pub(crate) async fn nothing(&mut self) -> String {
+    /// An empty request.
+    pub async fn nothing(&mut self) -> String {
         self.send(None).await;
         String::new()
     }
 
-    /// Everything up to the present, which is `names.revision`.
-    pub(crate) async fn events(&mut self, names: &Names) -> String {
+    /// All events up to `names.revision`.
+    pub async fn events(&mut self, names: &Names) -> String {
         self.catch_up(names.revision).await;
         let mut watches: BTreeMap<i64, Vec<WatchResponse>> = BTreeMap::new();
         for message in self.waiting.drain(..) {
@@ -124,8 +124,8 @@ impl Watching {
         }
         let mut text = String::new();
         for (id, messages) in watches {
-            let fragments = self.open.get(&id).is_some_and(|asked| asked.fragment);
-            text.push_str(&tell(&messages, fragments, names));
+            let fragments = self.open.get(&id).is_some_and(|request| request.fragment);
+            text.push_str(&render(&messages, fragments, names));
             if let Some(last) = messages.iter().find(|message| message.canceled) {
                 self.open.remove(&id);
                 self.cut_off |= last.compact_revision != 0;
@@ -137,18 +137,18 @@ impl Watching {
         if text.is_empty() { "nothing".into() } else { text }
     }
 
-    /// Waits until everything up to a revision has come: that is when the server says that it is so
-    /// far, or when it has been silent for long.
+    /// Waits for all events up to a revision: until the server reports that progress, or has been
+    /// silent for long.
     async fn catch_up(&mut self, revision: i64) {
         let answers = self.answers(revision);
-        let silence = if answers { LATE_ANSWER } else { NO_ANSWER };
+        let silence = if answers { PROGRESS_TIMEOUT } else { SILENCE_LIMIT };
         let mut last = Instant::now();
         while last.elapsed() < silence && self.ended.is_none() {
             if answers {
                 self.send(Some(RequestUnion::ProgressRequest(WatchProgressRequest {}))).await;
             }
-            let asked = Instant::now();
-            while let Some(left) = ASK_AGAIN.checked_sub(asked.elapsed()) {
+            let sent = Instant::now();
+            while let Some(left) = PROGRESS_INTERVAL.checked_sub(sent.elapsed()) {
                 let Some(message) = self.next(left).await else { break };
                 last = Instant::now();
                 if !is_progress(&message) {
@@ -160,21 +160,21 @@ impl Watching {
         }
     }
 
-    /// Whether the server is to say how far it is, sooner or later: all watches are at the present.
+    /// Whether the server must report progress sooner or later: no watch starts in the future.
     fn answers(&self, revision: i64) -> bool {
         !self.open.is_empty()
             && !self.cut_off
-            && self.open.values().all(|asked| asked.start_revision <= revision)
+            && self.open.values().all(|request| request.start_revision <= revision)
     }
 
     async fn send(&mut self, request_union: Option<RequestUnion>) {
         if self.requests.send(WatchRequest { request_union }).await.is_err() {
-            // Its end is read where answers are.
+            // The receiver of answers reports the end of the stream.
         }
     }
 
-    /// The next message that is meant. What comes before it waits, but for progress: it may be the
-    /// answer to an earlier question.
+    /// The next message that satisfies the predicate. Earlier messages stay queued, except for
+    /// progress, which may answer an earlier request.
     async fn next_that(
         &mut self,
         meant: impl Fn(&WatchResponse) -> bool,
@@ -209,39 +209,39 @@ impl Watching {
     }
 }
 
-/// About the stream as a whole.
+/// Concerns the stream as a whole.
 fn is_progress(message: &WatchResponse) -> bool {
     message.events.is_empty() && !message.created && !message.canceled
 }
 
-/// What one watch, or none, was sent, and what is wrong with that.
-fn tell(messages: &[WatchResponse], fragments: bool, names: &Names) -> String {
-    let mut told = Told { fragments, ..Told::default() };
+/// Renders the messages of one watch, or of none, and violations of the invariants.
+fn render(messages: &[WatchResponse], fragments: bool, names: &Names) -> String {
+    let mut transcript = Transcript { fragments, ..Transcript::default() };
     for message in messages {
-        told.message(message, names);
+        transcript.message(message, names);
     }
-    if told.unfinished {
-        told.wrong("more of a revision was to follow");
+    if transcript.unfinished {
+        transcript.wrong("more of a revision was to follow");
     }
-    told.text
+    transcript.text
 }
 
-/// With room for one event as large as a request may be, and a request's overhead.
+/// Room for the largest possible event, and the overhead of a request.
 const FRAGMENT_BYTES: usize = 2 << 20;
 
-/// What a watch has been told so far.
+/// The transcript of a watch so far.
 #[derive(Default)]
-struct Told {
+struct Transcript {
     text: String,
-    /// It asked for large messages in pieces.
+    /// The watch requested large messages in fragments.
     fragments: bool,
-    /// Of the last event.
+    /// The revision of the last event.
     revision: i64,
-    /// The message before said that more follows.
+    /// The previous message announced a further fragment.
     unfinished: bool,
 }
 
-impl Told {
+impl Transcript {
     fn message(&mut self, message: &WatchResponse, names: &Names) {
         let WatchResponse {
             header: at,
@@ -256,11 +256,11 @@ impl Told {
         if events.is_empty() {
             write!(self.text, "watch {watch_id}: {}", header(at.as_ref())).unwrap();
             let progress = !created && !canceled;
-            for (is, what) in
+            for (is, kind) in
                 [(*created, "created"), (*canceled, "canceled"), (progress, "progress")]
             {
                 if is {
-                    write!(self.text, ", {what}").unwrap();
+                    write!(self.text, ", {kind}").unwrap();
                 }
             }
             if *compact_revision != 0 {
@@ -274,7 +274,7 @@ impl Told {
             self.wrong("events in a message of another kind");
         }
         if *fragment && !self.fragments {
-            self.wrong("a fragment that nobody asked for");
+            self.wrong("a fragment without a request for fragments");
         }
         if self.fragments && events.len() > 1 && message.encoded_len() > FRAGMENT_BYTES {
             self.wrong("a large message, not in fragments");
@@ -290,15 +290,15 @@ impl Told {
         self.unfinished = *fragment;
     }
 
-    /// Only where `may_go_on` is it one more of the same revision.
+    /// An event may repeat the revision of the last one only with `may_go_on`.
     fn event(&mut self, watch_id: i64, event: &Event, may_go_on: bool, names: &Names) {
-        let what = match EventType::try_from(event.r#type) {
+        let kind = match EventType::try_from(event.r#type) {
             Ok(EventType::Put) => "put",
             Ok(EventType::Delete) => "delete",
             Err(_) => return self.wrong("an event of no type"),
         };
         let Some(kv) = &event.kv else { return self.wrong("an event without a key") };
-        write!(self.text, "watch {watch_id}: {what} {}", key_value(kv, names)).unwrap();
+        write!(self.text, "watch {watch_id}: {kind} {}", key_value(kv, names)).unwrap();
         if let Some(was) = &event.prev_kv {
             write!(self.text, ", was {}", key_value(was, names)).unwrap();
         }
@@ -312,7 +312,7 @@ impl Told {
         self.revision = kv.mod_revision;
     }
 
-    fn wrong(&mut self, what: &str) {
-        writeln!(self.text, "WRONG: {what}").unwrap();
+    fn wrong(&mut self, violation: &str) {
+        writeln!(self.text, "WRONG: {violation}").unwrap();
     }
 }

@@ -1,5 +1,5 @@
-//! What a cluster has, told whenever it changes: to ask with `kubectl` again and again costs the
-//! members more of the processor than they need themselves.
+//! Objects of the cluster, updated by `kubectl get --watch`: polling with `kubectl` costs the
+//! members more processor time than they need themselves.
 
 use std::{collections::BTreeMap, process::Stdio};
 
@@ -12,16 +12,16 @@ use tokio::{
     time::{Duration, sleep},
 };
 
-use crate::kubectl::Kubectl;
+use crate::k8s::kubectl::Kubectl;
 
-const AGAIN_AFTER: Duration = Duration::from_millis(300);
+const RESTART_DELAY: Duration = Duration::from_millis(300);
 
 /// Objects by name.
-pub(crate) type Objects = BTreeMap<String, Value>;
+pub type Objects = BTreeMap<String, Value>;
 
 /// Follows objects until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Followed<T> {
+pub struct Followed<T> {
     now: watch::Receiver<T>,
     follower: JoinHandle<()>,
 }
@@ -30,23 +30,23 @@ impl<T> Followed<T>
 where
     T: Clone + Default + PartialEq + Send + Sync + 'static,
 {
-    /// `what` as for `kubectl get`; `view` is what matters of it.
-    pub(crate) fn begin(
+    /// `query` has the arguments of `kubectl get`; `view` extracts the value to follow.
+    pub fn begin(
         kubectl: Kubectl,
-        what: &'static [&'static str],
+        query: &'static [&'static str],
         view: fn(&Objects) -> T,
     ) -> Followed<T> {
         let (tx, now) = watch::channel(T::default());
         let follower = tokio::spawn(async move {
             loop {
-                follow(&kubectl, what, view, &tx).await;
-                sleep(AGAIN_AFTER).await;
+                follow(&kubectl, query, view, &tx).await;
+                sleep(RESTART_DELAY).await;
             }
         });
         Followed { now, follower }
     }
 
-    pub(crate) fn subscribe(&self) -> watch::Receiver<T> {
+    pub fn subscribe(&self) -> watch::Receiver<T> {
         self.now.clone()
     }
 }
@@ -57,15 +57,15 @@ impl<T> Drop for Followed<T> {
     }
 }
 
-/// Until kubectl ends. Without an API server, what it said last stays.
+/// Follows until kubectl exits. Without an API server, the last value stays.
 async fn follow<T: PartialEq>(
     kubectl: &Kubectl,
-    what: &[&str],
+    query: &[&str],
     view: fn(&Objects) -> T,
     tx: &watch::Sender<T>,
 ) {
     let how = ["get", "--watch", "--output-watch-events", "--output=json"];
-    let mut command = kubectl.command(&[how.as_slice(), what].concat());
+    let mut command = kubectl.command(&[how.as_slice(), query].concat());
     command.stdout(Stdio::piped()).stderr(Stdio::null());
     let mut running = command.spawn().expect("kubectl is there");
     let mut lines = BufReader::new(running.stdout.take().expect("it is piped")).lines();
@@ -85,7 +85,7 @@ async fn follow<T: PartialEq>(
     }
 }
 
-/// On one line or on many, as its version prints it.
+/// kubectl prints an event on one line or on several, depending on its version.
 async fn next_event(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<Value> {
     let mut event = String::new();
     while let Ok(Some(line)) = lines.next_line().await {

@@ -1,4 +1,4 @@
-//! `kubectl`, as a user has it: the cluster is whichever `KUBECONFIG` names.
+//! `kubectl`, for the cluster that `KUBECONFIG` names.
 
 use std::process::Stdio;
 
@@ -9,58 +9,55 @@ use tokio::{
     time::{Duration, Instant, sleep},
 };
 
-/// How long anything may take that needs no image to be fetched: a slow machine shall not fail.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
-const PAUSE: Duration = Duration::from_millis(100);
+/// Bound on any change in the cluster that pulls no image. Long, so that a slow machine does not
+/// fail.
+pub const CHANGE_TIMEOUT: Duration = Duration::from_secs(180);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What is asked of one namespace.
+/// `kubectl` in one namespace.
 #[derive(Debug, Clone)]
-pub(crate) struct Kubectl {
-    pub(crate) namespace: String,
+pub struct Kubectl {
+    pub namespace: String,
 }
 
 impl Kubectl {
-    pub(crate) fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
         command.arg("--namespace").arg(&self.namespace).args(args);
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
     }
 
-    /// What it prints.
+    /// Returns stdout.
     ///
     /// # Errors
-    /// What it complains of.
-    pub(crate) async fn attempt(&self, args: &[&str]) -> Result<String, String> {
+    /// With stderr, if kubectl fails.
+    pub async fn attempt(&self, args: &[&str]) -> Result<String, String> {
         let done = self.command(args).output().await.expect("kubectl is there");
-        let complaint = String::from_utf8_lossy(&done.stderr).into_owned();
+        let stderr = String::from_utf8_lossy(&done.stderr).into_owned();
         if done.status.success() {
             Ok(String::from_utf8_lossy(&done.stdout).into_owned())
         } else {
-            Err(complaint)
+            Err(stderr)
         }
     }
 
-    pub(crate) async fn run(&self, args: &[&str]) -> String {
+    pub async fn run(&self, args: &[&str]) -> String {
         let done = self.attempt(args).await;
-        done.unwrap_or_else(|complaint| panic!("kubectl {}: {complaint}", args.join(" ")))
+        done.unwrap_or_else(|stderr| panic!("kubectl {}: {stderr}", args.join(" ")))
     }
 
-    /// With this on its standard input. Returns what it prints and what it complains of.
-    pub(crate) async fn feed(&self, args: &[&str], input: &str) -> (String, String) {
+    /// Runs kubectl with this on stdin. Returns stdout and stderr.
+    pub async fn feed(&self, args: &[&str], input: &str) -> (String, String) {
         let done = self.try_feed(args, input).await;
-        done.unwrap_or_else(|complaint| panic!("kubectl {}: {complaint}", args.join(" ")))
+        done.unwrap_or_else(|stderr| panic!("kubectl {}: {stderr}", args.join(" ")))
     }
 
     /// The same.
     ///
     /// # Errors
-    /// What it complains of.
-    pub(crate) async fn try_feed(
-        &self,
-        args: &[&str],
-        input: &str,
-    ) -> Result<(String, String), String> {
+    /// With stderr, if kubectl fails.
+    pub async fn try_feed(&self, args: &[&str], input: &str) -> Result<(String, String), String> {
         let mut command = self.command(args);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut kubectl = command.spawn().expect("kubectl is there");
@@ -68,16 +65,16 @@ impl Kubectl {
         stdin.write_all(input.as_bytes()).await.expect("kubectl reads");
         drop(stdin);
         let done = kubectl.wait_with_output().await.unwrap();
-        let complaint = String::from_utf8_lossy(&done.stderr).into_owned();
+        let stderr = String::from_utf8_lossy(&done.stderr).into_owned();
         if done.status.success() {
-            Ok((String::from_utf8_lossy(&done.stdout).into_owned(), complaint))
+            Ok((String::from_utf8_lossy(&done.stdout).into_owned(), stderr))
         } else {
-            Err(complaint)
+            Err(stderr)
         }
     }
 
-    /// Asks again while the API server is not well.
-    pub(crate) async fn get(&self, what: &[&str]) -> Value {
+    /// Retries while the API server is not available.
+    pub async fn get(&self, what: &[&str]) -> Value {
         let ask = [&["get", "--output=json"], what].concat();
         let printed = eventually(async || self.attempt(&ask).await).await;
         serde_json::from_str(&printed).expect("kubectl prints JSON")
@@ -85,31 +82,31 @@ impl Kubectl {
 }
 
 /// The manifests of a directory of this repository, as `kubectl apply -k` would send them.
-pub(crate) async fn rendered(directory: &str) -> String {
+pub async fn rendered(directory: &str) -> String {
     let done = Command::new("kubectl").arg("kustomize").arg(directory).output().await.unwrap();
-    let complaint = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success() && complaint.is_empty(), "{directory}: {complaint}");
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success() && stderr.is_empty(), "{directory}: {stderr}");
     String::from_utf8(done.stdout).unwrap()
 }
 
-/// Asks again and again until it answers `Ok`; the last `Err` says what did not come.
-pub(crate) async fn eventually<T>(mut ask: impl AsyncFnMut() -> Result<T, String>) -> T {
-    within(PATIENCE, &mut ask)
+/// Retries until `Ok`; fails with the last `Err`.
+pub async fn eventually<T>(mut ask: impl AsyncFnMut() -> Result<T, String>) -> T {
+    within(CHANGE_TIMEOUT, &mut ask)
         .await
-        .unwrap_or_else(|missing| panic!("after {PATIENCE:?}: {missing}"))
+        .unwrap_or_else(|error| panic!("after {CHANGE_TIMEOUT:?}: {error}"))
 }
 
-/// The same, for what may fail to come.
-pub(crate) async fn within<T>(
-    patience: Duration,
+/// The same, and returns the last `Err` after the limit.
+pub async fn within<T>(
+    limit: Duration,
     mut ask: impl AsyncFnMut() -> Result<T, String>,
 ) -> Result<T, String> {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + limit;
     loop {
         match ask().await {
             Ok(answer) => return Ok(answer),
-            Err(missing) if Instant::now() >= deadline => return Err(missing),
-            Err(_) => sleep(PAUSE).await,
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(_) => sleep(POLL_INTERVAL).await,
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The API server takes what `k8s/` says, and applying it again takes nothing back.
+//! The API server accepts the manifests in `k8s/`, and applying them again reverts nothing.
 
 use serde_json::{Value, json};
 
-use crate::kubectl::{Kubectl, rendered};
+use crate::k8s::kubectl::{Kubectl, rendered};
 
-const SHIPPED: [&str; 5] = [
+const SHIPPED_DIRECTORIES: [&str; 5] = [
     "k8s/base",
     "k8s/overlays/dev",
     "k8s/overlays/production",
@@ -12,7 +12,7 @@ const SHIPPED: [&str; 5] = [
     "k8s/overlays/read-replicas",
 ];
 
-pub(crate) async fn check() {
+pub async fn check() {
     let kubectl = Kubectl { namespace: format!("ordinal-manifests-{}", std::process::id()) };
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
         "name": kubectl.namespace,
@@ -23,11 +23,11 @@ pub(crate) async fn check() {
     }});
     kubectl.feed(&["apply", "--filename=-"], &namespace.to_string()).await;
     let kinds = file("tests/k8s/manifests/monitoring-kinds.yaml");
-    let (said, _) = kubectl.feed(&["apply", "--output=name", "--filename=-"], &kinds).await;
-    for kind in said.lines() {
+    let (stderr, _) = kubectl.feed(&["apply", "--output=name", "--filename=-"], &kinds).await;
+    for kind in stderr.lines() {
         kubectl.run(&["wait", "--for=condition=Established", kind]).await;
     }
-    for directory in SHIPPED {
+    for directory in SHIPPED_DIRECTORIES {
         accepted(&kubectl, directory).await;
     }
     applying_again_takes_nothing_back(&kubectl).await;
@@ -38,18 +38,18 @@ fn file(path: &str) -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-/// Without a warning: neither of deprecated fields nor of Pod Security.
+/// No warning: neither of deprecated fields nor of Pod Security.
 async fn accepted(kubectl: &Kubectl, directory: &str) {
     let manifests = rendered(directory).await;
     let args = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "--filename=-"];
-    let (said, complaint) = kubectl.feed(&args, &manifests).await;
+    let (stderr, complaint) = kubectl.feed(&args, &manifests).await;
     assert!(complaint.is_empty(), "{directory}: {complaint}");
     let objects = manifests.matches("\nkind: ").count();
-    assert_eq!(said.lines().count(), objects, "{directory}: {said}");
+    assert_eq!(stderr.lines().count(), objects, "{directory}: {stderr}");
     println!("{directory}: {objects} objects accepted");
 }
 
-/// What kvd writes at run time, on which no later `kubectl apply` may lay hands.
+/// Fields that kvd writes at run time, and that a later `kubectl apply` must not touch.
 async fn applying_again_takes_nothing_back(kubectl: &Kubectl) {
     let manifests = rendered("k8s/base").await.replace("  replicas: 3\n", "  replicas: 0\n");
     kubectl.feed(&["apply", "--filename=-"], &manifests).await;

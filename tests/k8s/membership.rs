@@ -1,14 +1,14 @@
-//! How many there are changes, or who says so.
+//! The number of replicas changes, or the identity of pods.
 
 use tokio::time::{Duration, sleep};
 
-use crate::{
-    scenarios::Stage,
-    store::{End, Pod, Store},
+use crate::k8s::{
+    scenarios::ScenarioContext,
+    store::{Deletion, Pod, Store},
 };
 
-/// Scales, and waits until pods and membership are what follows from it.
-async fn scale(s: &Stage, replicas: u32) {
+/// Scales, and waits until pods and membership match.
+async fn scale(s: &ScenarioContext, replicas: u32) {
     s.store.scale(replicas).await;
     s.store.ready(replicas).await;
     let voters = voters(replicas);
@@ -16,45 +16,46 @@ async fn scale(s: &Stage, replicas: u32) {
     s.load.progress(100).await;
 }
 
-/// The largest odd number, five at most.
+/// The largest odd number up to the replicas, at most five.
 fn voters(replicas: u32) -> usize {
     let most = replicas.min(5) as usize;
     if most.is_multiple_of(2) { most.saturating_sub(1) } else { most }
 }
 
-pub(crate) async fn scale_3_5_3(s: &Stage) {
+pub async fn scale_3_5_3(s: &ScenarioContext) {
     for replicas in [5, 3] {
         scale(s, replicas).await;
     }
 }
 
-pub(crate) async fn scale_1_3_5_3_1(s: &Stage) {
+pub async fn scale_1_3_5_3_1(s: &ScenarioContext) {
     for replicas in [3, 5, 3, 1] {
         scale(s, replicas).await;
     }
 }
 
-/// A pause: who they are stays. Woken as one, it says that it takes two.
-pub(crate) async fn scale_3_0_3(s: &Stage) {
+/// A pause: members keep their identity. A cluster of three that is scaled to one reports that it
+/// needs two.
+pub async fn scale_3_0_3(s: &ScenarioContext) {
     let before = s.store.ids().await;
     s.store.scale(0).await;
     s.store.ready(0).await;
     s.store.scale(1).await;
-    s.store.said("kv-0", "scale to at least 2").await;
+    s.store.has_event("kv-0", "scale to at least 2").await;
     s.store.scale(3).await;
     s.store.ready(3).await;
     s.store.membership(3, 0).await;
     assert_eq!(s.store.ids().await, before, "the same members are there again");
 }
 
-pub(crate) async fn scale_5_20_5(s: &Stage) {
+pub async fn scale_5_20_5(s: &ScenarioContext) {
     for replicas in [20, 5] {
         scale(s, replicas).await;
     }
 }
 
-/// All pods move to other ordinals, each time beside those that were: the data goes with them.
-pub(crate) async fn move_ordinals(s: &Stage) {
+/// All pods move to other ordinals, each time next to the present ones: the data moves with them.
+pub async fn move_ordinals(s: &ScenarioContext) {
     for start in [10, 20, 0] {
         let patch = format!("{{\"spec\":{{\"ordinals\":{{\"start\":{start}}}}}}}");
         s.store.kubectl.run(&["patch", "statefulset/kv", "--patch", &patch]).await;
@@ -64,8 +65,8 @@ pub(crate) async fn move_ordinals(s: &Stage) {
     }
 }
 
-/// Who left comes back as another, whatever its volume still says.
-pub(crate) async fn old_volumes_return(s: &Stage) {
+/// A member that left returns under a new id, whatever its old volume says.
+pub async fn old_volumes_return(s: &ScenarioContext) {
     let before = s.store.ids().await;
     for replicas in [3, 5] {
         scale(s, replicas).await;
@@ -76,8 +77,8 @@ pub(crate) async fn old_volumes_return(s: &Stage) {
     }
 }
 
-/// Two of five are down, and the others are told to be three.
-pub(crate) async fn shrink_past_dead(s: &Stage) {
+/// Two of five members are down while the set is scaled to three.
+pub async fn shrink_past_dead(s: &ScenarioContext) {
     let pods = s.store.ready(5).await;
     for dead in &pods[..2] {
         s.store.hold(dead).await;
@@ -92,15 +93,15 @@ pub(crate) async fn shrink_past_dead(s: &Stage) {
     s.store.membership(3, 0).await;
 }
 
-/// The leavers still wait for their leave when they are asked to stay.
-pub(crate) async fn scale_down_reverted(s: &Stage) {
+/// The scale-down is reverted while the leaving members still wait for permission to stop.
+pub async fn scale_down_reverted(s: &ScenarioContext) {
     s.store.scale(3).await;
     sleep(Duration::from_millis(300)).await;
     scale(s, 5).await;
 }
 
-/// Leavers that may go already are asked to stay, each time somewhat later on their way out.
-pub(crate) async fn scale_down_reverted_late(s: &Stage) {
+/// The scale-down is reverted later and later while the leaving members shut down.
+pub async fn scale_down_reverted_late(s: &ScenarioContext) {
     for after in [700, 1200, 1600, 2000, 3000] {
         s.store.scale(1).await;
         sleep(Duration::from_millis(after)).await;
@@ -108,8 +109,8 @@ pub(crate) async fn scale_down_reverted_late(s: &Stage) {
     }
 }
 
-/// The StatefulSet goes, its volumes stay, and it is installed again.
-pub(crate) async fn recreate(s: &Stage, cascade: &str) {
+/// The StatefulSet is deleted and applied again; its volumes stay.
+pub async fn recreate(s: &ScenarioContext, cascade: &str) {
     let (before, pods) = (s.store.ids().await, s.store.pods().await);
     let cascade = format!("--cascade={cascade}");
     s.store.kubectl.run(&["delete", "statefulset", "kv", &cascade]).await;
@@ -121,8 +122,8 @@ pub(crate) async fn recreate(s: &Stage, cascade: &str) {
     assert_eq!(same, cascade.ends_with("orphan"), "only pods that were left alone stay");
 }
 
-/// Another pod says that it is kv-1, with an empty disk.
-pub(crate) async fn two_of_one_ordinal(s: &Stage) {
+/// Another pod claims to be kv-1, with an empty disk.
+pub async fn two_of_one_ordinal(s: &ScenarioContext) {
     let (before, pods) = (s.store.ids().await, s.store.ready(3).await);
     let impostor = impostor(&s.store, &pods[1]).await;
     s.store.kubectl.feed(&["apply", "--filename=-"], &impostor).await;
@@ -134,13 +135,13 @@ pub(crate) async fn two_of_one_ordinal(s: &Stage) {
         let impostor = s.store.kubectl.get(&["pod", "impostor"]).await;
         let conditions = impostor["status"]["conditions"].as_array().expect("it has been seen");
         let ready = conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
-        assert!(!ready, "the impostor says that it is well");
+        assert!(!ready, "the impostor is ready");
     }
-    s.store.delete(&["impostor"], End::Force).await;
+    s.store.delete(&["impostor"], Deletion::Force).await;
     assert_eq!(s.store.ready(3).await, pods, "the members did not notice it");
 }
 
-/// A copy of the pod without its labels, so that no Service leads to it, and without its volume.
+/// A copy of the pod without its labels, so that no Service selects it, and without its volume.
 async fn impostor(store: &Store, pod: &Pod) -> String {
     let mut copy = store.kubectl.get(&["pod", &pod.name]).await;
     copy["metadata"] = serde_json::json!({"name": "impostor"});

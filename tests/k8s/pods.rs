@@ -1,25 +1,25 @@
-//! Pods and volumes come to harm; nobody changes how many there are.
+//! Pods and volumes fail; the number of replicas stays.
 
-use crate::{
+use crate::k8s::{
     kubectl::{eventually, within},
-    scenarios::Stage,
-    store::{End, Pod},
+    scenarios::ScenarioContext,
+    store::{Deletion, Pod},
 };
 use tokio::time::Duration;
 
-/// Forming alone: the clock of the report is the time until they were ready.
-pub(crate) async fn form(s: &Stage) {
+/// Bootstrap only: the report has the time until all pods were ready.
+pub async fn form(s: &ScenarioContext) {
     s.store.membership(3, 0).await;
 }
 
-/// Ends one pod, and waits until another is ready in its place.
-async fn end(s: &Stage, pod: &Pod, how: End) {
+/// Deletes one pod, and waits until its replacement is ready.
+async fn end(s: &ScenarioContext, pod: &Pod, how: Deletion) {
     s.store.delete(&[&pod.name], how).await;
     s.store.replaced(pod).await;
     s.store.ready(3).await;
 }
 
-async fn end_all(s: &Stage, pods: &[Pod], how: End) {
+async fn end_all(s: &ScenarioContext, pods: &[Pod], how: Deletion) {
     let names: Vec<&str> = pods.iter().map(|pod| pod.name.as_str()).collect();
     s.store.delete(&names, how).await;
     for pod in pods {
@@ -28,33 +28,33 @@ async fn end_all(s: &Stage, pods: &[Pod], how: End) {
     s.store.ready(3).await;
 }
 
-pub(crate) async fn delete_follower(s: &Stage) {
-    end(s, &s.store.follower().await, End::Graceful).await;
+pub async fn delete_follower(s: &ScenarioContext) {
+    end(s, &s.store.follower().await, Deletion::Graceful).await;
 }
 
-pub(crate) async fn delete_leader(s: &Stage) {
-    end(s, &s.store.leader().await, End::Graceful).await;
+pub async fn delete_leader(s: &ScenarioContext) {
+    end(s, &s.store.leader().await, Deletion::Graceful).await;
 }
 
-pub(crate) async fn force_delete_leader(s: &Stage) {
-    end(s, &s.store.leader().await, End::Force).await;
+pub async fn force_delete_leader(s: &ScenarioContext) {
+    end(s, &s.store.leader().await, Deletion::Force).await;
 }
 
-pub(crate) async fn delete_all(s: &Stage) {
-    end_all(s, &s.store.pods().await, End::Graceful).await;
+pub async fn delete_all(s: &ScenarioContext) {
+    end_all(s, &s.store.pods().await, Deletion::Graceful).await;
 }
 
-pub(crate) async fn force_delete_all(s: &Stage) {
-    end_all(s, &s.store.pods().await, End::Force).await;
+pub async fn force_delete_all(s: &ScenarioContext) {
+    end_all(s, &s.store.pods().await, Deletion::Force).await;
 }
 
-pub(crate) async fn delete_two(s: &Stage) {
+pub async fn delete_two(s: &ScenarioContext) {
     let pods = [s.store.leader().await, s.store.follower().await];
-    end_all(s, &pods, End::Force).await;
+    end_all(s, &pods, Deletion::Force).await;
 }
 
-/// Node after node is emptied, as far as the PodDisruptionBudget lets it.
-pub(crate) async fn drain(s: &Stage) {
+/// Drains node after node, as the PodDisruptionBudget permits.
+pub async fn drain(s: &ScenarioContext) {
     let before = s.store.ready(3).await;
     for pod in &before {
         eventually(async || s.store.evict(&pod.name).await).await;
@@ -65,7 +65,7 @@ pub(crate) async fn drain(s: &Stage) {
     s.store.ready(3).await;
 }
 
-pub(crate) async fn rolling_update(s: &Stage) {
+pub async fn rolling_update(s: &ScenarioContext) {
     let before = s.store.ready(3).await;
     s.store.kubectl.run(&["rollout", "restart", "statefulset/kv"]).await;
     for pod in &before {
@@ -74,8 +74,8 @@ pub(crate) async fn rolling_update(s: &Stage) {
     s.store.ready(3).await;
 }
 
-/// The last pod gets an image that does not exist; the others stay as they are.
-pub(crate) async fn bad_image(s: &Stage) {
+/// The last pod gets an image that does not exist; the others stay.
+pub async fn bad_image(s: &ScenarioContext) {
     let before = s.store.ready(3).await;
     s.store.kubectl.run(&["set", "image", "statefulset/kv", "kvd=ordinal:missing"]).await;
     s.store
@@ -89,20 +89,20 @@ pub(crate) async fn bad_image(s: &Stage) {
     // Whether Kubernetes removes the pod that cannot start depends on its version
     // (kubernetes#67250, #137409): its manual says to delete it.
     let broken = s.store.pod("kv-2").await.expect("it waits for its image");
-    s.store.delete(&["kv-2"], End::Graceful).await;
+    s.store.delete(&["kv-2"], Deletion::Graceful).await;
     s.store.replaced(&broken).await;
     let after = s.store.ready(3).await;
     assert_eq!(after[..2], before[..2], "only the last pod was to change");
 }
 
-/// The claim first: it goes when its pod does, and the next pod gets another.
-pub(crate) async fn lose_volume(s: &Stage, ordinal: usize) {
+/// The PVC is deleted first: it goes with its pod, and the next pod gets a new one.
+pub async fn lose_volume(s: &ScenarioContext, ordinal: usize) {
     let name = format!("kv-{ordinal}");
     let claim = format!("data-{name}");
     let before = s.store.ids().await;
     let old = s.store.pod(&name).await.expect("it is ready");
     s.store.kubectl.run(&["delete", "persistentvolumeclaim", &claim, "--wait=false"]).await;
-    s.store.delete(&[&name], End::Force).await;
+    s.store.delete(&[&name], Deletion::Force).await;
     s.store.replaced(&old).await;
     s.store.ready(3).await;
     s.store.membership(3, 0).await;
@@ -110,9 +110,9 @@ pub(crate) async fn lose_volume(s: &Stage, ordinal: usize) {
     assert_ne!(before[&name], after[&name], "an empty disk came back as the member it was");
 }
 
-/// A member comes back with what its volume held so many starts ago: it has promised more since, so
-/// it must not come back as the member it was.
-pub(crate) async fn roll_volume_back(s: &Stage, starts: usize) {
+/// A member returns with the contents of its volume from this many starts ago. It has acknowledged
+/// entries since, so it must not return as the same member.
+pub async fn roll_volume_back(s: &ScenarioContext, starts: usize) {
     let (name, before) = ("kv-1", s.store.ids().await);
     let mut pod = s.store.pod(name).await.expect("it is ready");
     let volume = s.host().volume(&s.store.kubectl, name).await;
@@ -131,8 +131,8 @@ pub(crate) async fn roll_volume_back(s: &Stage, starts: usize) {
         Some(now) if now.uid != pod.uid && now.ready => Ok(()),
         now => Err(format!("{now:?}")),
     });
-    // It has made itself an empty member. If it is refused instead, an operator who reads why
-    // deletes its volume.
+    // The member has started over with an empty volume. If it refuses to start instead, an operator
+    // reads the reason and deletes its volume.
     if back.await.is_err() {
         lose_volume(s, 1).await;
     }

@@ -1,47 +1,47 @@
-//! What came of it, as a table for docs/chaos.md.
+//! The results, as a table for docs/chaos.md.
 
 use std::fmt;
 
 use tokio::time::Duration;
 
-use crate::{scenarios::Scenario, workload::Seen};
+use crate::k8s::{scenarios::Scenario, workload::Seen};
 
 #[derive(Debug, Default)]
-pub(crate) struct Report(Vec<Row>);
+pub struct Report(Vec<Row>);
 
 #[derive(Debug)]
 struct Row {
     scenario: Scenario,
     runs: usize,
     acknowledged: usize,
-    /// Until all pods were ready.
+    /// Time until all pods were ready.
     formed: Duration,
-    /// Of runs that were not disturbed.
+    /// The longest gaps of undisturbed runs.
     write_gap: Duration,
     read_gap: Duration,
     disturbed: usize,
-    /// The longest gap of those, of writes or of reads.
+    /// The longest gap of disturbed runs, of writes or reads.
     disturbed_gap: Duration,
     failures: Vec<String>,
 }
 
-/// A run that went through.
+/// A completed run.
 #[derive(Debug)]
-pub(crate) struct Run {
+pub struct Run {
     /// Until all pods were ready.
-    pub(crate) formed: Duration,
-    pub(crate) seen: Seen,
-    /// The machine had too much else to do for its gaps to count.
-    pub(crate) disturbed: bool,
+    pub formed: Duration,
+    pub seen: Seen,
+    /// The machine was too busy for the gaps to count.
+    pub disturbed: bool,
 }
 
 impl Report {
-    pub(crate) fn add(&mut self, scenario: &Scenario, ran: Result<Run, String>) {
+    pub fn add(&mut self, scenario: &Scenario, ran: Result<Run, String>) {
         self.row(scenario).add(ran);
     }
 
-    /// What no single run tells.
-    pub(crate) fn fail(&mut self, scenario: &Scenario, failure: String) {
+    /// A failure of all runs together.
+    pub fn fail(&mut self, scenario: &Scenario, failure: String) {
         self.row(scenario).failures.push(failure);
     }
 
@@ -52,7 +52,7 @@ impl Report {
         self.0.last_mut().expect("just pushed")
     }
 
-    pub(crate) fn failures(&self) -> impl Iterator<Item = String> {
+    pub fn failures(&self) -> impl Iterator<Item = String> {
         let of_row = |row: &Row| {
             let name = row.scenario.name;
             row.failures.iter().map(move |failure| format!("{name}: {failure}")).collect::<Vec<_>>()
@@ -97,9 +97,10 @@ impl Row {
     }
 }
 
-/// On a machine that does other things too, how long is no measure of the store.
-pub(crate) fn gaps_count() -> bool {
-    std::env::var("K8S_GAPS").as_deref() != Ok("tell")
+/// Whether long gaps fail a scenario. On a machine with other load, they are no measure of the
+/// store.
+pub fn gaps_count() -> bool {
+    std::env::var("K8S_GAPS").as_deref() != Ok("report")
 }
 
 impl fmt::Display for Report {

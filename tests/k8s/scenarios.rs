@@ -1,60 +1,60 @@
-//! What is done to a store while clients use it. Each scenario begins with a new store that is well
-//! and ends when it is well again; `chaos` checks what the clients saw.
+//! The scenarios: steps on a healthy new store while clients use it. The store must be healthy
+//! again at the end; `chaos` checks the clients' observations.
 
 use std::{future::Future, pin::Pin};
 
 use tokio::time::Duration;
 
-use crate::{
+use crate::k8s::{
     host::Host,
+    leader_lease::leader_is_published,
     membership::*,
     outages::*,
     pods::*,
     store::Store,
-    told::leader_is_told,
     workload::{Seen, Workload},
 };
 
-/// Planned: a write waits no longer than this, with three members or more.
+/// Planned changes: the longest gap in writes, with three members or more.
 const PLANNED: Option<Duration> = Some(Duration::from_millis(500));
-/// The leader vanishes, with the election timeout that is shipped.
+/// Loss of the leader, with the shipped election timeout.
 const ELECTION: Option<Duration> = Some(Duration::from_secs(3));
-/// A majority is gone meanwhile, or it depends on when pods come back.
+/// Loss of a majority, or the gap depends on the start of pods.
 const UNBOUNDED: Option<Duration> = None;
 
 #[derive(Debug)]
-pub(crate) struct Stage {
-    pub(crate) store: Store,
-    pub(crate) load: Workload,
+pub struct ScenarioContext {
+    pub store: Store,
+    pub load: Workload,
     host: Option<Host>,
 }
 
-impl Stage {
-    pub(crate) fn new(store: Store, load: Workload) -> Stage {
-        Stage { store, load, host: Host::of_env() }
+impl ScenarioContext {
+    pub fn new(store: Store, load: Workload) -> ScenarioContext {
+        ScenarioContext { store, load, host: Host::from_env() }
     }
 
-    /// For scenarios that [need it](Scenario::host).
-    pub(crate) fn host(&self) -> &Host {
+    /// For scenarios that [require it](Scenario::host).
+    pub fn host(&self) -> &Host {
         self.host.as_ref().expect("scenarios that need it run only where it is")
     }
 }
 
-type Steps = for<'a> fn(&'a Stage) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+type Steps = for<'a> fn(&'a ScenarioContext) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Scenario {
-    pub(crate) name: &'static str,
-    /// How the store is installed.
-    pub(crate) replicas: u32,
-    pub(crate) policy: &'static str,
-    /// The longest time without an acknowledged write that is right.
-    pub(crate) gap: Option<Duration>,
-    /// Whether it takes more than a cluster's API.
-    pub(crate) host: bool,
-    /// Part of the short run.
-    pub(crate) smoke: bool,
-    pub(crate) steps: Steps,
+pub struct Scenario {
+    pub name: &'static str,
+    /// The installation.
+    pub replicas: u32,
+    pub policy: &'static str,
+    /// Bound on gaps between acknowledged writes.
+    pub gap: Option<Duration>,
+    /// Requires access to the host of the cluster.
+    pub host: bool,
+    /// Part of the smoke run.
+    pub smoke: bool,
+    pub steps: Steps,
 }
 
 const fn scenario(name: &'static str, gap: Option<Duration>, steps: Steps) -> Scenario {
@@ -63,13 +63,13 @@ const fn scenario(name: &'static str, gap: Option<Duration>, steps: Steps) -> Sc
 }
 
 impl Scenario {
-    /// Says so if clients waited for too long.
-    pub(crate) fn too_long(&self, seen: &Seen) -> Option<String> {
+    /// The gaps that exceed the bound, if any.
+    pub fn too_long(&self, seen: &Seen) -> Option<String> {
         let allowed = self.gap?;
         let gaps = [("write", seen.write_gap), ("read", seen.read_gap)];
         let longer = gaps.into_iter().filter(|(_, gap)| gap.lasted > allowed);
-        let told: Vec<String> = longer.map(|(what, gap)| format!("no {what} for {gap}")).collect();
-        (!told.is_empty()).then(|| format!("{}; {allowed:?} are allowed", told.join(", ")))
+        let texts: Vec<String> = longer.map(|(kind, gap)| format!("no {kind} for {gap}")).collect();
+        (!texts.is_empty()).then(|| format!("{}; {allowed:?} are allowed", texts.join(", ")))
     }
 
     const fn replicas(mut self, replicas: u32) -> Scenario {
@@ -93,14 +93,14 @@ impl Scenario {
     }
 }
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
+pub const SCENARIOS: &[Scenario] = &[
     scenario("form", UNBOUNDED, |s| Box::pin(form(s))).smoke(),
     scenario("form-ordered", UNBOUNDED, |s| Box::pin(form(s))).ordered(),
     // Pods.
     scenario("delete-a-pod", PLANNED, |s| Box::pin(delete_follower(s))),
     scenario("delete-the-leader", PLANNED, |s| Box::pin(delete_leader(s))).smoke(),
     scenario("force-delete-the-leader", ELECTION, |s| Box::pin(force_delete_leader(s))),
-    scenario("leader-is-told", ELECTION, |s| Box::pin(leader_is_told(s))),
+    scenario("leader-is-published", ELECTION, |s| Box::pin(leader_is_published(s))),
     scenario("delete-all-pods", UNBOUNDED, |s| Box::pin(delete_all(s))),
     scenario("force-delete-all-pods", UNBOUNDED, |s| Box::pin(force_delete_all(s))),
     scenario("delete-two-pods", UNBOUNDED, |s| Box::pin(delete_two(s))),
@@ -126,7 +126,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario("statefulset-recreated", UNBOUNDED, |s| Box::pin(recreate(s, "foreground"))),
     scenario("statefulset-orphaned", PLANNED, |s| Box::pin(recreate(s, "orphan"))),
     scenario("two-of-one-ordinal", PLANNED, |s| Box::pin(two_of_one_ordinal(s))),
-    // Around it.
+    // Outages around the store.
     scenario("api-server-stopped", PLANNED, |s| Box::pin(stop_api_server(s))).host(),
     scenario("dns-stopped", PLANNED, |s| Box::pin(stop_dns(s))).host(),
     scenario("leader-cut-off", ELECTION, |s| Box::pin(cut_leader_off(s))).host(),

@@ -1,4 +1,4 @@
-//! A store in a namespace of its own, installed and changed as a user does it.
+//! A store in a namespace of its own, installed and changed with `kubectl`.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -6,51 +6,51 @@ use ordinal::client::{Client, Endpoint, Timeouts};
 use serde_json::Value;
 use tokio::time::{Duration, timeout};
 
-use crate::{
+use crate::k8s::{
     follow::{Followed, Objects},
     kubectl::{Kubectl, eventually, rendered},
 };
 
-/// Short, so that a client that asked a dead member soon asks another.
-pub(crate) const TIMEOUTS: Timeouts =
+/// Short, so that a client of a dead member soon tries another.
+pub const TIMEOUTS: Timeouts =
     Timeouts { dial: Duration::from_millis(300), command: Duration::from_secs(2) };
 const CLIENT_PORT: u16 = 2379;
-/// Keeps the API object of a pod that is deleted, so that nobody makes another in its place.
-const HOLD: &str = "ordinal.test/hold";
-const MEMBERS: &[&str] = &["pods", "--selector=app.kubernetes.io/component=member"];
-/// Asked again after so long, even if nothing was told.
-const ASK_AFTER: Duration = Duration::from_secs(5);
+/// A finalizer that keeps the object of a deleted pod, so that the StatefulSet does not replace it.
+const HOLD_FINALIZER: &str = "ordinal.test/hold";
+const MEMBER_PODS: &[&str] = &["pods", "--selector=app.kubernetes.io/component=member"];
+/// Bound on the wait for a followed change before the next poll.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone)]
-pub(crate) struct Store {
-    pub(crate) kubectl: Kubectl,
+pub struct Store {
+    pub kubectl: Kubectl,
     manifests: String,
-    /// The members' pods, as far as told.
-    told: Arc<Followed<Vec<Pod>>>,
+    /// The followed pods of the members.
+    followed: Arc<Followed<Vec<Pod>>>,
 }
 
 /// A pod, as the API server knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Pod {
-    pub(crate) name: String,
-    pub(crate) uid: String,
-    pub(crate) ip: String,
-    pub(crate) ready: bool,
-    pub(crate) deleting: bool,
-    pub(crate) restarts: i64,
+pub struct Pod {
+    pub name: String,
+    pub uid: String,
+    pub ip: String,
+    pub ready: bool,
+    pub deleting: bool,
+    pub restarts: i64,
 }
 
-/// How pods are told to end.
+/// How a pod is terminated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub enum Deletion {
     Graceful,
-    /// SIGKILL, and another pod at once.
+    /// SIGKILL, and an immediate replacement.
     Force,
 }
 
 impl Store {
-    /// Makes the namespace, under the rules of restricted Pod Security, and installs the store.
-    pub(crate) async fn install(namespace: &str, replicas: u32, policy: &str) -> Store {
+    /// Creates the namespace, under the restricted Pod Security standard, and installs the store.
+    pub async fn install(namespace: &str, replicas: u32, policy: &str) -> Store {
         let kubectl = Kubectl { namespace: namespace.into() };
         let make = format!(
             "{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, labels: \
@@ -65,27 +65,27 @@ impl Store {
             assert!(manifests.contains(shipped), "the base has no {shipped:?}");
             manifests = manifests.replace(shipped, &wanted);
         }
-        let told = Arc::new(Followed::begin(kubectl.clone(), MEMBERS, pods));
-        let store = Store { kubectl, manifests, told };
+        let followed = Arc::new(Followed::begin(kubectl.clone(), MEMBER_PODS, pods));
+        let store = Store { kubectl, manifests, followed };
         store.apply().await;
         store
     }
 
-    pub(crate) async fn apply(&self) {
+    pub async fn apply(&self) {
         self.kubectl.feed(&["apply", "--filename=-"], &self.manifests).await;
     }
 
-    /// Nothing stays, volumes neither.
-    pub(crate) async fn remove(self) {
+    /// Deletes everything, volumes included.
+    pub async fn remove(self) {
         let names: Vec<String> = self.pods().await.into_iter().map(|pod| pod.name).collect();
         for name in &names {
             self.release(name).await;
         }
-        // First those who make pods, then the pods, without the courtesies.
+        // First the controllers, then the pods, without a grace period.
         let _ = self.kubectl.attempt(&["delete", "statefulset", "--all", "--cascade=orphan"]).await;
         let force = ["delete", "pod", "--all", "--force", "--grace-period=0"];
         let _ = self.kubectl.attempt(&force).await;
-        // The rest takes Kubernetes a while, and hinders nobody.
+        // Kubernetes deletes the rest in the background.
         let _ = self
             .kubectl
             .attempt(&["delete", "namespace", &self.kubectl.namespace, "--wait=false"])
@@ -93,42 +93,42 @@ impl Store {
     }
 
     /// The members' pods, by ordinal.
-    pub(crate) async fn pods(&self) -> Vec<Pod> {
-        let list = self.kubectl.get(MEMBERS).await;
+    pub async fn pods(&self) -> Vec<Pod> {
+        let list = self.kubectl.get(MEMBER_PODS).await;
         sorted(list["items"].as_array().expect("a list has items"))
     }
 
-    /// The same, as the API server told last: it is not asked.
-    pub(crate) fn told_pods(&self) -> Vec<Pod> {
-        self.told.subscribe().borrow().clone()
+    /// The last followed state of the pods, without a request.
+    pub fn followed_pods(&self) -> Vec<Pod> {
+        self.followed.subscribe().borrow().clone()
     }
 
-    pub(crate) async fn pod(&self, name: &str) -> Option<Pod> {
+    pub async fn pod(&self, name: &str) -> Option<Pod> {
         named(self.pods().await, name)
     }
 
-    /// Waits until the pods are as `judge` wants them: by what the API server says when it is asked,
-    /// and it is asked again when it was told that they are.
-    pub(crate) async fn until<T>(&self, judge: impl Fn(Vec<Pod>) -> Result<T, String>) -> T {
-        let mut told = self.told.subscribe();
+    /// Waits until the pods satisfy `judge`. It polls the API server, at once when the followed
+    /// pods satisfy `judge`.
+    pub async fn until<T>(&self, judge: impl Fn(Vec<Pod>) -> Result<T, String>) -> T {
+        let mut followed = self.followed.subscribe();
         eventually(async || {
             let judged = judge(self.pods().await);
             if judged.is_err() {
-                let likely = told.wait_for(|pods| judge(pods.clone()).is_ok());
-                let _ = timeout(ASK_AFTER, likely).await;
+                let likely = followed.wait_for(|pods| judge(pods.clone()).is_ok());
+                let _ = timeout(POLL_INTERVAL, likely).await;
             }
             judged
         })
         .await
     }
 
-    /// Waits until exactly these many members run, and all are ready.
-    pub(crate) async fn ready(&self, replicas: u32) -> Vec<Pod> {
+    /// Waits until exactly this many members run, and all are ready.
+    pub async fn ready(&self, replicas: u32) -> Vec<Pod> {
         self.ready_at(0..replicas).await
     }
 
     /// The same, at these ordinals.
-    pub(crate) async fn ready_at(&self, ordinals: Range<u32>) -> Vec<Pod> {
+    pub async fn ready_at(&self, ordinals: Range<u32>) -> Vec<Pod> {
         self.until(|pods| {
             let names = pods.iter().map(|pod| pod.name.clone());
             let wanted = ordinals.clone().map(|ordinal| format!("kv-{ordinal}"));
@@ -138,8 +138,8 @@ impl Store {
         .await
     }
 
-    /// Waits until another pod than this one is ready in its place.
-    pub(crate) async fn replaced(&self, old: &Pod) -> Pod {
+    /// Waits until a replacement of this pod is ready.
+    pub async fn replaced(&self, old: &Pod) -> Pod {
         self.until(|pods| match named(pods, &old.name) {
             Some(pod) if pod.uid != old.uid && pod.ready && !pod.deleting => Ok(pod),
             now => Err(format!("{} is not replaced: {now:?}", old.name)),
@@ -147,35 +147,35 @@ impl Store {
         .await
     }
 
-    /// Waits for an Event about this object.
-    pub(crate) async fn said(&self, about: &str, what: &str) {
+    /// Waits for an Event about this object that contains the text.
+    pub async fn has_event(&self, about: &str, text: &str) {
         let of = format!("--field-selector=involvedObject.name={about}");
         eventually(async || {
             let events = self.kubectl.run(&["get", "events", &of]).await;
-            if events.contains(what) { Ok(()) } else { Err(format!("no {what:?}: {events}")) }
+            if events.contains(text) { Ok(()) } else { Err(format!("no {text:?}: {events}")) }
         })
         .await;
     }
 
-    pub(crate) async fn scale(&self, replicas: u32) {
+    pub async fn scale(&self, replicas: u32) {
         let replicas = format!("--replicas={replicas}");
         self.kubectl.run(&["scale", "statefulset/kv", &replicas]).await;
     }
 
-    /// Tells pods to end, and does not wait for it.
-    pub(crate) async fn delete(&self, pods: &[&str], end: End) {
+    /// Deletes pods, without waiting.
+    pub async fn delete(&self, pods: &[&str], end: Deletion) {
         let how: &[&str] = match end {
-            End::Graceful => &["--wait=false"],
-            End::Force => &["--wait=false", "--force", "--grace-period=0"],
+            Deletion::Graceful => &["--wait=false"],
+            Deletion::Force => &["--wait=false", "--force", "--grace-period=0"],
         };
         self.kubectl.run(&[&["delete", "pod"], pods, how].concat()).await;
     }
 
-    /// Asks for a pod to go, as `kubectl drain` does for each pod of a node.
+    /// Evicts a pod, as `kubectl drain` does for each pod of a node.
     ///
     /// # Errors
-    /// The PodDisruptionBudget forbids it now.
-    pub(crate) async fn evict(&self, pod: &str) -> Result<(), String> {
+    /// If the PodDisruptionBudget forbids the eviction now.
+    pub async fn evict(&self, pod: &str) -> Result<(), String> {
         let namespace = &self.kubectl.namespace;
         let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/eviction");
         let eviction = serde_json::json!({
@@ -187,12 +187,12 @@ impl Store {
         self.kubectl.try_feed(&args, &eviction.to_string()).await.map(drop)
     }
 
-    /// Ends the process of a pod and leaves its place empty until it is [released](Self::release):
-    /// a member that is down, as on a node that was lost.
-    pub(crate) async fn hold(&self, pod: &Pod) {
-        let patch = format!("{{\"metadata\":{{\"finalizers\":[\"{HOLD}\"]}}}}");
+    /// Kills the process of a pod and prevents a replacement until it is [released](Self::release):
+    /// a member that is down, as on a lost node.
+    pub async fn hold(&self, pod: &Pod) {
+        let patch = format!("{{\"metadata\":{{\"finalizers\":[\"{HOLD_FINALIZER}\"]}}}}");
         self.kubectl.run(&["patch", "pod", &pod.name, "--patch", &patch]).await;
-        self.delete(&[&pod.name], End::Force).await;
+        self.delete(&[&pod.name], Deletion::Force).await;
         let client = client_of(&[endpoint(&pod.ip)]);
         eventually(async || match client.status().await {
             Ok(_) => Err(format!("{} still answers", pod.name)),
@@ -201,13 +201,13 @@ impl Store {
         .await;
     }
 
-    pub(crate) async fn release(&self, pod: &str) {
+    pub async fn release(&self, pod: &str) {
         let patch = "{\"metadata\":{\"finalizers\":null}}";
         let _ = self.kubectl.attempt(&["patch", "pod", pod, "--patch", patch]).await;
     }
 
-    /// Waits until one of these pods says that it leads.
-    pub(crate) async fn leader(&self) -> Pod {
+    /// Waits until a pod reports that it leads.
+    pub async fn leader(&self) -> Pod {
         eventually(async || {
             for pod in self.pods().await.into_iter().filter(|pod| pod.ready && !pod.deleting) {
                 let status = client_of(&[endpoint(&pod.ip)]).status().await;
@@ -220,22 +220,22 @@ impl Store {
         .await
     }
 
-    pub(crate) async fn follower(&self) -> Pod {
+    pub async fn follower(&self) -> Pod {
         let leader = self.leader().await;
         let pods = self.pods().await;
         pods.into_iter().rev().find(|pod| pod.name != leader.name).expect("there are others")
     }
 
     /// A client of all members that are ready.
-    pub(crate) async fn client(&self) -> Client {
+    pub async fn client(&self) -> Client {
         client_of_ready(&self.pods().await)
     }
 
-    /// Waits until the cluster has so many voters and learners, and names no others.
-    pub(crate) async fn membership(&self, voters: usize, learners: usize) {
-        let told = self.told.subscribe();
+    /// Waits until the cluster has exactly this many voters and learners.
+    pub async fn membership(&self, voters: usize, learners: usize) {
+        let followed = self.followed.subscribe();
         eventually(async || {
-            let client = client_of_ready(&told.borrow());
+            let client = client_of_ready(&followed.borrow());
             let answer = client.member_list().await;
             let members = answer.map_err(|error| error.to_string())?.members;
             let (l, v): (Vec<_>, Vec<_>) = members.iter().partition(|member| member.is_learner);
@@ -245,21 +245,21 @@ impl Store {
         .await;
     }
 
-    /// Which member id each pod's name has.
-    pub(crate) async fn ids(&self) -> BTreeMap<String, u64> {
+    /// The member id of each pod, by name.
+    pub async fn ids(&self) -> BTreeMap<String, u64> {
         let members = self.client().await.member_list().await.unwrap().members;
         members.into_iter().map(|member| (member.name, member.id)).collect()
     }
 }
 
-pub(crate) fn endpoint(ip: &str) -> Endpoint {
+pub fn endpoint(ip: &str) -> Endpoint {
     format!("{ip}:{CLIENT_PORT}").parse().expect("an address and a port")
 }
 
-pub(crate) fn client_of(endpoints: &[Endpoint]) -> Client {
-    // Nobody is ready: then nobody answers there.
-    let nobody = || vec!["127.0.0.1:9".parse().expect("an address and a port")];
-    let endpoints = if endpoints.is_empty() { nobody() } else { endpoints.to_vec() };
+pub fn client_of(endpoints: &[Endpoint]) -> Client {
+    // An address on which nothing listens, if no pod is ready.
+    let unreachable = || vec!["127.0.0.1:9".parse().expect("an address and a port")];
+    let endpoints = if endpoints.is_empty() { unreachable() } else { endpoints.to_vec() };
     Client::new(endpoints, TIMEOUTS)
 }
 

@@ -1,8 +1,8 @@
-//! Clients of a store in Kubernetes: they write, read and watch, whatever happens to its pods, and
-//! everything they are told is checked.
+//! Clients that write, read and watch a store in Kubernetes while its pods come and go, and check
+//! every answer.
 //!
-//! Each client knows the ready pods, as a client that resolves a headless Service does, and begins
-//! with another one; one writer goes through the Service's own address.
+//! Each client knows the ready pods, as a client that resolves a headless Service does, and starts
+//! with a different one. One writer uses the Service's own address.
 
 use std::{
     collections::BTreeMap,
@@ -14,8 +14,7 @@ use std::{
 };
 
 use ordinal::{
-    client::{Client, Endpoint, Get, Put},
-    clock::{Clock as _, SystemClock},
+    client::{Client, Endpoint, Get},
     proto::mvccpb::KeyValue,
 };
 use tokio::{
@@ -25,62 +24,76 @@ use tokio::{
 };
 
 use crate::{
-    follow::{Followed, Objects},
-    kubectl::PATIENCE,
-    oracle::{Attempt, Oracle, Outcome},
-    store::{Store, client_of},
-    watcher::Watching,
+    k8s::{
+        follow::{Followed, Objects},
+        kubectl::CHANGE_TIMEOUT,
+        store::{Store, client_of},
+        watcher::Watching,
+    },
+    support::{
+        oracle::{Attempt, Oracle, Outcome},
+        workload::{self, assert_linearizable},
+    },
 };
 
-/// Through the pods; one more through the Service.
+/// Time since 1970-01-01 UTC.
+#[expect(clippy::disallowed_methods, reason = "a test measures real time")]
+fn unix_now() -> Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap()
+}
+
+/// Writers through the pods; one more writes through the Service.
 const WRITERS: usize = 4;
 const READERS: usize = 2;
 const CLIENTS: usize = WRITERS + READERS + 1;
-/// How often a client looks up who is ready: names may be remembered for longer.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// So many answered reads show that reads go on.
+/// Interval at which a client looks up the ready pods: real clients may cache names for longer.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(1);
+/// Answered reads that show that reads continue.
 const READS: usize = 10;
 const KEYS: u64 = 16;
-pub(crate) const PREFIX: &str = "w/";
-/// Between two requests of a client: of all together, gaps are exact to a few milliseconds, and twenty
-/// members on two processors have some left.
-const PACE: Duration = Duration::from_millis(10);
-const PAUSE: Duration = Duration::from_millis(20);
+pub const PREFIX: &str = "w/";
+/// Pause between two requests of a client. Gaps of all clients together are exact to a few
+/// milliseconds, and twenty members on two processors still get their share.
+const REQUEST_INTERVAL: Duration = Duration::from_millis(10);
+const RETRY_DELAY: Duration = Duration::from_millis(20);
 const VALUE_BYTES: usize = 100;
 
 /// Running clients.
 #[derive(Debug)]
-pub(crate) struct Workload {
+pub struct Workload {
     stop: watch::Sender<bool>,
     clients: Vec<JoinHandle<()>>,
     watching: Watching,
-    pub(crate) oracle: Oracle,
+    pub oracle: Oracle,
     writes: Arc<Successes>,
     reads: Arc<Successes>,
     _endpoints: Followed<Vec<Endpoint>>,
 }
 
-/// Where clients of the store go: those that a Service names as ready.
+/// The endpoints that a Service lists as ready.
 fn ready(slices: &Objects) -> Vec<Endpoint> {
     let endpoints = slices.values().filter_map(|slice| slice["endpoints"].as_array()).flatten();
     let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] == true);
-    ready.filter_map(|ready| ready["addresses"][0].as_str()).map(crate::store::endpoint).collect()
+    ready
+        .filter_map(|ready| ready["addresses"][0].as_str())
+        .map(crate::k8s::store::endpoint)
+        .collect()
 }
 
-/// What a workload saw.
+/// The observations of a workload.
 #[derive(Debug)]
-pub(crate) struct Seen {
-    pub(crate) attempts: Vec<Attempt>,
-    pub(crate) watched: Vec<KeyValue>,
-    pub(crate) write_gap: Gap,
-    pub(crate) read_gap: Gap,
-    pub(crate) acknowledged: usize,
+pub struct Seen {
+    pub attempts: Vec<Attempt>,
+    pub watched: Vec<KeyValue>,
+    pub write_gap: Gap,
+    pub read_gap: Gap,
+    pub acknowledged: usize,
 }
 
-/// The longest time without a success, and when it ended: logs tell what happened then.
+/// The longest time without a success, and its end, to find it in logs.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Gap {
-    pub(crate) lasted: Duration,
+pub struct Gap {
+    pub lasted: Duration,
     /// Since 1970.
     ended: Duration,
 }
@@ -94,7 +107,7 @@ impl fmt::Display for Gap {
     }
 }
 
-/// Successes of all clients together, and how many each has had.
+/// Successes of all clients together, and of each.
 #[derive(Debug)]
 struct Successes(Mutex<Counted>);
 
@@ -107,7 +120,7 @@ struct Counted {
 
 impl Successes {
     fn begin() -> Successes {
-        let longest = Gap { lasted: Duration::ZERO, ended: SystemClock.now() };
+        let longest = Gap { lasted: Duration::ZERO, ended: unix_now() };
         let of_client = BTreeMap::new();
         Successes(Mutex::new(Counted { of_client, last: Instant::now(), longest }))
     }
@@ -122,7 +135,7 @@ impl Successes {
         self.0.lock().unwrap().of_client.clone()
     }
 
-    /// Of those that ended, and the one that lasts until now.
+    /// The longest gap, including the present one.
     fn longest_gap(&self) -> Gap {
         let counted = &mut *self.0.lock().unwrap();
         counted.end_gap();
@@ -135,25 +148,22 @@ impl Counted {
         let now = Instant::now();
         let lasted = now - mem::replace(&mut self.last, now);
         if lasted > self.longest.lasted {
-            self.longest = Gap { lasted, ended: SystemClock.now() };
+            self.longest = Gap { lasted, ended: unix_now() };
         }
     }
 }
 
 impl Workload {
-    /// Starts once somebody is ready.
-    pub(crate) async fn start(store: &Store) -> Workload {
+    /// Starts once a pod is ready.
+    pub async fn start(store: &Store) -> Workload {
         let slices = &["endpointslices", "--selector=kubernetes.io/service-name=kv-client"];
         let endpoints = Followed::begin(store.kubectl.clone(), slices, ready);
         let mut ready = endpoints.subscribe();
-        let anybody = ready.wait_for(|ready| !ready.is_empty());
-        timeout(PATIENCE, anybody)
-            .await
-            .expect("kubectl tells who is ready")
-            .expect("its sender lives");
+        let any_ready = ready.wait_for(|ready| !ready.is_empty());
+        timeout(CHANGE_TIMEOUT, any_ready).await.expect("a ready pod").expect("its sender lives");
         let service = store.kubectl.get(&["service", "kv-client"]).await;
         let service = service["spec"]["clusterIP"].as_str().expect("it has an address").to_owned();
-        let (_, service) = watch::channel(vec![crate::store::endpoint(&service)]);
+        let (_, service) = watch::channel(vec![crate::k8s::store::endpoint(&service)]);
 
         let oracle = Oracle::default();
         let (writes, reads) = (Arc::new(Successes::begin()), Arc::new(Successes::begin()));
@@ -161,13 +171,13 @@ impl Workload {
         let mut clients = Vec::new();
         for number in 0..CLIENTS {
             let endpoints = if number == 0 { service.clone() } else { ready.clone() };
-            let look_at = Instant::now() + LOOK_EVERY / CLIENTS as u32 * number as u32;
-            let peer = Peer { endpoints, number, client: None, look_at };
+            let lookup_at = Instant::now() + LOOKUP_INTERVAL / CLIENTS as u32 * number as u32;
+            let client = PodClient { endpoints, number, client: None, lookup_at };
             let (oracle, stopped) = (oracle.clone(), stopped.clone());
             clients.push(if number <= WRITERS {
-                tokio::spawn(write(peer, oracle, writes.clone(), stopped))
+                tokio::spawn(write(client, oracle, writes.clone(), stopped))
             } else {
-                tokio::spawn(read(peer, oracle, reads.clone(), stopped))
+                tokio::spawn(read(client, oracle, reads.clone(), stopped))
             });
         }
         let watching = Watching::start(ready).await;
@@ -177,49 +187,49 @@ impl Workload {
         load
     }
 
-    /// Waits for so many more acknowledged writes and some more reads, of each client at least one, and
-    /// until all have looked who is ready now.
-    pub(crate) async fn progress(&self, writes: usize) {
-        self.go_on(writes, WRITERS + 1, READERS).await;
+    /// Waits for this many more acknowledged writes and some more reads, at least one of each
+    /// client, and until all clients have looked up the ready pods again.
+    pub async fn progress(&self, writes: usize) {
+        self.wait_for_progress(writes, WRITERS + 1, READERS).await;
     }
 
-    /// The same, where a client may sit on a member that cannot serve it: a Service keeps a connection
-    /// where it is.
-    pub(crate) async fn progress_of_some(&self, writes: usize) {
-        self.go_on(writes, WRITERS, 1).await;
+    /// The same, but some clients may be connected to a member that cannot serve them: a Service
+    /// does not move connections.
+    pub async fn progress_of_some(&self, writes: usize) {
+        self.wait_for_progress(writes, WRITERS, 1).await;
     }
 
-    async fn go_on(&self, writes: usize, writers: usize, readers: usize) {
+    async fn wait_for_progress(&self, writes: usize, writers: usize, readers: usize) {
         let begun = Instant::now();
         let before = (self.writes.of_client(), self.reads.of_client());
-        while begun.elapsed() < 2 * LOOK_EVERY
-            || !went_on(&before.0, &self.writes.of_client(), writers, writes)
-            || !went_on(&before.1, &self.reads.of_client(), readers, READS)
+        while begun.elapsed() < 2 * LOOKUP_INTERVAL
+            || !progressed(&before.0, &self.writes.of_client(), writers, writes)
+            || !progressed(&before.1, &self.reads.of_client(), readers, READS)
         {
             assert!(
-                begun.elapsed() < PATIENCE,
+                begun.elapsed() < CHANGE_TIMEOUT,
                 "clients wait: successes before {before:?}, now {:?}",
                 (self.writes.of_client(), self.reads.of_client())
             );
             self.check_alive();
-            sleep(PAUSE).await;
+            sleep(RETRY_DELAY).await;
         }
     }
 
     fn check_alive(&self) {
         let finished = self.clients.iter().any(JoinHandle::is_finished);
-        assert!(!finished && !self.watching.has_ended(), "a client saw what cannot be");
+        assert!(!finished && !self.watching.has_ended(), "a client failed an assertion");
     }
 
-    /// Lets what is under way end, and the watch come to where the store is.
-    pub(crate) async fn stop(mut self, store: &Store) -> Seen {
+    /// Stops the clients after their requests in flight, and waits until the watch has caught up.
+    pub async fn stop(mut self, store: &Store) -> Seen {
         self.check_alive();
         let (write_gap, read_gap) = (self.writes.longest_gap(), self.reads.longest_gap());
         self.stop.send_replace(true);
         for client in mem::take(&mut self.clients) {
-            client.await.expect("what a client saw cannot be");
+            client.await.expect("a client failed an assertion");
         }
-        let revision = crate::check::agreed_revision(store).await;
+        let revision = crate::k8s::check::agreed_revision(store).await;
         let watched = self.watching.until(revision).await;
         let tally = self.oracle.tally();
         Seen {
@@ -232,8 +242,8 @@ impl Workload {
     }
 }
 
-/// Whether all these clients had a success more, and so many together.
-fn went_on(
+/// Whether this many clients had further successes, and this many together.
+fn progressed(
     before: &BTreeMap<usize, usize>,
     now: &BTreeMap<usize, usize>,
     clients: usize,
@@ -244,7 +254,7 @@ fn went_on(
     advanced >= clients && now.iter().map(more).sum::<usize>() >= successes
 }
 
-/// After a failure nobody is to load the store of the next scenario.
+/// After a failure, no load remains for the next scenario.
 impl Drop for Workload {
     fn drop(&mut self) {
         self.clients.iter().for_each(JoinHandle::abort);
@@ -252,17 +262,18 @@ impl Drop for Workload {
 }
 
 /// A client that follows the ready pods.
-struct Peer {
+struct PodClient {
     endpoints: watch::Receiver<Vec<Endpoint>>,
     number: usize,
     client: Option<Client>,
-    look_at: Instant,
+    lookup_at: Instant,
 }
 
-impl Peer {
-    /// A client of who was ready when it looked last: all of them at once would be one gap of them all.
+impl PodClient {
+    /// A client of the pods that were ready at its last look-up. The clients look up at different
+    /// times, otherwise all gaps would coincide.
     fn client(&mut self) -> Client {
-        let look = self.looks_now() && self.endpoints.has_changed().unwrap_or(false);
+        let look = self.lookup_is_due() && self.endpoints.has_changed().unwrap_or(false);
         if look || self.client.is_none() {
             let mut endpoints = self.endpoints.borrow_and_update().clone();
             if !endpoints.is_empty() {
@@ -274,23 +285,23 @@ impl Peer {
         self.client.get_or_insert_with(|| client_of(&[])).clone()
     }
 
-    /// Whom it knows may be gone: names are looked up again.
+    /// The known pods may be gone, so the next request looks them up again.
     fn failed(&mut self) {
-        self.look_at = Instant::now();
+        self.lookup_at = Instant::now();
     }
 
-    fn looks_now(&mut self) -> bool {
+    fn lookup_is_due(&mut self) -> bool {
         let now = Instant::now();
-        let due = self.look_at <= now;
-        while self.look_at <= now {
-            self.look_at += LOOK_EVERY;
+        let due = self.lookup_at <= now;
+        while self.lookup_at <= now {
+            self.lookup_at += LOOKUP_INTERVAL;
         }
         due
     }
 }
 
 async fn write(
-    mut peer: Peer,
+    mut client: PodClient,
     oracle: Oracle,
     writes: Arc<Successes>,
     stop: watch::Receiver<bool>,
@@ -299,46 +310,37 @@ async fn write(
     while !*stop.borrow() {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let key = format!("{PREFIX}{}", number % KEYS);
-        let value = format!("{number:-<VALUE_BYTES$}");
-        let began = Instant::now();
-        let outcome = match peer.client().put(Put::new(&key, &value)).await {
-            Ok(done) => {
-                writes.note(peer.number);
-                Outcome::Acknowledged(done.header.unwrap().revision)
-            }
-            Err(error) if error.was_not_done() => Outcome::Refused,
-            Err(_) => Outcome::Unknown,
-        };
-        oracle.note(Attempt { key, value, began, ended: Instant::now(), outcome });
-        let refused = !matches!(outcome, Outcome::Acknowledged(_));
-        if refused {
-            peer.failed();
+        let outcome = workload::put(&client.client(), &oracle, key, VALUE_BYTES).await;
+        if matches!(outcome, Outcome::Acknowledged(_)) {
+            writes.note(client.number);
+            sleep(REQUEST_INTERVAL).await;
+        } else {
+            client.failed();
+            sleep(RETRY_DELAY).await;
         }
-        sleep(if refused { PAUSE } else { PACE }).await;
     }
 }
 
-/// A linearizable read sees all that was acknowledged before it began.
-async fn read(mut peer: Peer, oracle: Oracle, reads: Arc<Successes>, stop: watch::Receiver<bool>) {
+/// A linearizable read sees every write acknowledged before it began.
+async fn read(
+    mut client: PodClient,
+    oracle: Oracle,
+    reads: Arc<Successes>,
+    stop: watch::Receiver<bool>,
+) {
     for number in 0_u64.. {
         if *stop.borrow() {
             break;
         }
         let key = format!("{PREFIX}{}", number % KEYS);
         let floor = oracle.floor(&key);
-        let Ok(answer) = peer.client().range(Get::new(&key)).await else {
-            peer.failed();
-            sleep(PAUSE).await;
+        let Ok(answer) = client.client().range(Get::new(&key)).await else {
+            client.failed();
+            sleep(RETRY_DELAY).await;
             continue;
         };
-        reads.note(peer.number);
-        let revision = answer.header.unwrap().revision;
-        let of_key = answer.kvs.first().map_or(0, |kv| kv.mod_revision);
-        assert!(
-            revision >= floor.revision && of_key >= floor.of_key,
-            "a linearizable read of {key} is answered at revision {revision}, key at {of_key}; \
-             acknowledged before it began: {floor:?}"
-        );
-        sleep(PACE).await;
+        reads.note(client.number);
+        assert_linearizable(&key, &answer, floor);
+        sleep(REQUEST_INTERVAL).await;
     }
 }

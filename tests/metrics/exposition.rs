@@ -1,32 +1,33 @@
-//! Reads Prometheus' text format 0.0.4, strictly: what Prometheus would refuse or misread is an error.
+//! A strict parser of Prometheus' text format 0.0.4: input that Prometheus would refuse or misread
+//! is an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What one `# TYPE` line begins.
+/// A metric family: one `# TYPE` line and its samples.
 #[derive(Debug)]
-pub(crate) struct Family {
-    pub(crate) kind: String,
-    pub(crate) samples: Vec<Sample>,
+pub struct Family {
+    pub kind: String,
+    pub samples: Vec<Sample>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Sample {
+pub struct Sample {
     /// With `_bucket`, `_sum` or `_count` for a histogram.
-    pub(crate) name: String,
-    pub(crate) labels: BTreeMap<String, String>,
-    pub(crate) value: f64,
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub value: f64,
 }
 
 impl Family {
-    /// The label names that its samples have, without a histogram's own.
-    pub(crate) fn labels(&self) -> BTreeSet<&str> {
+    /// The label names of its samples, without those of histograms.
+    pub fn labels(&self) -> BTreeSet<&str> {
         let names = self.samples.iter().flat_map(|sample| sample.labels.keys());
         names.map(String::as_str).filter(|name| *name != "le").collect()
     }
 }
 
 /// The families by name.
-pub(crate) fn parse(text: &str) -> BTreeMap<String, Family> {
+pub fn parse(text: &str) -> BTreeMap<String, Family> {
     assert!(text.ends_with('\n'), "the last line does not end");
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     let (mut help, mut open) = (None, String::new());
@@ -77,7 +78,7 @@ fn number(text: &str) -> f64 {
     if infinite { f64::INFINITY } else { text.parse().unwrap_or_else(|_| panic!("{text:?}")) }
 }
 
-/// No series twice; counters do not go below zero; buckets add up to the count.
+/// No series twice; counters are not negative; buckets add up to the count.
 fn check(name: &str, family: &Family) {
     let mut seen = BTreeSet::new();
     let mut bucket: Option<(f64, f64)> = None;

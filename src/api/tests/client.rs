@@ -19,24 +19,24 @@ use crate::{
     lane::Lanes,
     node::{MembershipError, NodeError, TimeToLive},
     proto::{
+        cluster_admin::{ClusterRequest, cluster_admin_client::ClusterAdminClient},
         etcdserverpb::{
             self as pb, RangeRequest, auth_client::AuthClient, cluster_client::ClusterClient,
             kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
         },
-        own::{ClusterRequest, ordinal_client::OrdinalClient},
     },
-    state::{Machine, MemoryStorage},
-    stop::Stop,
+    shutdown::Shutdown,
+    state::{MemoryStorage, StateMachine},
     types::{AlarmKind, CommandError, KeyValue, LeaseId, MemberId, Revision},
     watch::{self, Feed, WatchLanes, Watches},
 };
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// What a line of a script's output is cut to.
-const LINE_CHARS: usize = 400;
+/// Longer lines of a script's output are cut.
+const LINE_CHARS_MAX: usize = 400;
 
-/// What says nothing, and is left out of a script's output.
+/// Default values, omitted from a script's output.
 const DEFAULTS: [&str; 24] = [
     "cluster_id: 0",
     "member_id: 0",
@@ -65,25 +65,26 @@ const DEFAULTS: [&str; 24] = [
 ];
 
 /// A connection to a server of the API, on one thread with it.
-pub(super) struct Client {
+pub struct Client {
     runtime: Runtime,
     node: FakeNode,
     channel: Channel,
     /// Dropped, they would end the streams.
-    _stop: Stop,
+    _shutdown: Shutdown,
     _watch_lanes: WatchLanes,
 }
 
 impl Client {
-    pub(super) fn start() -> Client {
+    pub fn start() -> Client {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let node = FakeNode::new();
-        // Small, so that scripts can go beyond it.
+        // Small, so that scripts can exceed it.
         let options = Options { max_request_bytes: 4096, ..Options::default() };
-        let stop = Stop::default();
-        let (watches, watch_lanes) = runtime.block_on(async { nothing_to_watch() });
+        let shutdown = Shutdown::default();
+        let (watches, watch_lanes) = runtime.block_on(async { start_idle_watches() });
         let members = FakeMembers(node.clone());
-        let routes = routes(node.clone(), members, watches, options, stop.stopping());
+        let routes = routes(node.clone(), members, watches, options, shutdown.signal());
+        let routes = super::as_served(routes);
         let channel = runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}", listener.local_addr().unwrap());
@@ -91,7 +92,7 @@ impl Client {
             tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming(incoming));
             Endpoint::from_shared(url).unwrap().connect_lazy()
         });
-        Client { runtime, node, channel, _stop: stop, _watch_lanes: watch_lanes }
+        Client { runtime, node, channel, _shutdown: shutdown, _watch_lanes: watch_lanes }
     }
 
     fn kv(&self) -> KvClient<Channel> {
@@ -135,9 +136,23 @@ impl Client {
                 self.shown(self.runtime.block_on(cluster.member_list(request)))
             }
             "member" | "move-leader" => self.member(name, &mut args)?,
+            "cluster" | "status" | "hashkv" | "alarms" => self.maintain(name, &mut args)?,
+            "grant" | "revoke" | "keep-alive" | "time-to-live" | "leases" => {
+                self.on_leases(name, &mut args)?
+            }
+            "unimplemented" => self.runtime.block_on(self.unimplemented()),
+            other => return Err(format!("unknown command {other}").into()),
+        };
+        args.reject_next()?;
+        Ok(output)
+    }
+
+    /// `cluster`, `status`, `hashkv REVISION`, `alarms`.
+    fn maintain(&self, name: &str, args: &mut ArgumentConsumer) -> Outcome<String> {
+        Ok(match name {
             "cluster" => {
-                let mut own = OrdinalClient::new(self.channel.clone());
-                self.shown(self.runtime.block_on(own.cluster(ClusterRequest {})))
+                let mut cluster_admin = ClusterAdminClient::new(self.channel.clone());
+                self.shown(self.runtime.block_on(cluster_admin.cluster(ClusterRequest {})))
             }
             "status" => {
                 self.shown(self.runtime.block_on(self.maintenance().status(pb::StatusRequest {})))
@@ -149,41 +164,43 @@ impl Client {
             }
             "alarms" => {
                 let request = pb::AlarmRequest {
-                    alarm: number(&mut args, "kind")? as i32,
-                    action: number(&mut args, "action")? as i32,
-                    member_id: number(&mut args, "member")? as u64,
+                    alarm: number(args, "kind")? as i32,
+                    action: number(args, "action")? as i32,
+                    member_id: number(args, "member")? as u64,
                 };
                 self.shown(self.runtime.block_on(self.maintenance().alarm(request)))
             }
+            other => return Err(format!("unknown command {other}").into()),
+        })
+    }
+
+    /// `grant`, `revoke`, `keep-alive`, `time-to-live`, `leases`.
+    fn on_leases(&self, name: &str, args: &mut ArgumentConsumer) -> Outcome<String> {
+        Ok(match name {
             "grant" => {
-                let request = pb::LeaseGrantRequest {
-                    id: number(&mut args, "id")?,
-                    ttl: number(&mut args, "ttl")?,
-                };
+                let request =
+                    pb::LeaseGrantRequest { id: number(args, "id")?, ttl: number(args, "ttl")? };
                 self.shown(self.runtime.block_on(self.lease().lease_grant(request)))
             }
             "revoke" => {
-                let request = pb::LeaseRevokeRequest { id: number(&mut args, "id")? };
+                let request = pb::LeaseRevokeRequest { id: number(args, "id")? };
                 self.shown(self.runtime.block_on(self.lease().lease_revoke(request)))
             }
-            "keep-alive" => self.keep_alive(&mut args)?,
+            "keep-alive" => self.keep_alive(args)?,
             "time-to-live" => {
-                let keys = flag(&mut args, "keys")?;
-                let request = pb::LeaseTimeToLiveRequest { id: number(&mut args, "id")?, keys };
+                let keys = flag(args, "keys")?;
+                let request = pb::LeaseTimeToLiveRequest { id: number(args, "id")?, keys };
                 self.shown(self.runtime.block_on(self.lease().lease_time_to_live(request)))
             }
             "leases" => {
                 let request = pb::LeaseLeasesRequest {};
                 self.shown(self.runtime.block_on(self.lease().lease_leases(request)))
             }
-            "unimplemented" => self.runtime.block_on(self.unimplemented()),
             other => return Err(format!("unknown command {other}").into()),
-        };
-        args.reject_next()?;
-        Ok(output)
+        })
     }
 
-    /// Changes what the node answers.
+    /// Changes the answers of the node.
     fn set(&self, name: &str, args: &mut ArgumentConsumer) -> Outcome<String> {
         let mut table = self.node.table();
         match name {
@@ -192,7 +209,8 @@ impl Client {
                 table.failure = Some((number(args, "after")? as u32, error));
             }
             "refuse" => {
-                table.refusal = Some(refusal(args.next_pos().ok_or("no refusal")?)?);
+                let error = membership_error(args.next_pos().ok_or("no error")?)?;
+                table.membership_error = Some(error);
             }
             "leader" => {
                 table.status.leader = args.next_pos().map(str::parse).transpose()?.map(MemberId);
@@ -287,7 +305,7 @@ impl Client {
             }
             Ok(())
         });
-        lines.splice(0..0, self.asked());
+        lines.splice(0..0, self.node_calls());
         lines.extend(end.err().map(refused));
         Ok(lines.join("\n"))
     }
@@ -317,7 +335,7 @@ impl Client {
         Ok(self.shown(self.runtime.block_on(self.kv().put(request))))
     }
 
-    /// One stream, on which all these are asked at once.
+    /// Sends all these renewals at once on one stream.
     fn keep_alive(&self, args: &mut ArgumentConsumer) -> Outcome<String> {
         let has_leader = flag(args, "hasleader")?;
         let ids: Vec<i64> =
@@ -329,13 +347,13 @@ impl Client {
         }
         let mut lines = Vec::new();
         let end = self.runtime.block_on(async {
-            let mut answers = self.lease().lease_keep_alive(request).await?.into_inner();
-            while let Some(answer) = answers.message().await? {
-                lines.push(cut(&answer));
+            let mut responses = self.lease().lease_keep_alive(request).await?.into_inner();
+            while let Some(response) = responses.message().await? {
+                lines.push(cut(&response));
             }
             Ok(())
         });
-        lines.splice(0..0, self.asked());
+        lines.splice(0..0, self.node_calls());
         lines.extend(end.err().map(refused));
         Ok(lines.join("\n"))
     }
@@ -350,7 +368,7 @@ impl Client {
             compare.result = args.take_key("operator").map_or(Ok(0), str::parse)?;
         }
         let outcome = self.runtime.block_on(self.kv().txn(request));
-        let mut lines = self.asked();
+        let mut lines = self.node_calls();
         match outcome.map(tonic::Response::into_inner) {
             Ok(mut response) => {
                 let parts = std::mem::take(&mut response.responses);
@@ -362,7 +380,7 @@ impl Client {
         Ok(lines.join("\n"))
     }
 
-    /// Calls what is not here, in services that are and services that are not.
+    /// Calls methods that are not implemented, in implemented services and in others.
     async fn unimplemented(&self) -> String {
         let mut maintenance = self.maintenance();
         let mut auth = AuthClient::new(self.channel.clone());
@@ -376,26 +394,26 @@ impl Client {
         outcomes.map(|error| refused(error.expect("unimplemented"))).join("\n")
     }
 
-    /// What the node was asked, then what the client got.
+    /// The calls of the node, then the client's result.
     fn shown<T: Debug>(&self, outcome: Result<tonic::Response<T>, Status>) -> String {
-        let answer = match outcome {
+        let response = match outcome {
             Ok(response) => cut(&response.into_inner()),
             Err(status) => refused(status),
         };
-        let mut lines = self.asked();
-        lines.push(answer);
+        let mut lines = self.node_calls();
+        lines.push(response);
         lines.join("\n")
     }
 
-    fn asked(&self) -> Vec<String> {
-        let asked = std::mem::take(&mut self.node.table().asked);
-        asked.into_iter().map(|what| format!("node: {}", cut_text(what))).collect()
+    fn node_calls(&self) -> Vec<String> {
+        let calls = std::mem::take(&mut self.node.table().calls);
+        calls.into_iter().map(|call| format!("node: {}", cut_text(call))).collect()
     }
 }
 
-/// The watches of an empty store. Those of a store that changes have a test of their own.
-fn nothing_to_watch() -> (Watches, WatchLanes) {
-    let machine = Machine::recover(Arc::new(MemoryStorage::default()), None, [], []).unwrap();
+/// The watches of an empty store. `watch.rs` tests watches of a store that changes.
+fn start_idle_watches() -> (Watches, WatchLanes) {
+    let machine = StateMachine::recover(Arc::new(MemoryStorage::default()), None, [], []).unwrap();
     let limits = watch::Limits::default();
     let options = watch::Options { fragment_bytes: 1 << 20, limits, lanes: Lanes::Tasks };
     let (feed, view) = (Feed::new(&limits), machine.view());
@@ -414,8 +432,8 @@ fn refused(status: Status) -> String {
     format!("{:?} ({}): {}", status.code(), i32::from(status.code()), status.message())
 }
 
-fn cut(answer: &impl Debug) -> String {
-    cut_text(format!("{answer:?}"))
+fn cut(response: &impl Debug) -> String {
+    cut_text(format!("{response:?}"))
 }
 
 fn cut_text(mut text: String) -> String {
@@ -423,7 +441,7 @@ fn cut_text(mut text: String) -> String {
         // In the middle of a struct or at its beginning, and at its end.
         text = text.replace(&format!(" {default},"), "").replace(&format!(", {default} }}"), " }");
     }
-    match text.char_indices().nth(LINE_CHARS) {
+    match text.char_indices().nth(LINE_CHARS_MAX) {
         Some((at, _)) => format!("{}… ({} bytes)", &text[..at], text.len()),
         None => text,
     }
@@ -496,11 +514,11 @@ fn node_error(name: &str) -> Outcome<NodeError> {
     })
 }
 
-fn refusal(name: &str) -> Outcome<MembershipError> {
+fn membership_error(name: &str) -> Outcome<MembershipError> {
     Ok(match name {
         "not-leader" => MembershipError::NotLeader,
         "not-found" => MembershipError::NotFound,
-        "place-taken" => MembershipError::PlaceTaken,
+        "ordinal-taken" => MembershipError::OrdinalTaken,
         "bad-urls" => MembershipError::BadUrls,
         "not-learner" => MembershipError::NotLearner,
         "not-in-sync" => MembershipError::NotInSync,

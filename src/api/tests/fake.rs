@@ -1,4 +1,4 @@
-//! A node that keeps a list of what it was asked, and answers from a table.
+//! A fake node: records its calls, and answers from a table.
 
 use std::{
     collections::BTreeMap,
@@ -11,28 +11,29 @@ use tokio::sync::watch;
 
 use crate::{
     node::{
-        Applied, Header, Member, MembershipError, NodeError, NodePort, RangeAt, Status, TimeToLive,
+        Applied, Header, MemberInfo, MembershipError, NodeError, NodePort, RangeResult, Status,
+        TimeToLive,
     },
     types::*,
 };
 
 #[derive(Debug, Clone)]
-pub(super) struct FakeNode {
+pub struct FakeNode {
     table: Arc<Mutex<Table>>,
 }
 
 #[derive(Debug)]
-pub(super) struct Table {
-    /// What the node was asked since somebody last looked.
-    pub asked: Vec<String>,
+pub struct Table {
+    /// The calls since the last look.
+    pub calls: Vec<String>,
     pub header: Header,
     pub status: Status,
-    /// For long.
+    /// There has been no leader for long.
     pub leader_lost: watch::Sender<bool>,
-    /// The call after so many others fails with it.
+    /// The number of calls that still succeed, and the error of the next one.
     pub failure: Option<(u32, NodeError)>,
-    /// The next change of members fails with it.
-    pub refusal: Option<MembershipError>,
+    /// The error of the next membership change.
+    pub membership_error: Option<MembershipError>,
     /// In key order; no write changes it.
     pub keys: Vec<KeyValue>,
     pub leases: BTreeMap<LeaseId, TimeToLive>,
@@ -41,7 +42,7 @@ pub(super) struct Table {
 }
 
 impl FakeNode {
-    pub(super) fn new() -> FakeNode {
+    pub fn new() -> FakeNode {
         let header = Header {
             cluster: ClusterId(0xc1),
             member: MemberId(0xe2),
@@ -50,12 +51,12 @@ impl FakeNode {
         };
         let status = Status { leader: Some(MemberId(0xe1)), term: Term(4), ..Status::default() };
         let table = Table {
-            asked: Vec::new(),
+            calls: Vec::new(),
             header,
             status,
             leader_lost: watch::Sender::new(false),
             failure: None,
-            refusal: None,
+            membership_error: None,
             keys: Vec::new(),
             leases: BTreeMap::new(),
             revisions_between_calls: 0,
@@ -63,13 +64,13 @@ impl FakeNode {
         FakeNode { table: Arc::new(Mutex::new(table)) }
     }
 
-    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
+    pub fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap()
     }
 
-    fn ask(&self, what: impl Debug) -> Result<MutexGuard<'_, Table>, NodeError> {
+    fn call(&self, call: impl Debug) -> Result<MutexGuard<'_, Table>, NodeError> {
         let mut table = self.table();
-        table.asked.push(format!("{what:?}"));
+        table.calls.push(format!("{call:?}"));
         table.header.revision.0 += table.revisions_between_calls;
         match &mut table.failure {
             Some((0, error)) => {
@@ -103,7 +104,7 @@ impl Table {
         RangeReply { kvs, more, count }
     }
 
-    /// Takes the branch `success`.
+    /// Runs the branch `success`.
     fn txn(&self, txn: &Txn) -> TxnReply {
         let responses = txn.success.iter().map(|op| match op {
             TxnOp::Range(range) => OpReply::Range(self.range(range)),
@@ -126,7 +127,7 @@ impl Table {
     }
 }
 
-/// Whether the branch `success` puts something.
+/// Whether the branch `success` has a put.
 fn writes(txn: &Txn) -> bool {
     txn.success.iter().any(|op| match op {
         TxnOp::Put(_) => true,
@@ -141,7 +142,7 @@ impl NodePort for FakeNode {
     }
 
     async fn propose(&self, command: Command) -> Result<Applied, NodeError> {
-        let table = self.ask(&command)?;
+        let table = self.call(&command)?;
         let reply = match &command {
             Command::Put(put) => {
                 let prev_kv = table.keys.iter().find(|kv| put.prev_kv && kv.key == put.key);
@@ -157,8 +158,8 @@ impl NodePort for FakeNode {
                 Reply::Txn { revision: reply.revision, reply }
             }
             Command::Compact(_) => Reply::Compact { revision: table.header.revision },
-            Command::Describe(_) => Reply::Described,
-            Command::AdmitMember(_) | Command::Desire(_) => Reply::Described,
+            Command::SetMemberAttributes(_) => Reply::MembersUpdated,
+            Command::AdmitMember(_) | Command::SetDesiredReplicas(_) => Reply::MembersUpdated,
             Command::AssignMember { .. } => Reply::Assigned(MemberId(9)),
             Command::LeaseGrant { ttl, .. } => {
                 Reply::LeaseGrant { revision: table.header.revision, ttl: *ttl }
@@ -168,13 +169,13 @@ impl NodePort for FakeNode {
             | Command::LeaseCheckpoint { .. }
             | Command::LeaseRenew { .. } => Reply::LeasesUpdated,
         };
-        // Applied by the leader of a later term than this member has heard of.
+        // A leader of a later term has applied the command.
         Ok(Applied { term: Term(table.header.term.0 + 1), reply })
     }
 
-    async fn range(&self, range: Range, serializable: bool) -> Result<RangeAt, NodeError> {
-        let table = self.ask(Read { what: &range, serializable })?;
-        Ok(RangeAt { revision: table.header.revision, reply: table.range(&range) })
+    async fn range(&self, range: Range, serializable: bool) -> Result<RangeResult, NodeError> {
+        let table = self.call(Read { request: &range, serializable })?;
+        Ok(RangeResult { revision: table.header.revision, reply: table.range(&range) })
     }
 
     async fn read_txn(
@@ -182,17 +183,17 @@ impl NodePort for FakeNode {
         txn: Txn,
         serializable: bool,
     ) -> Result<(Revision, TxnReply), NodeError> {
-        let table = self.ask(Read { what: &txn, serializable })?;
+        let table = self.call(Read { request: &txn, serializable })?;
         Ok((table.header.revision, table.txn(&txn)))
     }
 
     async fn hash_kv(&self, revision: Revision) -> Result<(u32, Revision, Revision), NodeError> {
-        self.ask(HashKv(revision)).map(drop)?;
+        self.call(HashKv(revision)).map(drop)?;
         Ok((0xfeed, Revision(5), revision))
     }
 
     async fn compaction_done(&self, revision: Revision) -> Result<(), NodeError> {
-        self.ask(CompactionDone(revision)).map(drop)
+        self.call(CompactionDone(revision)).map(drop)
     }
 
     async fn lease_grant(&self, id: LeaseId, ttl: i64) -> Result<(LeaseId, Applied), NodeError> {
@@ -201,7 +202,7 @@ impl NodePort for FakeNode {
     }
 
     async fn lease_renew(&self, id: LeaseId) -> Result<Option<i64>, NodeError> {
-        let table = self.ask(LeaseRenew(id))?;
+        let table = self.call(LeaseRenew(id))?;
         Ok(table.leases.get(&id).map(|lease| lease.granted))
     }
 
@@ -210,18 +211,18 @@ impl NodePort for FakeNode {
         id: LeaseId,
         keys: bool,
     ) -> Result<Option<TimeToLive>, NodeError> {
-        let table = self.ask(LeaseTimeToLive { id, keys })?;
+        let table = self.call(LeaseTimeToLive { id, keys })?;
         let found = table.leases.get(&id).cloned();
         Ok(found.map(|lease| if keys { lease } else { TimeToLive { keys: vec![], ..lease } }))
     }
 
     async fn leases(&self) -> Result<Vec<LeaseId>, NodeError> {
-        Ok(self.ask(Leases)?.leases.keys().copied().collect())
+        Ok(self.call(Leases)?.leases.keys().copied().collect())
     }
 
-    async fn members(&self, linearizable: bool) -> Result<Vec<Member>, NodeError> {
-        self.ask(Members { linearizable }).map(drop)?;
-        let member = |ordinal: u32, learner| Member {
+    async fn members(&self, linearizable: bool) -> Result<Vec<MemberInfo>, NodeError> {
+        self.call(Members { linearizable }).map(drop)?;
+        let member = |ordinal: u32, learner| MemberInfo {
             id: MemberId(0xe1 + u64::from(ordinal)),
             ordinal: Ordinal(ordinal),
             name: format!("kv-{ordinal}"),
@@ -244,7 +245,7 @@ impl NodePort for FakeNode {
         &self,
         revision: Revision,
     ) -> impl Future<Output = Result<(), NodeError>> + Send + 'static {
-        let reached = self.ask(CaughtUp(revision)).map(drop);
+        let reached = self.call(CaughtUp(revision)).map(drop);
         async move { reached }
     }
 
@@ -254,11 +255,11 @@ impl NodePort for FakeNode {
     }
 }
 
-/// What the node was asked other than commands, as the scripts show it.
+/// The calls other than commands, as the scripts show them.
 #[derive(Debug)]
 struct Read<'a, T> {
     #[expect(dead_code, reason = "for Debug")]
-    what: &'a T,
+    request: &'a T,
     #[expect(dead_code, reason = "for Debug")]
     serializable: bool,
 }

@@ -1,23 +1,23 @@
-//! Members that are changed by a table, too.
+//! The fake node's membership.
 
 use super::fake::FakeNode;
 use crate::{
     node::{
-        Leading, MemberChange, MemberOverview, MembershipError, MembershipPort, NodePort as _,
-        Overview, OwnOverview,
+        ClusterOverview, LeaderOverview, LocalOverview, MemberChange, MemberOverview,
+        MembershipError, MembershipPort, NodePort as _,
     },
-    types::{ClusterId, Desired, MemberId, Ordinal, PeerPlace},
+    types::{ClusterId, DesiredReplicas, MemberId, MemberRef, Ordinal},
 };
 
 #[derive(Debug, Clone)]
-pub(super) struct FakeMembers(pub(super) FakeNode);
+pub struct FakeMembers(pub FakeNode);
 
 impl MembershipPort for FakeMembers {
     async fn change(&self, change: MemberChange) -> Result<MemberId, MembershipError> {
         let mut table = self.0.table();
-        table.asked.push(format!("{change:?}"));
-        if let Some(refusal) = table.refusal.take() {
-            return Err(refusal);
+        table.calls.push(format!("{change:?}"));
+        if let Some(error) = table.membership_error.take() {
+            return Err(error);
         }
         Ok(match change {
             MemberChange::Add { .. } => MemberId(0xe2),
@@ -32,10 +32,10 @@ impl MembershipPort for FakeMembers {
         Ok(ClusterId(0x4ec))
     }
 
-    fn overview(&self) -> Overview {
+    fn overview(&self) -> ClusterOverview {
         let header = self.0.header();
         let member = |ordinal: u32| MemberOverview {
-            place: PeerPlace {
+            member_ref: MemberRef {
                 member: MemberId(0xe1 + u64::from(ordinal)),
                 ordinal: Ordinal(ordinal),
             },
@@ -48,16 +48,24 @@ impl MembershipPort for FakeMembers {
             in_contact: Some(true),
             lag: Some(7 * u64::from(ordinal)),
         };
-        Overview {
+        ClusterOverview {
             cluster: header.cluster,
-            me: header.member,
+            answered_by: header.member,
             leader: self.0.status().leader,
             term: header.term,
-            desired: Some(Desired { set: "kv".into(), generation: 2, start: 0, replicas: 2 }),
+            desired: Some(DesiredReplicas {
+                set: "kv".into(),
+                generation: 2,
+                start: 0,
+                replicas: 2,
+            }),
             follows_pods: true,
             members: vec![member(0), member(1)],
-            leading: Some(Leading { waits_for: Some("ordinal 1".into()), tolerates: Some(0) }),
-            own: OwnOverview::default(),
+            leading: Some(LeaderOverview {
+                waits_for: Some("ordinal 1".into()),
+                tolerates: Some(0),
+            }),
+            local: LocalOverview::default(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Transactions in a line of text: `put a ; del b d ; get c ; txn { put x } { put y } ; none`.
+//! A transaction in a line of text: `put a ; del b d ; get c ; txn { put x } { put y } ; none`.
 //!
 //! `-` is an empty key. `puts 3` is three puts of different keys, `nest 4 put a` a put in four nested
 //! transactions.
@@ -11,7 +11,7 @@ use crate::proto::etcdserverpb::{
 };
 
 /// Operations up to the end of the text.
-pub(super) fn parse(text: &str) -> Vec<RequestOp> {
+pub fn parse(text: &str) -> Vec<RequestOp> {
     let mut parser = Parser { words: text.split_whitespace().collect(), at: 0 };
     let ops = parser.ops();
     assert_eq!(parser.peek(), None, "in {text:?}");
@@ -19,11 +19,11 @@ pub(super) fn parse(text: &str) -> Vec<RequestOp> {
 }
 
 /// One comparison for each key.
-pub(super) fn compares(keys: &str) -> Vec<Compare> {
+pub fn compares(keys: &str) -> Vec<Compare> {
     keys.split_whitespace().map(|key| Compare { key: bytes(key), ..Compare::default() }).collect()
 }
 
-pub(super) fn bytes(word: &str) -> Bytes {
+pub fn bytes(word: &str) -> Bytes {
     if word == "-" { Bytes::new() } else { Bytes::copy_from_slice(word.as_bytes()) }
 }
 

@@ -22,22 +22,22 @@ use crate::{
         },
         mvccpb::event::EventType,
     },
-    state::{Machine, MemoryStorage},
-    stop::Stop,
+    shutdown::Shutdown,
+    state::{MemoryStorage, StateMachine},
     types::*,
     watch::{self, Counters, Feed, Limits, WatchLanes, Watches},
 };
 
-/// Long enough for anything that comes at all.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Long enough for every message that comes.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A server, and the store whose changes it tells.
+/// A server, and the store that its clients watch.
 struct World {
-    machine: Machine,
+    machine: StateMachine,
     watches: Watches,
     _lanes: WatchLanes,
     node: FakeNode,
-    stop: Stop,
+    shutdown: Shutdown,
     url: String,
     entries: u64,
 }
@@ -48,23 +48,25 @@ impl World {
     }
 
     async fn limited(options: Options, limits: Limits) -> World {
-        let (node, stop) = (FakeNode::new(), Stop::default());
+        let (node, shutdown) = (FakeNode::new(), Shutdown::default());
         let feed = Feed::new(&limits);
-        let machine = Machine::recover(Arc::new(MemoryStorage::default()), None, [], []).unwrap();
-        let machine = machine.followed_by(vec![feed.clone()]);
+        let machine =
+            StateMachine::recover(Arc::new(MemoryStorage::default()), None, [], []).unwrap();
+        let machine = machine.with_sinks(vec![feed.clone()]);
         let watching = watch::Options { fragment_bytes: 1 << 20, limits, lanes: Lanes::Tasks };
         let (watches, lanes) =
             Watches::start(watching, &feed, machine.view(), Fault::default()).unwrap();
         let members = FakeMembers(node.clone());
-        let routes = routes(node.clone(), members, watches.clone(), options, stop.stopping());
+        let routes = routes(node.clone(), members, watches.clone(), options, shutdown.signal());
+        let routes = super::as_served(routes);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let incoming = TcpListenerStream::new(listener);
         tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming(incoming));
-        World { machine, watches, _lanes: lanes, node, stop, url, entries: 0 }
+        World { machine, watches, _lanes: lanes, node, shutdown, url, entries: 0 }
     }
 
-    /// One revision. Values are so long.
+    /// Puts all keys in one revision.
     fn put(&mut self, keys: &[&str], value_bytes: usize) {
         let put = |key: &&str| {
             let (key, value) = (Bytes::from(key.to_string()), vec![b'v'; value_bytes].into());
@@ -80,14 +82,14 @@ impl World {
         self.machine.publish();
     }
 
-    /// Waits until the watches' counters are so.
-    async fn until(&self, so: impl Fn(&Counters) -> bool) {
+    /// Waits until the watches' counters fulfil a condition.
+    async fn until(&self, condition: impl Fn(&Counters) -> bool) {
         let wait = async {
-            while !so(self.watches.counters()) {
+            while !condition(self.watches.counters()) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        timeout(PATIENCE, wait).await.expect("the counters do not become so");
+        timeout(MESSAGE_TIMEOUT, wait).await.expect("the counters never fulfil the condition");
     }
 
     /// A stream on a connection of its own.
@@ -96,7 +98,7 @@ impl World {
     }
 
     async fn try_open(&self, has_leader: bool) -> Result<Client, Status> {
-        // As most clients have it; ours would take in megabytes that nobody reads.
+        // The default of most clients. Ours would buffer megabytes without reading them.
         let endpoint = Endpoint::from_shared(self.url.clone()).unwrap();
         let channel: Channel = endpoint.initial_stream_window_size(65_535).connect_lazy();
         let mut client = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
@@ -118,7 +120,7 @@ struct Client {
 impl Client {
     fn send(&self, union: RequestUnion) {
         let request = WatchRequest { request_union: Some(union) };
-        self.requests.as_ref().expect("the client still asks").send(request).unwrap();
+        self.requests.as_ref().expect("the client has closed its side").send(request).unwrap();
     }
 
     fn create(&self, request: WatchCreateRequest) {
@@ -131,7 +133,7 @@ impl Client {
     }
 
     async fn try_next(&mut self) -> Result<Option<WatchResponse>, Status> {
-        timeout(PATIENCE, self.responses.message()).await.expect("nothing came")
+        timeout(MESSAGE_TIMEOUT, self.responses.message()).await.expect("nothing came")
     }
 
     async fn next(&mut self) -> WatchResponse {
@@ -142,7 +144,7 @@ impl Client {
         loop {
             match self.try_next().await {
                 Ok(Some(_)) => {}
-                Ok(None) => panic!("the stream ended without saying why"),
+                Ok(None) => panic!("the stream ended without a status"),
                 Err(status) => return status,
             }
         }
@@ -157,7 +159,7 @@ fn run(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
 }
 
-/// As the fake node says, but for the revision.
+/// The fake node's header, with this revision.
 fn header(revision: i64) -> Option<ResponseHeader> {
     Some(ResponseHeader { cluster_id: 0xc1, member_id: 0xe2, revision, raft_term: 4 })
 }
@@ -221,11 +223,11 @@ fn an_empty_key_is_the_first_and_a_zero_end_is_none() {
         world.put(&["a"], 1);
         assert_eq!(client.next().await.watch_id, 1);
         world.put(&["\0"], 1);
-        let heard = [client.next().await.watch_id, client.next().await.watch_id];
-        assert_eq!(heard, [0, 1]);
+        let received = [client.next().await.watch_id, client.next().await.watch_id];
+        assert_eq!(received, [0, 1]);
         world.put(&["c"], 1);
-        let heard = [client.next().await.watch_id, client.next().await.watch_id];
-        assert_eq!(heard, [1, 2]);
+        let received = [client.next().await.watch_id, client.next().await.watch_id];
+        assert_eq!(received, [1, 2]);
     });
 }
 
@@ -235,19 +237,19 @@ fn a_thousand_watches_live_on_one_stream() {
         let mut world = World::start(Options::default()).await;
         let mut client = world.open().await;
         for number in 0..1000 {
-            // Half of them watch the same.
+            // Two watches on each key.
             client.create(key_request(&format!("key-{}", number % 500)));
         }
         for number in 0..1000 {
             assert_eq!(client.next().await.watch_id, number);
         }
         world.put(&["key-3", "key-499"], 10);
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         for _ in 0..4 {
-            heard.push(client.next().await.watch_id);
+            received.push(client.next().await.watch_id);
         }
-        heard.sort_unstable();
-        assert_eq!(heard, [3, 499, 503, 999]);
+        received.sort_unstable();
+        assert_eq!(received, [3, 499, 503, 999]);
         assert_eq!(world.watches.counters().watchers.get(), 1000);
         drop(client);
         world.until(|counters| counters.streams.get() == 0).await;
@@ -256,7 +258,7 @@ fn a_thousand_watches_live_on_one_stream() {
 }
 
 #[test]
-fn a_client_that_does_not_read_holds_up_nobody_and_misses_nothing() {
+fn a_client_that_does_not_read_delays_no_other_and_misses_nothing() {
     run(async {
         let mut world = World::start(Options::default()).await;
         let (mut stalled, mut reader) = (world.open().await, world.open().await);
@@ -268,34 +270,34 @@ fn a_client_that_does_not_read_holds_up_nobody_and_misses_nothing() {
         }
         let counters = world.watches.counters();
         assert!(counters.queued_bytes.get() < 2 << 20, "{} bytes", counters.queued_bytes.get());
-        assert_eq!(counters.slow.get(), 1);
-        let mut heard = Vec::new();
-        while heard.len() < 100 {
+        assert_eq!(counters.slow_watchers.get(), 1);
+        let mut received = Vec::new();
+        while received.len() < 100 {
             let events = stalled.next().await.events;
-            heard.extend(events.into_iter().map(|event| event.kv.unwrap().mod_revision));
+            received.extend(events.into_iter().map(|event| event.kv.unwrap().mod_revision));
         }
-        assert!(heard.into_iter().eq(2..102));
+        assert!(received.into_iter().eq(2..102));
         world.put(&["k"], 1);
         assert_eq!(stalled.next().await.header.unwrap().revision, 102);
     });
 }
 
 #[test]
-fn what_the_transport_holds_of_a_large_event_counts_until_it_is_sent() {
+fn bytes_in_the_transport_count_until_they_are_sent() {
     run(async {
         let mut world = World::start(Options::default()).await;
         let mut client = world.open().await;
         client.watch("k").await;
         world.until(|counters| counters.queued_bytes.get() == 0).await;
         world.put(&["k"], 300_000);
-        // Nothing is in our queue any more, and the client has not read it.
+        // The event has left our queue, and the client has not read it.
         world.until(|counters| counters.events_total.get() == 1).await;
         for _ in 0..100 {
             tokio::task::yield_now().await;
             assert!(world.watches.counters().queued_bytes.get() >= 300_000);
         }
         assert_eq!(client.next().await.events[0].kv.as_ref().unwrap().value.len(), 300_000);
-        // An idle stream keeps no buffer.
+        // An idle stream holds no buffer.
         world.until(|counters| counters.queued_bytes.get() == 0).await;
     });
 }
@@ -315,17 +317,17 @@ fn clients_that_do_not_read_share_a_bound_and_miss_nothing() {
         for revision in 2..202 {
             world.put(&["k"], 10_000);
             assert_eq!(reader.next().await.events[0].kv.as_ref().unwrap().mod_revision, revision);
-            // Beyond the bound, each may have one delivery in the queue and one at the transport.
+            // Beyond the bound, each stream may have one delivery in the queue and one in the transport.
             let queued = world.watches.counters().queued_bytes.get();
             assert!(queued < (1 << 20) + 21 * 2 * 11_000, "{queued} bytes");
         }
         for client in &mut stalled {
-            let mut heard = Vec::new();
-            while heard.len() < 200 {
+            let mut received = Vec::new();
+            while received.len() < 200 {
                 let events = client.next().await.events;
-                heard.extend(events.into_iter().map(|event| event.kv.unwrap().mod_revision));
+                received.extend(events.into_iter().map(|event| event.kv.unwrap().mod_revision));
             }
-            assert!(heard.into_iter().eq(2..202));
+            assert!(received.into_iter().eq(2..202));
         }
         world.until(|counters| counters.queued_bytes.get() == 0).await;
     });
@@ -342,18 +344,18 @@ fn messages_of_any_size_are_whole_wherever_frames_end() {
         for size in sizes {
             world.put(&["k"], size);
         }
-        let mut heard = [Vec::new(), Vec::new()];
-        while heard.iter().any(|heard| heard.len() < sizes.len()) {
+        let mut received = [Vec::new(), Vec::new()];
+        while received.iter().any(|received| received.len() < sizes.len()) {
             let message = client.next().await;
             let values = message.events.into_iter().map(|event| event.kv.unwrap().value.len());
-            heard[message.watch_id as usize].extend(values);
+            received[message.watch_id as usize].extend(values);
         }
-        assert_eq!(heard, [sizes, sizes]);
+        assert_eq!(received, [sizes, sizes]);
     });
 }
 
 #[test]
-fn a_large_revision_comes_in_fragments_to_who_allows_it() {
+fn a_large_revision_comes_in_fragments_if_allowed() {
     run(async {
         let mut world = World::start(Options::default()).await;
         let mut client = world.open().await;
@@ -368,26 +370,26 @@ fn a_large_revision_comes_in_fragments_to_who_allows_it() {
         let keys: Vec<String> = (0..40).map(|at| format!("k{at:02}")).collect();
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
         world.put(&keys, 100_000);
-        let (mut heard, mut fragments) = (Vec::new(), Vec::new());
+        let (mut received, mut fragments) = (Vec::new(), Vec::new());
         while fragments.last() != Some(&false) {
             let message = client.next().await;
             fragments.push(message.fragment);
-            heard.extend(message.events.into_iter().map(|event| event.kv.unwrap().key));
+            received.extend(message.events.into_iter().map(|event| event.kv.unwrap().key));
         }
-        assert_eq!(heard, keys);
+        assert_eq!(received, keys);
         assert_eq!(fragments, [true, true, true, false]);
     });
 }
 
 #[test]
-fn a_message_that_was_begun_ends_before_the_stream_says_why_it_ends() {
+fn a_started_message_is_completed_before_the_stream_ends() {
     run(async {
         let mut world = World::start(Options::default()).await;
         let mut client = world.open().await;
         client.watch("k").await;
         world.put(&["k"], 1_000_000);
         world.until(|counters| counters.events_total.get() == 1).await;
-        world.stop.stop();
+        world.shutdown.trigger();
         assert_eq!(client.next().await.events[0].kv.as_ref().unwrap().value.len(), 1_000_000);
         let status = client.end().await;
         assert_eq!(status.code(), Code::Unavailable);
@@ -396,7 +398,7 @@ fn a_message_that_was_begun_ends_before_the_stream_says_why_it_ends() {
 }
 
 #[test]
-fn a_client_that_floods_requests_and_reads_nothing_is_not_asked_for_more() {
+fn a_client_that_floods_requests_and_reads_nothing_is_held_back() {
     run(async {
         let world = World::start(Options::default()).await;
         let flooder = world.open().await;
@@ -407,7 +409,7 @@ fn a_client_that_floods_requests_and_reads_nothing_is_not_asked_for_more() {
         for _ in 0..50 {
             assert!(other.watch("k").await.created);
         }
-        // What fits into buffers below us, and the few that wait.
+        // Only as many requests as fit into the buffers of the transport and our queue.
         let watchers = world.watches.counters().watchers.get();
         assert!(watchers < 20_000, "{watchers} watches of a client that reads nothing");
     });
@@ -419,7 +421,7 @@ fn streams_end_at_once_when_the_member_stops() {
         let world = World::start(Options::default()).await;
         let mut clients = vec![world.open().await, world.open().await, world.open().await];
         clients[0].watch("k").await;
-        world.stop.stop();
+        world.shutdown.trigger();
         for client in &mut clients {
             let status = client.end().await;
             assert_eq!(status.code(), Code::Unavailable);
@@ -429,7 +431,7 @@ fn streams_end_at_once_when_the_member_stops() {
 }
 
 #[test]
-fn a_stream_that_asks_for_a_leader_ends_without_one() {
+fn a_stream_with_hasleader_ends_without_a_leader() {
     run(async {
         let mut world = World::start(Options::default()).await;
         let mut content = world.open().await;
@@ -438,20 +440,20 @@ fn a_stream_that_asks_for_a_leader_ends_without_one() {
         demanding.watch("k").await;
         world.node.table().status.leader = None;
         world.put(&["k"], 1);
-        assert_eq!(demanding.next().await.events.len(), 1, "it is not lost for long");
+        assert_eq!(demanding.next().await.events.len(), 1, "the leader is not lost for long");
         world.node.table().leader_lost.send_replace(true);
         let status = demanding.end().await;
         assert_eq!((status.code(), status.message()), (Code::Unavailable, "etcdserver: no leader"));
-        let refused = world.try_open(true).await.err().expect("nobody leads");
+        let refused = world.try_open(true).await.err().expect("no leader");
         assert_eq!(refused.message(), "etcdserver: no leader");
         assert_eq!(content.next().await.events.len(), 1);
         world.put(&["k"], 1);
-        assert_eq!(content.next().await.events.len(), 1, "it did not ask");
+        assert_eq!(content.next().await.events.len(), 1, "the stream has no hasleader");
     });
 }
 
 #[test]
-fn watches_go_on_when_the_client_sends_no_more() {
+fn watches_continue_when_the_client_closes_its_side() {
     run(async {
         let mut world = World::start(Options::default()).await;
         let mut client = world.open().await;
@@ -464,7 +466,7 @@ fn watches_go_on_when_the_client_sends_no_more() {
 }
 
 #[test]
-fn progress_is_told_while_nothing_happens() {
+fn idle_watches_send_progress() {
     run(async {
         let watch_progress_interval = Duration::from_millis(20);
         let options = Options { watch_progress_interval, ..Options::default() };

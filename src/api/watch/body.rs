@@ -1,9 +1,9 @@
-//! The body of a stream's response: messages, put into frames.
+//! The body of a watch stream's response: gRPC messages in HTTP/2 frames.
 //!
-//! Small messages go into one frame together. Events that are large go as they are, uncopied: watches
-//! of many streams share them. All that was handed on counts as the stream's until HTTP/2 has dropped
-//! it, and it is little at a time: a client that does not read holds no more of our memory than its
-//! stream's share. Between frames nothing is kept.
+//! Small messages share a frame. Large events are sent without a copy, because watches of many streams
+//! share their bytes. All bytes count as in flight until HTTP/2 has dropped them, and the body hands over
+//! few at a time. So a client that does not read occupies no more memory than its stream's share. Between
+//! frames, the body keeps no buffer.
 
 use std::{
     convert::Infallible,
@@ -22,35 +22,34 @@ use crate::{
     node::{Header, NodeError, NodePort},
     proto::etcdserverpb::WatchResponse,
     types::Revision,
-    watch::{Kind, Response},
+    watch::{Response, ResponseKind},
 };
 
-/// Before each message: that it is not compressed, and its length.
+/// The prefix of a gRPC message: the compression flag (0) and the length.
 const PREFIX_BYTES: usize = 5;
-/// A frame is no longer than this, where a message is.
+/// A longer message is split into frames of this size.
 const FRAME_BYTES_MAX: usize = 64 << 10;
-/// A frame begins with so much room.
-const FRAME_BYTES: usize = 512;
+/// The initial capacity of a frame.
+const FRAME_CAPACITY_BYTES: usize = 512;
 
-/// What one client is sent.
-pub(super) struct Frames<N> {
+pub struct ResponseBody<N> {
     node: N,
     requests: Requests,
-    /// Large events, whose message was begun.
+    /// The rest of the events of a large message.
     rest: Bytes,
     ended: bool,
 }
 
-/// Nothing in it is pinned in place.
-impl<N> Unpin for Frames<N> {}
+/// No field is structurally pinned.
+impl<N> Unpin for ResponseBody<N> {}
 
-impl<N: NodePort> Frames<N> {
-    pub(super) fn new(node: N, requests: Requests) -> Frames<N> {
-        Frames { node, requests, rest: Bytes::new(), ended: false }
+impl<N: NodePort> ResponseBody<N> {
+    pub fn new(node: N, requests: Requests) -> ResponseBody<N> {
+        ResponseBody { node, requests, rest: Bytes::new(), ended: false }
     }
 
-    /// The next frame of messages.
-    fn poll_messages(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Status>> {
+    /// The data of the next frame.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Status>> {
         if !self.rest.is_empty() {
             let part = self.rest.len().min(FRAME_BYTES_MAX);
             return Poll::Ready(Ok(self.rest.split_to(part)));
@@ -59,25 +58,25 @@ impl<N: NodePort> Frames<N> {
             return Poll::Ready(Err(status));
         }
         let watches = &mut self.requests.watches;
-        let bytes_max = ready!(watches.poll_hand_out(cx));
+        let bytes_max = ready!(watches.poll_capacity(cx));
         let Some(messages) = ready!(watches.poll_next(bytes_max, cx)) else {
-            // This member watches no more, so it is stopping.
+            // The watch lane stops only when the member does.
             return Poll::Ready(Err(NodeError::Stopped.into()));
         };
-        let mut frame = MessageFrame::new(self.node.header(), bytes_max);
+        let mut frame = FrameBuilder::new(self.node.header(), bytes_max);
         for message in messages {
             frame.add(message)?;
         }
-        let MessageFrame { bytes, uncopied, .. } = frame;
-        let (counts, uncopied_counts) = (bytes.capacity(), uncopied.len());
-        if uncopied_counts > 0 {
-            self.rest = watches.hand_out(uncopied, uncopied_counts);
+        let FrameBuilder { bytes, uncopied, .. } = frame;
+        let (memory_bytes, uncopied_bytes) = (bytes.capacity(), uncopied.len());
+        if uncopied_bytes > 0 {
+            self.rest = watches.track_inflight(uncopied, uncopied_bytes);
         }
-        Poll::Ready(Ok(watches.hand_out(bytes, counts)))
+        Poll::Ready(Ok(watches.track_inflight(bytes, memory_bytes)))
     }
 }
 
-impl<N: NodePort> HttpBody for Frames<N> {
+impl<N: NodePort> HttpBody for ResponseBody<N> {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -89,7 +88,7 @@ impl<N: NodePort> HttpBody for Frames<N> {
         if this.ended {
             return Poll::Ready(None);
         }
-        Poll::Ready(Some(Ok(match ready!(this.poll_messages(cx)) {
+        Poll::Ready(Some(Ok(match ready!(this.poll_data(cx)) {
             Ok(bytes) => Frame::data(bytes),
             Err(status) => {
                 this.ended = true;
@@ -105,32 +104,32 @@ impl<N: NodePort> HttpBody for Frames<N> {
 
 fn trailers(status: Status) -> HeaderMap {
     let mut trailers = HeaderMap::new();
-    if let Err(unfit) = status.add_header(&mut trailers) {
-        // Its details are no header; what is said of that is.
-        let _ = unfit.add_header(&mut trailers);
+    if let Err(error) = status.add_header(&mut trailers) {
+        // The status does not fit into headers; the error about that does.
+        let _ = error.add_header(&mut trailers);
     }
     trailers
 }
 
-/// Messages as they are on the wire.
-struct MessageFrame {
+/// Assembles messages for one frame.
+struct FrameBuilder {
     now: Header,
-    /// The header as it was written last, and of which revision: mostly it is the next one's too.
+    /// The last encoded header, and its revision. The next message mostly has the same.
     header: (Option<Revision>, Vec<u8>),
     bytes_max: usize,
     bytes: Vec<u8>,
-    /// What is left of the last message: events for which there is no room.
+    /// The events of the last message, if they do not fit into the frame.
     uncopied: Bytes,
 }
 
-impl MessageFrame {
-    fn new(now: Header, bytes_max: usize) -> MessageFrame {
-        let bytes = Vec::with_capacity(FRAME_BYTES);
-        MessageFrame { now, header: (None, Vec::new()), bytes_max, bytes, uncopied: Bytes::new() }
+impl FrameBuilder {
+    fn new(now: Header, bytes_max: usize) -> FrameBuilder {
+        let bytes = Vec::with_capacity(FRAME_CAPACITY_BYTES);
+        FrameBuilder { now, header: (None, Vec::new()), bytes_max, bytes, uncopied: Bytes::new() }
     }
 
     fn add(&mut self, response: Response) -> Result<(), Status> {
-        // What was left of the last one turns out not to be the end.
+        // Another message follows, so the events of the previous one must be copied.
         self.bytes.extend_from_slice(&std::mem::take(&mut self.uncopied));
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; PREFIX_BYTES]);
@@ -138,7 +137,7 @@ impl MessageFrame {
         let (fields, events) = fields(response);
         let fields = fields.encode(&mut self.bytes);
         fields.map_err(|error| Status::internal(error.to_string()))?;
-        // Fields of the same message may stand in any order.
+        // In protobuf, the fields of a message may be in any order.
         let written = self.bytes.len() - start - PREFIX_BYTES;
         let length = u32::try_from(written + events.len());
         let length = length.map_err(|_| Status::out_of_range("a message of more than 4 GiB"))?;
@@ -161,23 +160,23 @@ impl MessageFrame {
     }
 }
 
-/// All of a message but its header and its events; and these, as they are on the wire.
+/// The message without header and events, and the encoded events.
 fn fields(response: Response) -> (WatchResponse, Bytes) {
     let mut message = WatchResponse { watch_id: response.watch_id, ..WatchResponse::default() };
     match response.kind {
-        Kind::Created => message.created = true,
-        Kind::Refused(refusal) => {
+        ResponseKind::Created => message.created = true,
+        ResponseKind::CreateFailed(error) => {
             (message.created, message.canceled) = (true, true);
-            message.cancel_reason = refusal.to_string();
+            message.cancel_reason = error.to_string();
         }
-        Kind::Canceled => message.canceled = true,
-        Kind::Compacted(revision) => {
+        ResponseKind::Canceled => message.canceled = true,
+        ResponseKind::Compacted(revision) => {
             message.canceled = true;
             message.compact_revision = revision.0;
         }
-        Kind::Progress => {}
-        Kind::Events { encoded, more } => {
-            message.fragment = more;
+        ResponseKind::Progress => {}
+        ResponseKind::Events { encoded, fragment } => {
+            message.fragment = fragment;
             return (message, encoded);
         }
     }

@@ -1,7 +1,7 @@
-//! What a client asks of its stream of watches, and everything that ends the stream.
+//! Reads a client's requests on its watch stream, and decides when the stream ends.
 //!
-//! A stream wakes for each change that it tells. What is in here hardly ever changes, so it is looked
-//! at only when it, and not a message, woke the stream.
+//! Each event wakes the stream's task, but requests and ends are rare. So the task polls the sources in
+//! this file only if one of them, and not an event, woke it.
 
 use std::{
     pin::Pin,
@@ -18,115 +18,110 @@ use futures_util::{FutureExt, Stream, future::BoxFuture, task::AtomicWaker};
 use prost::Message as _;
 use tokio::time::{Instant, Sleep};
 use tonic::{
-    Request, Status, Streaming,
+    Status, Streaming,
     codec::{BufferSettings, DecodeBuf, Decoder},
 };
 
-use super::{
-    super::{errors, header},
-    ClientAddress, WatchService,
-};
+use super::super::errors;
 use crate::{
-    node::{NodeError, NodePort},
+    node::NodeError,
     proto::etcdserverpb::{
         WatchCreateRequest, WatchRequest, watch_create_request::FilterType,
         watch_request::RequestUnion,
     },
     types::{KeyRange, Revision},
-    watch::{NewWatch, Wants, WatchStream},
+    watch::{EventOptions, NewWatch, WatchStream},
 };
 
-/// So many requests of a stream are taken before others have their turn.
-const AT_ONCE: usize = 64;
+/// Requests that a stream reads in one poll, before it yields to other tasks.
+const REQUESTS_PER_POLL_MAX: usize = 64;
 
 /// The requests of one stream.
-pub(super) struct Requests {
-    pub(super) watches: WatchStream,
-    /// `None`: the client sends no more; its watches go on, as etcd's do.
-    requests: Option<Streaming<WatchRequest>>,
+pub struct Requests {
+    pub watches: WatchStream,
+    /// `None`: the client has closed its side. As in etcd, its watches continue.
+    messages: Option<Streaming<WatchRequest>>,
     leader_lost: BoxFuture<'static, ()>,
     stopped: BoxFuture<'static, ()>,
     progress_interval: Duration,
-    /// There once a watch wants to be told its progress.
+    /// Set by the first watch with `progress_notify`.
     tick: Option<Pin<Box<Sleep>>>,
-    woken: Arc<Woken>,
-    /// Requests wait for answers to be sent.
+    wake_flag: Arc<WakeFlag>,
+    /// The next request waits until responses are sent.
     held_back: bool,
 }
 
 impl Requests {
-    pub(super) fn new<N: NodePort>(
-        service: &WatchService<N>,
-        request: Request<Streaming<WatchRequest>>,
-    ) -> Result<Requests, Status> {
-        let leader_lost = header::leader_lost(&service.node, &request)?;
-        let peer = request.extensions().get::<ClientAddress>();
-        let peer = peer.map_or_else(|| "unknown".to_string(), |peer| peer.0.to_string());
-        let mut stopping = service.stopping.clone();
-        Ok(Requests {
-            watches: service.watches.open(peer),
-            requests: Some(request.into_inner()),
+    pub fn new(
+        watches: WatchStream,
+        messages: Streaming<WatchRequest>,
+        leader_lost: BoxFuture<'static, ()>,
+        stopped: BoxFuture<'static, ()>,
+        progress_interval: Duration,
+    ) -> Requests {
+        Requests {
+            watches,
+            messages: Some(messages),
             leader_lost,
-            stopped: async move { stopping.wait().await }.boxed(),
-            progress_interval: service.progress_interval,
+            stopped,
+            progress_interval,
             tick: None,
-            woken: Arc::default(),
+            wake_flag: Arc::default(),
             held_back: false,
-        })
+        }
     }
 
-    /// Ready when the stream is to end. Hands on requests meanwhile, and ticks.
-    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
-        if !self.woken.take(cx) && !self.held_back {
+    /// Ready when the stream must end. Until then, forwards requests and ticks to the watches.
+    pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        if !self.wake_flag.take(cx) && !self.held_back {
             return Poll::Pending;
         }
-        let waker = Waker::from(self.woken.clone());
-        let mut woken = Context::from_waker(&waker);
-        if self.stopped.poll_unpin(&mut woken).is_ready() {
+        let waker = Waker::from(self.wake_flag.clone());
+        let mut flagged = Context::from_waker(&waker);
+        if self.stopped.poll_unpin(&mut flagged).is_ready() {
             return Poll::Ready(NodeError::Stopped.into());
         }
-        if self.leader_lost.poll_unpin(&mut woken).is_ready() {
+        if self.leader_lost.poll_unpin(&mut flagged).is_ready() {
             return Poll::Ready(NodeError::NoLeader.into());
         }
-        if let Poll::Ready(status) = self.poll_requests(cx, &mut woken) {
+        if let Poll::Ready(status) = self.poll_requests(cx, &mut flagged) {
             return Poll::Ready(status);
         }
-        self.poll_tick(&mut woken);
+        self.poll_tick(&mut flagged);
         Poll::Pending
     }
 
-    fn poll_requests(&mut self, cx: &mut Context<'_>, woken: &mut Context<'_>) -> Poll<Status> {
+    fn poll_requests(&mut self, cx: &mut Context<'_>, flagged: &mut Context<'_>) -> Poll<Status> {
         self.held_back = false;
-        let mut asked_at_once = 0;
-        while let Some(requests) = &mut self.requests {
-            // Others have their turn.
-            if asked_at_once == AT_ONCE {
-                woken.waker().wake_by_ref();
+        let mut count = 0;
+        while let Some(messages) = &mut self.messages {
+            if count == REQUESTS_PER_POLL_MAX {
+                flagged.waker().wake_by_ref();
                 break;
             }
-            asked_at_once += 1;
-            if self.watches.poll_ask(cx).is_pending() {
+            count += 1;
+            if self.watches.poll_ready(cx).is_pending() {
                 self.held_back = true;
                 break;
             }
-            match Pin::new(requests).poll_next(woken) {
-                Poll::Ready(Some(Ok(request))) => self.ask(request),
+            match Pin::new(messages).poll_next(flagged) {
+                Poll::Ready(Some(Ok(request))) => self.handle(request),
                 Poll::Ready(Some(Err(status))) => {
-                    return Poll::Ready(errors::of_transport(&status).unwrap_or(status));
+                    return Poll::Ready(errors::translate_stream_status(status));
                 }
-                Poll::Ready(None) => self.requests = None,
+                Poll::Ready(None) => self.messages = None,
                 Poll::Pending => break,
             }
         }
         Poll::Pending
     }
 
-    /// What asks nothing is passed over, as etcd does.
-    fn ask(&mut self, request: WatchRequest) {
+    /// As etcd, ignores an empty request.
+    fn handle(&mut self, request: WatchRequest) {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => {
                 let watch = new_watch(create);
-                if watch.progress && self.tick.is_none() {
+                if watch.progress_notify && self.tick.is_none() {
                     self.tick = Some(Box::pin(tokio::time::sleep(self.progress_interval)));
                 }
                 self.watches.create(watch);
@@ -137,9 +132,9 @@ impl Requests {
         }
     }
 
-    fn poll_tick(&mut self, woken: &mut Context<'_>) {
+    fn poll_tick(&mut self, flagged: &mut Context<'_>) {
         let Some(tick) = &mut self.tick else { return };
-        while tick.poll_unpin(woken).is_ready() {
+        while tick.poll_unpin(flagged).is_ready() {
             self.watches.tick();
             let interval =
                 self.progress_interval + self.watches.jitter(self.progress_interval / 10);
@@ -150,65 +145,65 @@ impl Requests {
 
 fn new_watch(request: WatchCreateRequest) -> NewWatch {
     let WatchCreateRequest { key, range_end, filters, .. } = request;
-    // The smallest key there is.
+    // As in etcd, an empty key is the smallest key.
     let start = if key.is_empty() { Bytes::from_static(&[0]) } else { key };
     let keys = match &*range_end {
         [] => KeyRange::One(start),
         [0] => KeyRange::From(start),
         _ => KeyRange::Span { start, end: range_end },
     };
-    let wants = Wants {
-        no_puts: filters.contains(&(FilterType::Noput as i32)),
-        no_deletions: filters.contains(&(FilterType::Nodelete as i32)),
-        previous: request.prev_kv,
-        fragments: request.fragment,
+    let options = EventOptions {
+        no_put: filters.contains(&(FilterType::Noput as i32)),
+        no_delete: filters.contains(&(FilterType::Nodelete as i32)),
+        prev_kv: request.prev_kv,
+        fragment: request.fragment,
     };
     NewWatch {
         watch_id: request.watch_id,
         keys,
-        start: Revision(request.start_revision),
-        wants,
-        progress: request.progress_notify,
+        start_revision: Revision(request.start_revision),
+        options,
+        progress_notify: request.progress_notify,
     }
 }
 
-/// Wakes the stream, and remembers that it was not for a message's sake.
+/// Wakes the stream's task, and records that a source other than an event woke it.
 #[derive(Debug)]
-struct Woken {
-    is: AtomicBool,
-    stream: AtomicWaker,
+struct WakeFlag {
+    set: AtomicBool,
+    task: AtomicWaker,
 }
 
-impl Default for Woken {
-    /// The first look is at everything.
+impl Default for WakeFlag {
+    /// Set, so that the first poll polls all sources.
     fn default() -> Self {
-        Woken { is: AtomicBool::new(true), stream: AtomicWaker::new() }
+        WakeFlag { set: AtomicBool::new(true), task: AtomicWaker::new() }
     }
 }
 
-impl Woken {
-    /// Whether it has been since the last time; from now on it wakes `cx`.
+impl WakeFlag {
+    /// Returns and clears the flag. From now on, it wakes the task of `cx`.
     fn take(&self, cx: &Context<'_>) -> bool {
-        // In this order: what comes in between is seen now.
-        self.stream.register(cx.waker());
-        self.is.swap(false, Ordering::AcqRel)
+        // In this order: a wake-up in between sets the flag before it is read.
+        self.task.register(cx.waker());
+        self.set.swap(false, Ordering::AcqRel)
     }
 }
 
-impl Wake for Woken {
+impl Wake for WakeFlag {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.is.store(true, Ordering::Release);
-        self.stream.wake();
+        self.set.store(true, Ordering::Release);
+        self.task.wake();
     }
 }
 
-/// The buffer is small: there may be many idle streams.
+/// Decodes requests, with a small buffer: there may be many idle streams.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct RequestDecoder;
+pub struct RequestDecoder;
 
 impl Decoder for RequestDecoder {
     type Item = WatchRequest;

@@ -1,4 +1,4 @@
-//! Leases that are renewed in the background.
+//! Renews leases in the background.
 
 use std::time::Duration;
 
@@ -10,57 +10,66 @@ use tokio::{
 };
 use tonic::Code;
 
-use super::{Client, ClientError, RenewalStream, seconds};
-use crate::{client::backoff::Backoff, proto::etcdserverpb::LeaseKeepAliveResponse};
+use super::{
+    super::{
+        backoff::Backoff,
+        core::Client,
+        error::{ClientError, RequestKind},
+    },
+    renewal::{RenewalStream, seconds},
+};
+use crate::proto::etcdserverpb::LeaseKeepAliveResponse;
 
-/// A lease is renewed when this part of its time is over, as etcd's clients do.
-const RENEWALS_IN_TTL: u32 = 3;
-/// Between two rounds through all endpoints while none renews.
+/// A lease is renewed after a third of its TTL, as in etcd's clients.
+const RENEWALS_PER_TTL: u32 = 3;
+/// Between two rounds through all endpoints while none renews the lease.
 const ROUND_WAIT_MAX: Duration = Duration::from_millis(500);
+
 impl Client {
-    /// Renews a lease until the keeper is dropped, and answers after the first time.
+    /// Renews a lease until the keeper is dropped. Returns after the first renewal.
     ///
     /// # Errors
-    /// If nobody renews it now.
+    /// If no member renews the lease now.
     pub async fn lease_keep_alive(&self, id: i64) -> Result<LeaseKeeper, ClientError> {
         let sent = Instant::now();
-        let (stream, answer) = self.first_renewal(id, sent + self.timeouts().command).await?;
-        let until = sent + seconds(answer.ttl);
-        let (tx, state) = watch::channel(State { latest: answer, until, end: None });
-        let renewal = Renewal { client: self.clone(), id, sent, state: tx };
-        let task = tokio::spawn(renewal.run(stream));
+        let (stream, response) = self.first_renewal(id, sent + self.timeouts().command).await?;
+        let alive_until = sent + seconds(response.ttl);
+        let state = LeaseState { latest: response, alive_until, end: None };
+        let (sender, state) = watch::channel(state);
+        let task = RenewalTask { client: self.clone(), id, sent, state: sender };
+        let task = tokio::spawn(task.run(stream));
         Ok(LeaseKeeper { id, state, task })
     }
 }
 
-/// Keeps one lease alive from the background, whichever members come and go. Dropping it ends the
-/// renewals: the lease then ends by itself after its TTL, or at once by
-/// [`lease_revoke`](Client::lease_revoke).
+/// Keeps one lease alive in the background while members come and go. Dropping the keeper stops the
+/// renewals: the lease then expires after its TTL, unless [`lease_revoke`](Client::lease_revoke) ends it
+/// at once.
 #[derive(Debug)]
 pub struct LeaseKeeper {
     id: i64,
-    state: watch::Receiver<State>,
+    state: watch::Receiver<LeaseState>,
     task: JoinHandle<()>,
 }
 
 #[derive(Debug, Clone)]
-struct State {
+struct LeaseState {
     latest: LeaseKeepAliveResponse,
-    /// Not before this the lease ends, as far as is known here.
-    until: Instant,
+    /// The lease does not expire before this.
+    alive_until: Instant,
     end: Option<LeaseEnd>,
 }
 
-/// Why a lease is not renewed any more.
+/// Why a lease is no longer renewed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LeaseEnd {
-    /// There is no such lease any more, and its keys are gone.
+    /// The lease and its keys no longer exist.
     #[error("lease {id:016x} expired or was revoked")]
     Gone { id: i64 },
-    /// No member renewed it for as long as its TTL: it may have expired, and will soon.
+    /// No member renewed the lease for its whole TTL. It may have expired, or will soon.
     #[error("lease {id:016x} could not be renewed in time: {last}")]
     NotRenewed { id: i64, last: ClientError },
-    /// A member refuses to renew it.
+    /// A member refuses to renew the lease.
     #[error("lease {id:016x} may not be renewed: {error}")]
     Refused { id: i64, error: ClientError },
 }
@@ -75,22 +84,21 @@ impl LeaseKeeper {
         self.state.borrow().latest
     }
 
-    /// The lease does not end before this, unless somebody revokes it: counted from when the latest
-    /// renewal that was answered was sent.
+    /// The lease does not expire before this instant, unless a client revokes it. Counted from the moment
+    /// when the latest successful renewal was sent.
     pub fn alive_until(&self) -> Instant {
-        self.state.borrow().until
+        self.state.borrow().alive_until
     }
 
-    /// Waits for the next renewal. One that comes while nobody waits counts; of several, only the
-    /// latest does.
+    /// Waits for the next renewal. A renewal since the last call counts; of several, only the latest.
     ///
     /// # Errors
-    /// When the lease has ended: always the same.
+    /// When the lease has ended: the same error from then on.
     pub async fn renewed(&mut self) -> Result<LeaseKeepAliveResponse, LeaseEnd> {
         if let Some(end) = &self.state.borrow().end {
             return Err(end.clone());
         }
-        // The task is gone without a last word only if it panicked.
+        // Without an end, the task drops its sender only if it panicked.
         let changed = self.state.changed().await;
         let state = self.state.borrow_and_update();
         match &state.end {
@@ -117,21 +125,21 @@ impl Drop for LeaseKeeper {
 }
 
 /// The task of a keeper.
-struct Renewal {
+struct RenewalTask {
     client: Client,
     id: i64,
-    /// When the latest renewal that was answered was sent.
+    /// When the latest successful renewal was sent.
     sent: Instant,
-    state: watch::Sender<State>,
+    state: watch::Sender<LeaseState>,
 }
 
-impl Renewal {
+impl RenewalTask {
     async fn run(mut self, stream: RenewalStream) {
         let mut stream = Some(stream);
         let mut at = self.client.preferred();
         let end = loop {
             let ttl = seconds(self.state.borrow().latest.ttl);
-            let due = self.sent + ttl / RENEWALS_IN_TTL;
+            let due = self.sent + ttl / RENEWALS_PER_TTL;
             select! {
                 () = sleep_until(due) => {}
                 () = self.state.closed() => return,
@@ -143,35 +151,35 @@ impl Renewal {
         self.state.send_modify(|state| state.end = Some(end));
     }
 
-    /// Renews at the member that did so last, and if it does not, at the others, until the lease
-    /// may have ended.
+    /// Renews at the member of the last renewal, and if that fails at the others, until the lease may
+    /// have expired.
     async fn renew(
         &mut self,
         stream: &mut Option<RenewalStream>,
         at: &mut usize,
         ttl: Duration,
     ) -> Result<(), LeaseEnd> {
-        let (id, until) = (self.id, self.state.borrow().until);
-        let patience = self.client.timeouts().command.min(ttl / RENEWALS_IN_TTL);
+        let (id, alive_until) = (self.id, self.state.borrow().alive_until);
+        let attempt_timeout = self.client.timeouts().command.min(ttl / RENEWALS_PER_TTL);
         let mut backoff = Backoff::up_to(ROUND_WAIT_MAX);
-        let mut tried = 0;
+        let mut attempts = 0;
         loop {
             let sent = Instant::now();
-            let limit = (sent + patience).min(until);
-            let answer = match stream {
-                Some(stream) => stream.renew_by(&self.client, id, limit).await,
-                None => match self.renew_at(*at, limit).await {
-                    Ok((opened, answer)) => {
+            let deadline = (sent + attempt_timeout).min(alive_until);
+            let response = match stream {
+                Some(stream) => stream.renew_by(&self.client, id, deadline).await,
+                None => match self.renew_at(*at, deadline).await {
+                    Ok((opened, response)) => {
                         *stream = Some(opened);
-                        Ok(answer)
+                        Ok(response)
                     }
                     Err(error) => Err(error),
                 },
             };
-            let error = match answer {
-                Ok(answer) if answer.ttl <= 0 => return Err(LeaseEnd::Gone { id }),
-                Ok(answer) => {
-                    self.note(answer, sent);
+            let error = match response {
+                Ok(response) if response.ttl <= 0 => return Err(LeaseEnd::Gone { id }),
+                Ok(response) => {
+                    self.record(response, sent);
                     return Ok(());
                 }
                 Err(error) => error,
@@ -181,10 +189,10 @@ impl Renewal {
             }
             *stream = None;
             *at += 1;
-            tried += 1;
-            if tried % self.client.links().len() == 0
-                && timeout_at(until, backoff.wait()).await.is_err()
-                || Instant::now() >= until
+            attempts += 1;
+            if attempts % self.client.endpoints().len() == 0
+                && timeout_at(alive_until, backoff.wait()).await.is_err()
+                || Instant::now() >= alive_until
             {
                 return Err(LeaseEnd::NotRenewed { id, last: error });
             }
@@ -194,24 +202,24 @@ impl Renewal {
     async fn renew_at(
         &self,
         at: usize,
-        limit: Instant,
+        deadline: Instant,
     ) -> Result<(RenewalStream, LeaseKeepAliveResponse), ClientError> {
-        let links = self.client.links();
-        let link = &links[at % links.len()];
-        match timeout_at(limit, self.client.renew_on(link, self.id, limit)).await {
+        let endpoints = self.client.endpoints();
+        let endpoint = &endpoints[at % endpoints.len()];
+        match timeout_at(deadline, self.client.renew_at(endpoint, self.id, deadline)).await {
             Ok(renewed) => renewed,
-            Err(_) => Err(self.client.too_late(link.endpoint.to_string())),
+            Err(_) => Err(self.client.timed_out(endpoint.endpoint.to_string(), RequestKind::Read)),
         }
     }
 
-    fn note(&mut self, answer: LeaseKeepAliveResponse, sent: Instant) {
+    fn record(&mut self, response: LeaseKeepAliveResponse, sent: Instant) {
         self.sent = sent;
-        let until = sent + seconds(answer.ttl);
-        self.state.send_replace(State { latest: answer, until, end: None });
+        let alive_until = sent + seconds(response.ttl);
+        self.state.send_replace(LeaseState { latest: response, alive_until, end: None });
     }
 }
 
-/// Whether every other member would say the same.
+/// Whether every member would refuse as well.
 fn is_final(error: &ClientError) -> bool {
     let ClientError::Refused { code, .. } = error else { return false };
     matches!(code, Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented)

@@ -1,4 +1,4 @@
-//! What to watch.
+//! The request for a watch.
 
 use crate::{
     client::keys::Keys,
@@ -8,8 +8,7 @@ use crate::{
     },
 };
 
-/// What to hear of, and from when on. Keys alone are a watch of all that happens to them from now
-/// on.
+/// The keys of a watch, its start revision, and its options. By default: all events from now on.
 ///
 /// ```
 /// use ordinal::client::{Keys, Watch};
@@ -21,36 +20,36 @@ pub struct Watch(WatchCreateRequest);
 impl Watch {
     pub fn new(keys: impl Into<Keys>) -> Watch {
         let (key, range_end) = keys.into().bounds();
-        // What is too large for one message may come in several: a batch is whole again.
+        // The assembler joins fragments, so large revisions may be fragmented.
         Watch(WatchCreateRequest { key, range_end, fragment: true, ..Default::default() })
     }
 
-    /// Events of this revision, and all after it. Zero: those after the watch was made.
+    /// Starts with this revision. Zero: with the next revision after the creation of the watch.
     pub fn from_revision(mut self, revision: i64) -> Watch {
         self.0.start_revision = revision;
         self
     }
 
-    /// Each event tells what was there before.
+    /// Each event has the previous value in `prev_kv`.
     pub fn with_prev_kv(mut self) -> Watch {
         self.0.prev_kv = true;
         self
     }
 
-    /// Without the deletions.
+    /// Filters deletions out.
     pub fn only_puts(mut self) -> Watch {
         self.0.filters.push(FilterType::Nodelete.into());
         self
     }
 
-    /// Without the puts.
+    /// Filters puts out.
     pub fn only_deletes(mut self) -> Watch {
         self.0.filters.push(FilterType::Noput.into());
         self
     }
 
-    /// The member says now and then how far the watch has come, also if nothing happens. A watch
-    /// that is resumed then starts from there: its place is not compacted so soon.
+    /// The member sends progress notifications while the watch is idle. They advance the revision from
+    /// which the watch would resume, so that a compaction does not overtake it.
     pub fn with_progress(mut self) -> Watch {
         self.0.progress_notify = true;
         self

@@ -1,4 +1,4 @@
-//! One stream of watches to one member.
+//! A watch stream to one member.
 
 use std::time::Duration;
 
@@ -6,115 +6,112 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use crate::{
-    client::{ANSWER_BYTES_MAX, Client, ClientError, Kind, Link, needs_leader},
-    proto::etcdserverpb::{
-        WatchProgressRequest, WatchRequest, WatchResponse, watch_client::WatchClient,
-        watch_request::RequestUnion,
-    },
+use super::super::{
+    channel::{EndpointChannel, require_leader, watch_service},
+    core::Client,
+    error::{ClientError, RequestKind},
+};
+use crate::proto::etcdserverpb::{
+    WatchProgressRequest, WatchRequest, WatchResponse, watch_request::RequestUnion,
 };
 
-/// Requests on their way. The member takes them at once, and nobody needs to ask often.
-const ASKS_MAX: usize = 16;
+/// Requests queued on a stream. Members read them at once, and requests are rare.
+const QUEUED_REQUESTS_MAX: usize = 16;
 
-/// What a member is asked on a stream, and what it says. It may carry several watches; dropping it
-/// ends them.
+/// A stream may carry several watches. Dropping it cancels them.
 #[derive(Debug)]
-pub(crate) struct WatchStream {
-    pub(crate) endpoint: String,
-    asks: mpsc::Sender<WatchRequest>,
-    answers: Streaming<WatchResponse>,
-    /// For an answer that is due.
-    limit: Duration,
+pub struct WatchStream {
+    pub endpoint: String,
+    requests: mpsc::Sender<WatchRequest>,
+    responses: Streaming<WatchResponse>,
+    /// For a response to a request.
+    timeout: Duration,
 }
 
 impl Client {
-    /// Opens a stream to one member, and asks `first` on it. The answer is the caller's to wait for.
+    /// Opens a stream to one member, and sends the first request. The caller must wait for the response.
     pub(super) async fn watch_stream(
         &self,
-        link: &Link,
+        endpoint: &EndpointChannel,
         first: WatchRequest,
     ) -> Result<WatchStream, ClientError> {
-        let channel = link.connect(self.timeouts().dial).await;
+        let channel = endpoint.connect(self.timeouts().dial).await;
         let channel = channel.map_err(|error| ClientError::Unreachable(vec![error]))?;
-        let endpoint = link.endpoint.to_string();
-        let (asks, requests) = mpsc::channel(ASKS_MAX);
-        // Members answer a stream only once something is asked on it.
-        asks.try_send(first).expect("a new queue has room");
-        let mut service = WatchClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
-        let request = self.marked(needs_leader(ReceiverStream::new(requests)));
-        match timeout(self.timeouts().command, service.watch(request)).await {
-            Ok(Ok(answer)) => {
-                let (answers, limit) = (answer.into_inner(), self.timeouts().command);
-                Ok(WatchStream { endpoint, asks, answers, limit })
+        let endpoint = endpoint.endpoint.to_string();
+        let (requests, outgoing) = mpsc::channel(QUEUED_REQUESTS_MAX);
+        // etcd sends the headers of the stream only after the first request.
+        requests.try_send(first).expect("a new queue has room");
+        let request = self.with_token(require_leader(ReceiverStream::new(outgoing)));
+        let command_timeout = self.timeouts().command;
+        match timeout(command_timeout, watch_service(channel).watch(request)).await {
+            Ok(Ok(response)) => {
+                let responses = response.into_inner();
+                Ok(WatchStream { endpoint, requests, responses, timeout: command_timeout })
             }
-            Ok(Err(status)) => Err(ClientError::of_status(&endpoint, Kind::Read, &status)),
-            Err(_) => {
-                let timeout = self.timeouts().command;
-                Err(ClientError::TimedOut { endpoint, timeout, kind: Kind::Read })
-            }
+            Ok(Err(status)) => Err(ClientError::of_status(&endpoint, RequestKind::Read, &status)),
+            Err(_) => Err(self.timed_out(endpoint, RequestKind::Read)),
         }
     }
-}
 
-impl Client {
-    /// Opens a stream that others than this watch may be added to. It is not resumed.
+    /// Opens a stream to which further watches may be added. It does not resume.
     pub(crate) async fn open_watch_stream(
         &self,
         first: WatchRequest,
     ) -> Result<WatchStream, ClientError> {
-        let links = self.links();
-        let mut stream = self.watch_stream(&links[self.preferred() % links.len()], first).await?;
-        stream.until_created().await?;
+        let endpoints = self.endpoints();
+        let endpoint = &endpoints[self.preferred() % endpoints.len()];
+        let mut stream = self.watch_stream(endpoint, first).await?;
+        stream.wait_until_created().await?;
         Ok(stream)
     }
 }
 
 impl WatchStream {
-    /// The next answer. May be dropped while it waits, and called again.
-    pub(crate) async fn answer(&mut self) -> Result<WatchResponse, ClientError> {
-        match self.answers.message().await {
-            Ok(Some(answer)) => Ok(answer),
+    /// The next response. Cancel-safe.
+    pub async fn response(&mut self) -> Result<WatchResponse, ClientError> {
+        match self.responses.message().await {
+            Ok(Some(response)) => Ok(response),
             Ok(None) => Err(self.broken(&Status::unavailable("the member ended the stream"))),
             Err(status) => Err(self.broken(&status)),
         }
     }
 
-    /// Makes another watch on the stream, and waits until the member has taken it. What other
-    /// watches of the stream tell meanwhile is lost.
-    pub(crate) async fn add(&mut self, request: WatchRequest) -> Result<(), ClientError> {
-        // A stream that has ended says so when it is asked for its answer.
-        let _ = self.asks.send(request).await;
-        self.until_created().await
+    /// Adds a watch to the stream, and waits until the member has created it. Discards the events of the
+    /// stream's other watches meanwhile.
+    pub async fn add(&mut self, request: WatchRequest) -> Result<(), ClientError> {
+        // If the stream has ended, the response below is the error.
+        let _ = self.requests.send(request).await;
+        self.wait_until_created().await
     }
 
-    async fn until_created(&mut self) -> Result<(), ClientError> {
+    async fn wait_until_created(&mut self) -> Result<(), ClientError> {
         loop {
-            let answer = match timeout(self.limit, self.answer()).await {
-                Ok(answer) => answer?,
+            let response = match timeout(self.timeout, self.response()).await {
+                Ok(response) => response?,
                 Err(_) => {
-                    let (endpoint, timeout) = (self.endpoint.clone(), self.limit);
-                    return Err(ClientError::TimedOut { endpoint, timeout, kind: Kind::Read });
+                    let (endpoint, timeout) = (self.endpoint.clone(), self.timeout);
+                    let kind = RequestKind::Read;
+                    return Err(ClientError::TimedOut { endpoint, timeout, kind });
                 }
             };
-            if answer.canceled {
-                let message = answer.cancel_reason;
+            if response.canceled {
+                let message = response.cancel_reason;
                 return Err(ClientError::Refused { code: Code::FailedPrecondition, message });
             }
-            if answer.created {
+            if response.created {
                 return Ok(());
             }
         }
     }
 
-    /// Asks how far all watches of the stream have come. Not twice at a time.
-    pub(super) fn ask_progress(&self) {
+    /// Requests the progress of all watches of the stream.
+    pub fn request_progress(&self) {
         let progress = RequestUnion::ProgressRequest(WatchProgressRequest {});
-        // A full queue has this request in it already.
-        let _ = self.asks.try_send(WatchRequest { request_union: Some(progress) });
+        // A full queue contains such a request already.
+        let _ = self.requests.try_send(WatchRequest { request_union: Some(progress) });
     }
 
     fn broken(&self, status: &Status) -> ClientError {
-        ClientError::of_status(&self.endpoint, Kind::Read, status)
+        ClientError::of_status(&self.endpoint, RequestKind::Read, status)
     }
 }

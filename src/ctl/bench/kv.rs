@@ -1,68 +1,69 @@
-//! Benches of single keys and ranges.
+//! Benches of single keys and of ranges.
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Settings, dice::Dice, load::Worker};
+use super::{load::Worker, report::BenchReport, rng::SeededRng, run::Run, settings::Settings};
 use crate::{
     client::{Client, ClientError, Get, Keys, Put, Txn},
-    ctl::{CtlError, request::Connection},
+    ctl::{context::ClientConfig, error::CtlError},
 };
 
-/// Keys that are written at once before a run, so many or so many bytes of them.
+/// Limits of one transaction that fills the keyspace before a run.
 const FILL_KEYS: u64 = 64;
 const FILL_BYTES: usize = 512 << 10;
 
-/// How many of a hundred requests are what.
+/// The kinds of requests.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Mix {
+pub struct Mix {
+    /// Percentage of reads; the other requests are puts.
     reads: u8,
-    /// Keys of a read; one: the key itself.
+    /// Keys of a range read. `None`: read single keys.
     limit: Option<u32>,
 }
 
 impl Mix {
-    pub(super) fn puts() -> Mix {
+    pub fn puts() -> Mix {
         Mix { reads: 0, limit: None }
     }
 
-    pub(super) fn gets() -> Mix {
+    pub fn gets() -> Mix {
         Mix { reads: 100, limit: None }
     }
 
-    pub(super) fn ranges(limit: u32) -> Mix {
+    pub fn ranges(limit: u32) -> Mix {
         Mix { reads: 100, limit: Some(limit) }
     }
 
-    pub(super) fn mixed(reads: u8) -> Mix {
+    pub fn mixed(reads: u8) -> Mix {
         Mix { reads, limit: None }
     }
 
-    pub(super) fn reads(self) -> bool {
+    fn reads(self) -> bool {
         self.reads > 0
     }
 
-    pub(super) fn worker(self, settings: &Settings, clients: &[Client], number: u32) -> KvWorker {
-        let dice = Dice::new(settings.seed, number.into());
+    fn worker(self, settings: &Settings, clients: &[Client], number: u32) -> KvWorker {
+        let rng = SeededRng::new(settings.seed, number.into());
         let client = clients[number as usize % clients.len()].clone();
-        KvWorker { mix: self, client, dice, settings: settings.clone() }
+        KvWorker { mix: self, client, rng, settings: settings.clone() }
     }
 }
 
-/// A client that chooses keys by chance.
+/// A client that chooses keys at random.
 #[derive(Debug)]
-pub(super) struct KvWorker {
+struct KvWorker {
     mix: Mix,
     client: Client,
-    dice: Dice,
+    rng: SeededRng,
     settings: Settings,
 }
 
 impl Worker for KvWorker {
-    async fn ask(&mut self, _: u64, _: Instant) -> (&'static str, Result<(), ClientError>) {
-        let key = self.settings.key(self.dice.below(self.settings.keyspace()));
-        if self.dice.below(100) >= self.mix.reads.into() {
-            let put = Put::new(key, self.dice.bytes(self.settings.value_size));
+    async fn call(&mut self, _: u64, _: Instant) -> (&'static str, Result<(), ClientError>) {
+        let key = self.settings.key(self.rng.below(self.settings.keyspace()));
+        if self.rng.below(100) >= self.mix.reads.into() {
+            let put = Put::new(key, self.rng.bytes(self.settings.value_size));
             return ("put", self.client.put(put).await.map(drop));
         }
         let (name, get) = match self.mix.limit {
@@ -77,10 +78,26 @@ impl Worker for KvWorker {
     }
 }
 
+/// `None`: Ctrl-C before the run.
+pub async fn run(
+    run: &Run<'_, '_>,
+    name: &'static str,
+    mix: Mix,
+) -> Result<Option<BenchReport>, CtlError> {
+    let settings = run.settings;
+    if mix.reads() && !run.prepare(fill(settings, run.config)).await? {
+        return Ok(None);
+    }
+    let clients = settings.clients(run.config);
+    let workers = (0..settings.clients).map(|n| mix.worker(settings, &clients, n)).collect();
+    let elapsed = run.drive(settings.pace(), workers).await;
+    Ok(Some(run.report(name, elapsed)))
+}
+
 /// Writes every key once, for the reads.
-pub(super) async fn fill(settings: &Settings, connection: &Connection) -> Result<(), CtlError> {
-    let client = settings.patient(connection);
-    let value = Bytes::from(Dice::new(settings.seed, u64::MAX).bytes(settings.value_size));
+async fn fill(settings: &Settings, config: &ClientConfig) -> Result<(), CtlError> {
+    let client = settings.setup_client(config);
+    let value = Bytes::from(SeededRng::new(settings.seed, u64::MAX).bytes(settings.value_size));
     let room = (FILL_BYTES / (settings.value_size + settings.key_size)).max(1) as u64;
     let step = FILL_KEYS.min(room);
     let mut from = 0;

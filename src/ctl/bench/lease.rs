@@ -4,67 +4,69 @@ use clap::ValueEnum;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::Instant;
 
-use super::{Run, load::Worker, report::Report};
+use super::{load::Worker, report::BenchReport, run::Run};
 use crate::{
     client::{Client, ClientError, RenewalStream},
-    ctl::{CtlError, screen::interrupted},
+    ctl::{error::CtlError, output::interrupted},
     proto::etcdserverpb::LeaseGrantRequest,
 };
 
-/// Leases that are granted or revoked at a time, before and after a run.
-const AT_A_TIME: usize = 64;
+/// Concurrent grants and revocations, before and after a run.
+const CONCURRENCY: usize = 64;
 
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct LeaseBench {
-    /// Grant leases, or renew those that were granted before
+pub struct LeaseBench {
+    /// Grant leases, or renew leases that were granted before the run
     #[arg(value_enum, default_value = "grant", value_name = "grant|keepalive")]
-    what: What,
-    /// How many leases are renewed
+    operation: LeaseOperation,
+    /// Number of leases to renew
     #[arg(long, default_value_t = 1000, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     leases: u32,
-    /// How long each lives, in seconds
+    /// TTL of each lease, in seconds
     #[arg(long, default_value_t = 300, value_name = "SECONDS",
           value_parser = clap::value_parser!(u32).range(1..))]
     ttl: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum What {
+enum LeaseOperation {
     Grant,
     Keepalive,
 }
 
 impl LeaseBench {
-    /// Afterwards all leases of the run are revoked, unless they shall be kept.
-    pub(super) async fn run(
+    /// Revokes all leases of the run at the end, unless --keep is given.
+    pub async fn run(
         &self,
         run: &mut Run<'_, '_>,
-        patient: &Client,
-    ) -> Result<Option<Report>, CtlError> {
-        // Ids of our own choice: what was granted can be revoked whatever becomes of the answers.
+        setup_client: &Client,
+    ) -> Result<Option<BenchReport>, CtlError> {
+        // The client chooses the ids, so it can revoke leases whose grant was not answered.
         let first = first_id(run.settings.seed);
-        let (report, granted) = match self.what {
-            What::Grant => {
+        let (report, granted) = match self.operation {
+            LeaseOperation::Grant => {
                 let report = self.grant(run, first).await;
-                let asked = run.tally.total();
-                (Some(report), asked)
+                let requested = run.tally.total();
+                (Some(report), requested)
             }
-            What::Keepalive => (self.keep_alive(run, patient, first).await?, self.leases.into()),
+            LeaseOperation::Keepalive => {
+                (self.keep_alive(run, setup_client, first).await?, self.leases.into())
+            }
         };
         if !run.settings.keep {
-            run.progress.prepare("revoking");
+            run.progress.set_stage("revoking");
             tokio::select! {
-                () = revoke(patient, first, granted) => {}
-                // They end by themselves.
+                () = revoke(setup_client, first, granted) => {}
+                // They expire.
                 () = interrupted() => {}
             }
         }
         Ok(report)
     }
 
-    async fn grant(&self, run: &Run<'_, '_>, first: i64) -> Report {
-        let clients = run.settings.clients(run.connection);
+    async fn grant(&self, run: &Run<'_, '_>, first: i64) -> BenchReport {
+        let clients = run.settings.clients(run.config);
         let worker = |n| Granter {
             client: clients[n as usize % clients.len()].clone(),
             ttl: self.ttl.into(),
@@ -78,13 +80,13 @@ impl LeaseBench {
     async fn keep_alive(
         &self,
         run: &Run<'_, '_>,
-        patient: &Client,
+        setup_client: &Client,
         first: i64,
-    ) -> Result<Option<Report>, CtlError> {
-        if !run.prepare(grant_all(patient, first, self.leases, self.ttl)).await? {
+    ) -> Result<Option<BenchReport>, CtlError> {
+        if !run.prepare(grant_all(setup_client, first, self.leases, self.ttl)).await? {
             return Ok(None);
         }
-        let clients = run.settings.clients(run.connection);
+        let clients = run.settings.clients(run.config);
         let worker = |n| Renewer {
             client: clients[n as usize % clients.len()].clone(),
             stream: None,
@@ -97,7 +99,7 @@ impl LeaseBench {
     }
 }
 
-/// Another run with another seed has other leases, and no application's are likely to be here.
+/// Runs with different seeds have different ids, in a range that applications hardly use.
 fn first_id(seed: u64) -> i64 {
     0x0be2_c400_0000_0000 | ((seed & 0xffff) << 24) as i64
 }
@@ -109,13 +111,13 @@ struct Granter {
 }
 
 impl Worker for Granter {
-    async fn ask(&mut self, number: u64, _: Instant) -> (&'static str, Result<(), ClientError>) {
+    async fn call(&mut self, number: u64, _: Instant) -> (&'static str, Result<(), ClientError>) {
         let request = LeaseGrantRequest { ttl: self.ttl, id: self.first + number as i64 };
         ("grant", self.client.lease_grant(request).await.map(drop))
     }
 }
 
-/// Renews on one stream, one after the other.
+/// Renews on one stream, one lease after another.
 struct Renewer {
     client: Client,
     stream: Option<RenewalStream>,
@@ -124,7 +126,7 @@ struct Renewer {
 }
 
 impl Worker for Renewer {
-    async fn ask(&mut self, number: u64, _: Instant) -> (&'static str, Result<(), ClientError>) {
+    async fn call(&mut self, number: u64, _: Instant) -> (&'static str, Result<(), ClientError>) {
         let id = self.first + (number % self.leases) as i64;
         let renewed = match &mut self.stream {
             Some(stream) => stream.renew(&self.client, id).await,
@@ -140,12 +142,12 @@ impl Worker for Renewer {
 async fn grant_all(client: &Client, first: i64, leases: u32, ttl: u32) -> Result<(), CtlError> {
     let grants = (0..i64::from(leases))
         .map(|n| client.lease_grant(LeaseGrantRequest { ttl: ttl.into(), id: first + n }));
-    let done = stream::iter(grants).buffer_unordered(AT_A_TIME);
+    let done = stream::iter(grants).buffer_unordered(CONCURRENCY);
     Ok(done.try_for_each(|_| async { Ok(()) }).await?)
 }
 
-/// Those that were never granted, or are gone, are no loss.
+/// Ignores errors: a lease may not have been granted, or may have expired.
 async fn revoke(client: &Client, first: i64, leases: u64) {
     let revocations = (0..leases as i64).map(|n| client.lease_revoke(first + n));
-    stream::iter(revocations).buffer_unordered(AT_A_TIME).for_each(|_| async {}).await;
+    stream::iter(revocations).buffer_unordered(CONCURRENCY).for_each(|_| async {}).await;
 }

@@ -1,4 +1,4 @@
-//! Makes clients ask, for as long and as fast as it is told.
+//! Generates load: clients send requests, for a length and at a rate.
 
 use std::{
     future::{Future, pending},
@@ -16,49 +16,27 @@ use tokio::{
 };
 
 use super::{
+    pace::{Elapsed, Pace, RunLength},
     progress::Progress,
     tally::{self, Tally},
 };
-use crate::{client::ClientError, ctl::screen::interrupted};
+use crate::{client::ClientError, ctl::output::interrupted};
 
-/// After an error a client waits so long: a cluster that is down is not asked in a tight loop.
-const AFTER_ERROR: Duration = Duration::from_millis(50);
-/// How often the progress is shown.
-const SHOW_EVERY: Duration = Duration::from_millis(250);
-
-/// How much, and how fast.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
-    pub(super) length: Length,
-    /// Requests a second; `None`: as fast as they are answered.
-    pub(super) rate: Option<f64>,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Length {
-    Requests(u64),
-    Time(Duration),
-}
-
-/// How a run went.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Elapsed {
-    pub(super) time: Duration,
-    /// By Ctrl-C.
-    pub(super) interrupted: bool,
-}
+/// The pause of a client after an error, so that it does not call a broken cluster in a tight loop.
+const ERROR_PAUSE: Duration = Duration::from_millis(50);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A client of a bench.
-pub(super) trait Worker: Send + 'static {
-    /// Makes the request with this number, and says what it was. `sent` is when it was due.
-    fn ask(
+pub trait Worker: Send + 'static {
+    /// Sends the request with this number, which is due at `sent`, and returns its name.
+    fn call(
         &mut self,
         number: u64,
         sent: Instant,
     ) -> impl Future<Output = (&'static str, Result<(), ClientError>)> + Send;
 }
 
-/// What the clients of a run share.
+/// The requests of a run, shared by its clients.
 #[derive(Debug)]
 struct Queue {
     pace: Pace,
@@ -68,7 +46,7 @@ struct Queue {
 }
 
 impl Queue {
-    /// The number of the next request, and when it is due at the soonest.
+    /// The number of the next request, and the earliest time to send it.
     fn take(&self) -> Option<(u64, Option<Instant>)> {
         if self.stopped.load(Ordering::Relaxed) {
             return None;
@@ -77,15 +55,15 @@ impl Queue {
         let due =
             self.pace.rate.map(|rate| self.started + Duration::from_secs_f64(number as f64 / rate));
         let over = match self.pace.length {
-            Length::Requests(total) => number >= total,
-            Length::Time(time) => due.unwrap_or_else(Instant::now) >= self.started + time,
+            RunLength::Requests(total) => number >= total,
+            RunLength::Time(time) => due.unwrap_or_else(Instant::now) >= self.started + time,
         };
         (!over).then_some((number, due))
     }
 }
 
-/// Runs all workers to the end, or until Ctrl-C. No request is left unanswered and uncounted.
-pub(super) async fn drive<W: Worker>(
+/// Runs all workers to the end, or until Ctrl-C. Every request that was sent is counted.
+pub async fn drive<W: Worker>(
     pace: Pace,
     workers: Vec<W>,
     tally: &Tally,
@@ -101,7 +79,7 @@ pub(super) async fn drive<W: Worker>(
     let show = async {
         loop {
             progress.show(pace.length, started.elapsed(), tally);
-            sleep(SHOW_EVERY).await;
+            sleep(PROGRESS_INTERVAL).await;
         }
     };
     let mut by_ctrl_c = false;
@@ -127,20 +105,20 @@ pub(super) async fn drive<W: Worker>(
 async fn work<W: Worker>(mut worker: W, queue: Arc<Queue>, tally: Tally) {
     while let Some((number, due)) = queue.take() {
         if let Some(due) = due {
-            // Woken every so often: Ctrl-C ends a slow pace too.
+            // Wakes up in between: Ctrl-C ends a slow run too.
             while Instant::now() < due && !queue.stopped.load(Ordering::Relaxed) {
-                sleep_until(due.min(Instant::now() + SHOW_EVERY)).await;
+                sleep_until(due.min(Instant::now() + PROGRESS_INTERVAL)).await;
             }
             if queue.stopped.load(Ordering::Relaxed) {
                 return;
             }
         }
         let sent = due.unwrap_or_else(Instant::now);
-        match worker.ask(number, sent).await {
+        match worker.call(number, sent).await {
             (name, Ok(())) => tally.done(name, sent.elapsed()),
             (name, Err(error)) => {
                 tally.failed(name, tally::kind(&error));
-                sleep(AFTER_ERROR).await;
+                sleep(ERROR_PAUSE).await;
             }
         }
     }
@@ -157,7 +135,7 @@ mod tests {
     }
 
     impl Worker for Counter {
-        async fn ask(
+        async fn call(
             &mut self,
             number: u64,
             _: Instant,
@@ -173,7 +151,7 @@ mod tests {
         }
     }
 
-    async fn run(length: Length, rate: Option<f64>, fails: bool) -> (Tally, Elapsed) {
+    async fn run(length: RunLength, rate: Option<f64>, fails: bool) -> (Tally, Elapsed) {
         let tally = Tally::default();
         let workers = (0..4).map(|_| Counter { fails }).collect();
         let progress = Progress::new(false);
@@ -182,11 +160,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn so_many_requests_are_made_as_it_is_told() {
-        let (tally, elapsed) = run(Length::Requests(100), None, false).await;
+    async fn a_run_sends_the_given_number_of_requests() {
+        let (tally, elapsed) = run(RunLength::Requests(100), None, false).await;
         assert_eq!(tally.counts().rows[0].latency_us.len(), 100);
         assert!(!elapsed.interrupted);
-        let (tally, _) = run(Length::Requests(10), None, true).await;
+        let (tally, _) = run(RunLength::Requests(10), None, true).await;
         assert_eq!(
             (tally.total(), tally.counts().errors["etcdserver: too many requests"]),
             (10, 5)
@@ -194,9 +172,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_rate_is_kept_and_a_time_is_over_in_time() {
+    async fn a_run_keeps_its_rate_and_its_duration() {
         let (tally, elapsed) =
-            run(Length::Time(Duration::from_millis(300)), Some(100.0), false).await;
+            run(RunLength::Time(Duration::from_millis(300)), Some(100.0), false).await;
         // A busy machine makes fewer of them, never more.
         assert!((1..=30).contains(&tally.total()), "{}", tally.total());
         assert!(elapsed.time >= Duration::from_millis(290), "{:?}", elapsed.time);
@@ -206,7 +184,7 @@ mod tests {
     struct Stalls;
 
     impl Worker for Stalls {
-        async fn ask(
+        async fn call(
             &mut self,
             number: u64,
             _: Instant,
@@ -219,9 +197,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn requests_that_had_to_wait_are_late() {
+    async fn latency_counts_from_the_time_a_request_was_due() {
         let tally = Tally::default();
-        let pace = Pace { length: Length::Requests(3), rate: Some(20.0) };
+        let pace = Pace { length: RunLength::Requests(3), rate: Some(20.0) };
         drive(pace, vec![Stalls], &tally, &Progress::new(false)).await;
         let counts = tally.counts();
         // Due after 0, 50 and 100 ms, and none done before 300 ms.

@@ -1,45 +1,40 @@
-//! `kvctl bench`: how many requests a cluster answers, and how quickly.
+//! `kvctl bench`: throughput and latency of a cluster.
 //!
-//! Clients are tasks that ask one request after the other; a run is a number of requests or a length
-//! of time, as fast as they are answered or at a rate. At a rate, latency counts from when a request
-//! was *due*: a cluster that stalls does not hide the requests that had to wait. What a run wrote is
-//! deleted after it.
+//! Clients are tasks that send one request after another. A run is a number of requests or a length of
+//! time, with or without a rate. At a rate, latency counts from the time a request was *due*, so the
+//! requests that a stalled cluster delays are not hidden. Keys and leases of a run are deleted at its
+//! end.
 
-mod dice;
 mod kv;
 mod lease;
 mod load;
+mod pace;
 mod progress;
 mod report;
+mod rng;
+mod run;
 mod settings;
 mod tally;
 mod watch;
 
-use std::future::Future;
-
 use clap::Subcommand;
 
-pub(crate) use self::settings::Settings;
 use self::{
-    lease::LeaseBench,
-    load::{Elapsed, Pace},
-    progress::Progress,
-    report::Report,
-    tally::Tally,
+    lease::LeaseBench, progress::Progress, run::Run, settings::Settings, tally::Tally,
     watch::WatchBench,
 };
 use super::{
-    CtlError,
-    error::exit,
-    request::Connection,
-    screen::{Screen, interrupted},
+    context::ClientConfig,
+    error::{CtlError, exit},
+    output::{Output, interrupted},
+    print::Format,
 };
 use crate::client::{Client, Delete, Get, Keys};
 
-/// Measures a cluster: how many requests it answers, and how quickly.
+/// Measures throughput and latency of a cluster.
 #[derive(Debug, Clone, clap::Args)]
 #[command(arg_required_else_help = true)]
-pub(crate) struct BenchArgs {
+pub struct BenchArgs {
     #[command(subcommand)]
     verb: BenchVerb,
     #[command(flatten)]
@@ -54,22 +49,22 @@ enum BenchVerb {
     /// Reads single keys.
     #[command(after_help = "Example:\n  kvctl bench get --duration 10s --serializable")]
     Get,
-    /// Reads many keys at once.
+    /// Reads ranges of keys.
     #[command(after_help = "Example:\n  kvctl bench range --limit 100 --duration 10s")]
     Range {
-        /// Keys in each answer
+        /// Keys in each response
         #[arg(long, default_value_t = 100, value_name = "N")]
         limit: u32,
     },
     /// Reads and writes single keys.
     #[command(after_help = "Example:\n  kvctl bench mixed --reads 90 --rate 2000 --duration 30s")]
     Mixed {
-        /// How many of a hundred requests are reads
+        /// Percentage of reads
         #[arg(long, default_value_t = 80, value_name = "PERCENT",
               value_parser = clap::value_parser!(u8).range(0..=100))]
         reads: u8,
     },
-    /// Delivers events to watchers: how many, and how long after their put was sent.
+    /// Delivers events to watchers; latency counts from the time of the put.
     #[command(
         after_help = "Example:\n  kvctl bench watch --watchers 1000 --streams 10 --rate 100 --duration 10s"
     )]
@@ -79,49 +74,40 @@ enum BenchVerb {
     Lease(LeaseBench),
 }
 
-/// A run that is set up.
-struct Run<'a, 'b> {
-    settings: &'a Settings,
-    connection: &'a Connection,
-    tally: Tally,
-    progress: Progress,
-    screen: &'a mut Screen<'b>,
-}
-
 impl BenchArgs {
-    pub(crate) fn check(&self) -> Result<(), CtlError> {
+    pub fn check(&self) -> Result<(), CtlError> {
         self.settings.check()
     }
 
-    /// Runs, prints what was measured, also if Ctrl-C ended it, and deletes what it wrote.
-    pub(crate) async fn run(
+    /// Runs, prints the report, also after Ctrl-C, and deletes the written keys.
+    pub async fn run(
         self,
-        connection: &Connection,
+        config: &ClientConfig,
         interactive: bool,
-        screen: &mut Screen<'_>,
+        output: &mut Output<'_>,
     ) -> Result<u8, CtlError> {
         let mut settings = self.settings;
-        settings.json |= screen.format == super::cli::Format::Json;
+        settings.json |= output.format == Format::Json;
         let progress = Progress::new(interactive && !settings.json);
         let tally = Tally::default();
-        let patient = settings.patient(connection);
-        before(&settings, &patient).await?;
-        let mut run = Run { settings: &settings, connection, tally, progress, screen };
+        let setup_client = settings.setup_client(config);
+        check_prefix(&settings, &setup_client).await?;
+        let mut run = Run { settings: &settings, config, tally, progress, output };
         let measured = match &self.verb {
-            BenchVerb::Put => run.kv("put", kv::Mix::puts()).await,
-            BenchVerb::Get => run.kv("get", kv::Mix::gets()).await,
-            BenchVerb::Range { limit } => run.kv("range", kv::Mix::ranges(*limit)).await,
-            BenchVerb::Mixed { reads } => run.kv("mixed", kv::Mix::mixed(*reads)).await,
+            BenchVerb::Put => kv::run(&run, "put", kv::Mix::puts()).await,
+            BenchVerb::Get => kv::run(&run, "get", kv::Mix::gets()).await,
+            BenchVerb::Range { limit } => kv::run(&run, "range", kv::Mix::ranges(*limit)).await,
+            BenchVerb::Mixed { reads } => kv::run(&run, "mixed", kv::Mix::mixed(*reads)).await,
             BenchVerb::Watch(bench) => bench.run(&mut run).await,
-            BenchVerb::Lease(bench) => bench.run(&mut run, &patient).await,
+            BenchVerb::Lease(bench) => bench.run(&mut run, &setup_client).await,
         };
         run.progress.finish();
         if let Ok(Some(report)) = &measured {
             let text = if settings.json { report.json() } else { report.table() };
-            run.screen.stdout.write_all(text.as_bytes())?;
-            run.screen.stdout.flush()?;
+            run.output.stdout.write_all(text.as_bytes())?;
+            run.output.stdout.flush()?;
         }
-        after(&settings, &patient, screen).await?;
+        delete_keys(&settings, &setup_client, output).await?;
         Ok(match measured? {
             Some(report) if !report.interrupted => exit::OK,
             _ => exit::BY_CTRL_C,
@@ -129,64 +115,30 @@ impl BenchArgs {
     }
 }
 
-impl Run<'_, '_> {
-    /// `None`: Ctrl-C before anything was measured.
-    async fn kv(&mut self, name: &'static str, mix: kv::Mix) -> Result<Option<Report>, CtlError> {
-        let settings = self.settings;
-        if mix.reads() && !self.prepare(kv::fill(settings, self.connection)).await? {
-            return Ok(None);
-        }
-        let clients = settings.clients(self.connection);
-        let workers = (0..settings.clients).map(|n| mix.worker(settings, &clients, n)).collect();
-        let elapsed = self.drive(settings.pace(), workers).await;
-        Ok(Some(self.report(name, elapsed)))
-    }
-
-    /// Does what a run needs before it; false: Ctrl-C came first.
-    async fn prepare(
-        &self,
-        work: impl Future<Output = Result<(), CtlError>>,
-    ) -> Result<bool, CtlError> {
-        self.progress.prepare("preparing");
-        tokio::select! {
-            done = work => done.map(|()| true),
-            () = interrupted() => Ok(false),
-        }
-    }
-
-    async fn drive<W: load::Worker>(&self, pace: Pace, workers: Vec<W>) -> Elapsed {
-        load::drive(pace, workers, &self.tally, &self.progress).await
-    }
-
-    fn report(&self, bench: &'static str, elapsed: Elapsed) -> Report {
-        Report::new(bench, self.settings, self.connection, &self.tally, elapsed)
-    }
-}
-
-/// Refuses to begin where the end would delete what is not ours.
-async fn before(settings: &Settings, client: &Client) -> Result<(), CtlError> {
+/// Refuses a prefix with keys that are not a bench's, because the end of a run deletes all of them.
+async fn check_prefix(settings: &Settings, client: &Client) -> Result<(), CtlError> {
     let keys = Keys::prefix(&settings.prefix);
-    let there = client.range(Get::new(keys).count_only()).await?.count;
-    if there > 0 && !settings.keep && !settings.is_own_prefix() {
-        let (keys, they) = if there == 1 {
+    let existing = client.range(Get::new(keys).count_only()).await?.count;
+    if existing > 0 && !settings.keep && !settings.is_own_prefix() {
+        let (keys, they) = if existing == 1 {
             ("is 1 key".to_string(), "it")
         } else {
-            (format!("are {there} keys"), "they")
+            (format!("are {existing} keys"), "they")
         };
         return Err(CtlError::BadArguments(format!(
             "there {keys} below {} already, and {they} would be deleted at the end: choose another \
-             --prefix, or say --keep",
+             --prefix, or pass --keep",
             settings.prefix
         )));
     }
     Ok(())
 }
 
-/// Deletes what the run wrote. A second Ctrl-C leaves it.
-async fn after(
+/// Deletes the keys of a run. A second Ctrl-C leaves them.
+async fn delete_keys(
     settings: &Settings,
     client: &Client,
-    screen: &mut Screen<'_>,
+    output: &mut Output<'_>,
 ) -> Result<(), CtlError> {
     if settings.keep {
         return Ok(());
@@ -196,7 +148,7 @@ async fn after(
         () = interrupted() => return Ok(()),
     };
     if let Err(error) = deleted {
-        screen.complain(&format!(
+        output.print_error(&format!(
             "the keys below {} are still there ({error}): delete them with kvctl del --prefix {}",
             settings.prefix, settings.prefix
         ))?;

@@ -1,43 +1,43 @@
-//! The bar that somebody at a terminal sees while a bench runs.
+//! The progress bar of a bench, at a terminal.
 
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{load::Length, tally::Tally};
+use super::{pace::RunLength, tally::Tally};
 use crate::ctl::gotext;
 
-const LOOK: &str = "{prefix:>10} [{bar:30}] {percent:>3}%  {msg}";
+const BAR_TEMPLATE: &str = "{prefix:>10} [{bar:30}] {percent:>3}%  {msg}";
 
 /// On standard error, or nowhere.
 #[derive(Debug)]
-pub(super) struct Progress(ProgressBar);
+pub struct Progress(ProgressBar);
 
 impl Progress {
-    pub(super) fn new(shown: bool) -> Progress {
+    pub fn new(visible: bool) -> Progress {
         let target =
-            if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+            if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(1000), target);
-        let style = ProgressStyle::with_template(LOOK).expect("the template is well formed");
+        let style =
+            ProgressStyle::with_template(BAR_TEMPLATE).expect("the template is well formed");
         bar.set_style(style.progress_chars("=> "));
         Progress(bar)
     }
 
-    pub(super) fn prepare(&self, what: &'static str) {
-        self.0.set_prefix(what);
+    pub fn set_stage(&self, stage: &'static str) {
+        self.0.set_prefix(stage);
         self.0.tick();
     }
 
-    /// How far a run has come.
-    pub(super) fn show(&self, length: Length, elapsed: Duration, tally: &Tally) {
+    pub fn show(&self, length: RunLength, elapsed: Duration, tally: &Tally) {
         if self.0.is_hidden() {
             return;
         }
         let counts = tally.counts();
         let done = tally.total();
         let part = match length {
-            Length::Requests(total) => done as f64 / total as f64,
-            Length::Time(time) => elapsed.as_secs_f64() / time.as_secs_f64().max(0.001),
+            RunLength::Requests(total) => done as f64 / total as f64,
+            RunLength::Time(time) => elapsed.as_secs_f64() / time.as_secs_f64().max(0.001),
         };
         self.0.set_prefix("running");
         self.0.set_position((part * 1000.0).min(1000.0) as u64);
@@ -49,7 +49,7 @@ impl Progress {
         self.0.set_message(format!("{done} done, {rate:.0}/s, p99 {p99}{errors}"));
     }
 
-    pub(super) fn finish(&self) {
+    pub fn finish(&self) {
         self.0.finish_and_clear();
     }
 }

@@ -1,29 +1,28 @@
-//! What a run came to, for people and for programs.
+//! The result of a run, as text and as JSON.
 
 use std::{fmt::Write as _, time::Duration};
 
 use serde_json::{Value, json};
 
 use super::{
-    Settings,
-    load::Elapsed,
+    pace::Elapsed,
+    settings::Settings,
     tally::{Counts, Row, Tally},
 };
-use crate::ctl::request::Connection;
+use crate::ctl::context::ClientConfig;
 
-/// A run that is over.
 #[derive(Debug)]
-pub(super) struct Report {
+pub struct BenchReport {
     bench: &'static str,
     settings: Value,
     counts: Counts,
     time: Duration,
-    pub(super) interrupted: bool,
-    /// What only this bench tells, by name.
-    pub(super) extra: Vec<(&'static str, Value)>,
+    pub interrupted: bool,
+    /// Numbers of this bench only, by name.
+    pub extra: Vec<(&'static str, Value)>,
 }
 
-/// The columns of latencies, with the names that the JSON has.
+/// The columns of latencies: heading, name in JSON, quantile.
 const QUANTILES: [(&str, &str, f64); 5] = [
     ("p50", "p50", 0.5),
     ("p90", "p90", 0.9),
@@ -32,15 +31,15 @@ const QUANTILES: [(&str, &str, f64); 5] = [
     ("max", "max", 1.0),
 ];
 
-impl Report {
-    pub(super) fn new(
+impl BenchReport {
+    pub fn new(
         bench: &'static str,
         settings: &Settings,
-        connection: &Connection,
+        config: &ClientConfig,
         tally: &Tally,
         elapsed: Elapsed,
-    ) -> Report {
-        let endpoints: Vec<_> = connection.endpoints.iter().map(ToString::to_string).collect();
+    ) -> BenchReport {
+        let endpoints: Vec<_> = config.endpoints.iter().map(ToString::to_string).collect();
         let settings = json!({
             "endpoints": endpoints,
             "clients": settings.clients,
@@ -53,15 +52,15 @@ impl Report {
             "seed": settings.seed,
         });
         let Elapsed { time, interrupted } = elapsed;
-        Report { bench, settings, counts: tally.counts(), time, interrupted, extra: vec![] }
+        BenchReport { bench, settings, counts: tally.counts(), time, interrupted, extra: vec![] }
     }
 
     fn per_second(&self, row: &Row) -> f64 {
         row.latency_us.len() as f64 / self.time.as_secs_f64().max(1e-6)
     }
 
-    /// One line. Names are there to stay; all times but `seconds` are microseconds.
-    pub(super) fn json(&self) -> String {
+    /// One line. Names are stable; all times but `seconds` are microseconds.
+    pub fn json(&self) -> String {
         let rows: Vec<_> = self.counts.rows.iter().map(|row| self.row_json(row)).collect();
         let mut report = json!({
             "bench": self.bench,
@@ -91,8 +90,8 @@ impl Report {
         })
     }
 
-    /// A line for each kind of request, and what it was all about.
-    pub(super) fn table(&self) -> String {
+    /// A line for each kind of request, and the circumstances.
+    pub fn table(&self) -> String {
         let mut text =
             format!("{:<10} {:>10} {:>8} {:>12}", "", "answered", "errors", "per second");
         for (column, ..) in QUANTILES {
@@ -143,7 +142,7 @@ impl Report {
     }
 }
 
-/// Three digits, whatever the size.
+/// Three significant digits.
 fn milliseconds(us: u64) -> String {
     match us {
         0..10_000 => format!("{:.2} ms", us as f64 / 1e3),
@@ -157,13 +156,13 @@ fn milliseconds(us: u64) -> String {
 mod tests {
     use super::*;
 
-    fn report() -> Report {
+    fn report() -> BenchReport {
         let tally = Tally::default();
         for ms in 1..=1000 {
             tally.done("put", Duration::from_millis(ms));
         }
         tally.failed("put", "no answer in time".into());
-        Report {
+        BenchReport {
             bench: "put",
             settings: json!({ "clients": 32, "conns": 4, "rate": null, "endpoints": ["a:1"] }),
             counts: tally.counts(),
@@ -174,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_needs_no_manual() {
+    fn the_table_shows_units_and_circumstances() {
         assert_eq!(
             report().table(),
             "             answered   errors   per second       p50       p90       p99     p99.9       max\n\
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_json_has_the_names_that_programs_know() {
+    fn the_json_has_stable_names() {
         let json: Value = serde_json::from_str(&report().json()).unwrap();
         let row = &json["rows"][0];
         assert_eq!(

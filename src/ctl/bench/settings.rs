@@ -1,76 +1,76 @@
-//! What every bench is told.
+//! The flags of every bench.
 
 use std::time::Duration;
 
-use super::load::{Length, Pace};
+use super::pace::{Pace, RunLength};
 use crate::{
     client::{Client, Timeouts},
-    ctl::{CtlError, gotext::parse_duration, request::Connection},
+    ctl::{context::ClientConfig, error::CtlError, gotext::parse_duration},
 };
 
-/// Where benches write unless they are told otherwise: what is there is theirs.
+/// The default prefix: all keys below it belong to benches.
 const OWN_PREFIX: &str = "bench/";
-/// Requests of a run that is not told how long it is.
-const TOTAL: u64 = 10_000;
-/// For what may take long: filling, and deleting all of it.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Values as etcd takes them, with room for the rest of the request.
+/// The length of a run without --total and --duration.
+const REQUESTS_DEFAULT: u64 = 10_000;
+/// The time limit of filling and deleting the keyspace.
+const SETUP_TIMEOUT: Duration = Duration::from_secs(60);
+/// etcd's limit of a request, less the rest of the request.
 const VALUE_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Bench options")]
-pub(crate) struct Settings {
-    /// Requests at a time: each client waits for its answer
+pub struct Settings {
+    /// Concurrent clients: each waits for its response before it sends again
     #[arg(long, global = true, default_value_t = 32, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(super) clients: u32,
-    /// Connections that the clients share, spread over the endpoints [default: one for 8 clients]
+    pub clients: u32,
+    /// Connections, shared by the clients and spread over the endpoints [default: one per 8 clients]
     #[arg(long, global = true, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub(super) conns: Option<u32>,
-    /// How many requests [default: 10000]
+    pub conns: Option<u32>,
+    /// Number of requests [default: 10000]
     #[arg(long, global = true, value_name = "N", conflicts_with = "duration",
           value_parser = clap::value_parser!(u64).range(1..))]
-    pub(super) total: Option<u64>,
-    /// How long, instead of how many requests
+    pub total: Option<u64>,
+    /// Length of the run, instead of a number of requests
     #[arg(long, global = true, value_parser = parse_duration, value_name = "TIME")]
-    pub(super) duration: Option<Duration>,
-    /// Requests a second, all clients together [default: as fast as they are answered]
+    pub duration: Option<Duration>,
+    /// Requests per second of all clients together [default: unlimited]
     #[arg(long, global = true, value_name = "N", value_parser = parse_rate)]
-    pub(super) rate: Option<f64>,
-    /// Bytes of a key, the prefix included
+    pub rate: Option<f64>,
+    /// Size of a key, including the prefix
     #[arg(long, global = true, default_value_t = 32, value_name = "BYTES")]
-    pub(super) key_size: usize,
-    /// Bytes of a value
+    pub key_size: usize,
+    /// Size of a value
     #[arg(long, global = true, default_value_t = 256, value_name = "BYTES")]
-    pub(super) value_size: usize,
-    /// How many different keys [default: 10000; for watch 1]
+    pub value_size: usize,
+    /// Number of different keys [default: 10000; for watch 1]
     #[arg(long, global = true, value_name = "N",
           value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     keyspace: Option<u64>,
-    /// Read what the asked member has, be it behind
+    /// Serializable reads: from the called member, possibly stale
     #[arg(long, global = true)]
-    pub(super) serializable: bool,
-    /// What chooses keys and values: the same seed, the same requests
+    pub serializable: bool,
+    /// Seed of keys and values: the same seed sends the same requests
     #[arg(long, global = true, default_value_t = 1, value_name = "N")]
-    pub(super) seed: u64,
-    /// Write only below this prefix
+    pub seed: u64,
+    /// Prefix of all keys that are written
     #[arg(long, global = true, default_value = OWN_PREFIX, value_name = "KEY")]
-    pub(super) prefix: String,
-    /// Leave what was written
+    pub prefix: String,
+    /// Keep the written keys
     #[arg(long, global = true)]
-    pub(super) keep: bool,
+    pub keep: bool,
     /// Print the result as JSON, as -w json does
     #[arg(long, global = true)]
-    pub(super) json: bool,
+    pub json: bool,
 }
 
 impl Settings {
-    /// Refuses what cannot be run.
-    pub(super) fn check(&self) -> Result<(), CtlError> {
+    /// Refuses contradicting flags.
+    pub fn check(&self) -> Result<(), CtlError> {
         let bad = |text: String| Err(CtlError::BadArguments(text));
         if self.prefix.is_empty() {
-            return bad("an empty --prefix is the whole store, and would be deleted".into());
+            return bad("an empty --prefix covers all keys, which would be deleted".into());
         }
         let needed = self.prefix.len() + self.digits();
         if self.key_size < needed {
@@ -88,11 +88,11 @@ impl Settings {
         Ok(())
     }
 
-    pub(super) fn keyspace(&self) -> u64 {
+    pub fn keyspace(&self) -> u64 {
         self.keyspace_or(10_000)
     }
 
-    pub(super) fn keyspace_or(&self, default: u64) -> u64 {
+    pub fn keyspace_or(&self, default: u64) -> u64 {
         self.keyspace.unwrap_or(default)
     }
 
@@ -100,51 +100,50 @@ impl Settings {
         (self.keyspace() - 1).max(1).ilog10() as usize + 1
     }
 
-    /// The key with this number, as many bytes as all others.
-    pub(super) fn key(&self, number: u64) -> String {
+    /// The key with this number. All keys have the same length.
+    pub fn key(&self, number: u64) -> String {
         let width = self.key_size.saturating_sub(self.prefix.len());
         format!("{}{number:0width$}", self.prefix)
     }
 
-    pub(super) fn is_own_prefix(&self) -> bool {
+    pub fn is_own_prefix(&self) -> bool {
         self.prefix == OWN_PREFIX
     }
 
-    pub(super) fn pace(&self) -> Pace {
+    pub fn pace(&self) -> Pace {
         let length = match (self.total, self.duration) {
-            (_, Some(duration)) => Length::Time(duration),
-            (total, None) => Length::Requests(total.unwrap_or(TOTAL)),
+            (_, Some(duration)) => RunLength::Time(duration),
+            (total, None) => RunLength::Requests(total.unwrap_or(REQUESTS_DEFAULT)),
         };
         Pace { length, rate: self.rate }
     }
 
-    pub(super) fn conns(&self) -> u32 {
+    pub fn conns(&self) -> u32 {
         self.conns.unwrap_or(self.clients.div_ceil(8)).min(self.clients)
     }
 
-    /// The client that one of the bench's clients asks with: several share a connection, and
-    /// connections are spread over the endpoints.
-    pub(super) fn clients(&self, connection: &Connection) -> Vec<Client> {
+    /// One client for each connection; connections are spread over the endpoints.
+    pub fn clients(&self, config: &ClientConfig) -> Vec<Client> {
         (0..self.conns() as usize)
             .map(|at| {
-                let mut endpoints = connection.endpoints.clone();
+                let mut endpoints = config.endpoints.clone();
                 let count = endpoints.len();
                 endpoints.rotate_left(at % count);
-                Client::new(endpoints, connection.timeouts)
+                Client::new(endpoints, config.timeouts)
             })
             .collect()
     }
 
-    /// For what is not measured.
-    pub(super) fn patient(&self, connection: &Connection) -> Client {
-        let command = connection.timeouts.command.max(PATIENCE);
-        Client::new(connection.endpoints.clone(), Timeouts { command, ..connection.timeouts })
+    /// A client with a long time limit, for calls that are not measured.
+    pub fn setup_client(&self, config: &ClientConfig) -> Client {
+        let command = config.timeouts.command.max(SETUP_TIMEOUT);
+        Client::new(config.endpoints.clone(), Timeouts { command, ..config.timeouts })
     }
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(rate) if rate > 0.0 && rate <= 1e7 => Ok(rate),
-        _ => Err(format!("{text:?} is no rate: write requests a second, as in 500")),
+        _ => Err(format!("{text:?} is not a rate: write requests per second, as in 500")),
     }
 }

@@ -1,4 +1,4 @@
-//! What is counted and measured while a bench runs.
+//! Counters and latencies of a running bench.
 
 use std::{
     collections::BTreeMap,
@@ -10,53 +10,53 @@ use hdrhistogram::Histogram;
 
 use crate::client::ClientError;
 
-/// Latencies are told apart by three digits, up to ten minutes.
+/// Significant digits of latencies, which are at most ten minutes.
 const DIGITS: u8 = 3;
 const LATENCY_MAX_US: u64 = 600_000_000;
-/// More kinds of errors than anybody reads.
-const KINDS_MAX: usize = 20;
+/// Further kinds of errors are counted together.
+const ERROR_KINDS_MAX: usize = 20;
 
 /// Shared by all clients of a bench.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Tally(Arc<Mutex<Counts>>);
+pub struct Tally(Arc<Mutex<Counts>>);
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct Counts {
-    /// By what was done, in the order in which each was first done.
-    pub(super) rows: Vec<Row>,
-    /// By what went wrong.
-    pub(super) errors: BTreeMap<String, u64>,
+pub struct Counts {
+    /// By kind of request, in the order of first use.
+    pub rows: Vec<Row>,
+    /// By kind of error.
+    pub errors: BTreeMap<String, u64>,
 }
 
 /// One kind of request.
 #[derive(Debug, Clone)]
-pub(super) struct Row {
-    pub(super) name: &'static str,
-    /// Of those that were answered, in microseconds.
-    pub(super) latency_us: Histogram<u64>,
-    pub(super) errors: u64,
+pub struct Row {
+    pub name: &'static str,
+    /// Of successful requests, in microseconds.
+    pub latency_us: Histogram<u64>,
+    pub errors: u64,
 }
 
 impl Tally {
-    pub(super) fn done(&self, name: &'static str, latency: Duration) {
+    pub fn done(&self, name: &'static str, latency: Duration) {
         let us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         self.lock().row(name).latency_us.saturating_record(us.max(1));
     }
 
-    pub(super) fn failed(&self, name: &'static str, kind: String) {
+    pub fn failed(&self, name: &'static str, kind: String) {
         let mut counts = self.lock();
         counts.row(name).errors += 1;
-        let known = counts.errors.contains_key(&kind) || counts.errors.len() < KINDS_MAX;
+        let known = counts.errors.contains_key(&kind) || counts.errors.len() < ERROR_KINDS_MAX;
         let kind = if known { kind } else { "other errors".into() };
         *counts.errors.entry(kind).or_default() += 1;
     }
 
-    /// All that was done, and failed.
-    pub(super) fn total(&self) -> u64 {
+    /// Successful and failed requests.
+    pub fn total(&self) -> u64 {
         self.lock().rows.iter().map(|row| row.latency_us.len() + row.errors).sum()
     }
 
-    pub(super) fn counts(&self) -> Counts {
+    pub fn counts(&self) -> Counts {
         self.lock().clone()
     }
 
@@ -78,8 +78,8 @@ impl Counts {
     }
 }
 
-/// Errors of the same kind have the same name, wherever they come from.
-pub(super) fn kind(error: &ClientError) -> String {
+/// The kind of an error, without its endpoint.
+pub fn kind(error: &ClientError) -> String {
     match error {
         ClientError::Unreachable(all) => {
             format!("cannot connect: {}", all.first().map_or("no endpoint", |one| &one.reason))
@@ -103,7 +103,7 @@ mod tests {
         }
         let counts = tally.counts();
         assert_eq!((tally.total(), counts.rows[0].errors), (101, 100));
-        assert_eq!((counts.errors.len(), counts.errors["kind 0"]), (KINDS_MAX + 1, 2));
+        assert_eq!((counts.errors.len(), counts.errors["kind 0"]), (ERROR_KINDS_MAX + 1, 2));
         assert_eq!(counts.errors["other errors"], 60);
     }
 }

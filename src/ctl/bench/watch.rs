@@ -15,45 +15,46 @@ use tokio::{
 };
 
 use super::{
-    Run, Settings,
-    dice::Dice,
     load::Worker,
-    report::Report,
+    report::BenchReport,
+    rng::SeededRng,
+    run::Run,
+    settings::Settings,
     tally::{self, Tally},
 };
 use crate::{
     client::{Client, ClientError, Put, Watch, WatchStream},
-    ctl::CtlError,
+    ctl::error::CtlError,
     proto::{etcdserverpb::WatchRequest, mvccpb::Event},
 };
 
-/// How long is waited for deliveries that are still on their way when all is written.
-const LATE: Duration = Duration::from_secs(5);
-/// Bytes of a value that tell when it was sent.
+/// The time for outstanding deliveries after the last write.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The first bytes of a value are its send time.
 const STAMP_BYTES: usize = 8;
 
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct WatchBench {
-    /// How many watches
+pub struct WatchBench {
+    /// Number of watches
     #[arg(long, default_value_t = 100, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     watchers: u32,
-    /// How many streams they share, spread over the endpoints
+    /// Number of streams, shared by the watches and spread over the endpoints
     #[arg(long, default_value_t = 1, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     streams: u32,
 }
 
 impl WatchBench {
-    /// Each event goes to all watches of its key: with one key, to all.
-    pub(super) async fn run(&self, run: &mut Run<'_, '_>) -> Result<Option<Report>, CtlError> {
+    /// Each event goes to all watches of its key; with one key, to all watches.
+    pub async fn run(&self, run: &mut Run<'_, '_>) -> Result<Option<BenchReport>, CtlError> {
         let settings = run.settings;
-        let clients = settings.clients(run.connection);
-        let watching = Arc::new(Watching::of(run.tally.clone()));
+        let clients = settings.clients(run.config);
+        let deliveries = Arc::new(Deliveries::new(run.tally.clone()));
         let mut readers = JoinSet::new();
         let opened = run.prepare(async {
             for stream in self.open(settings, &clients).await? {
-                readers.spawn(read(stream, watching.clone()));
+                readers.spawn(read(stream, deliveries.clone()));
             }
             Ok(())
         });
@@ -62,27 +63,27 @@ impl WatchBench {
         }
         let worker = |n: u32| Writer {
             client: clients[n as usize % clients.len()].clone(),
-            padding: Dice::new(settings.seed, n.into()).bytes(settings.value_size),
+            padding: SeededRng::new(settings.seed, n.into()).bytes(settings.value_size),
             settings: settings.clone(),
             watchers: self.watchers.into(),
-            watching: watching.clone(),
+            deliveries: deliveries.clone(),
         };
         let workers = (0..settings.clients).map(worker).collect();
         let started = Instant::now();
         let mut elapsed = run.drive(settings.pace(), workers).await;
-        let all_came = timeout(LATE, watching.until_all_came()).await.is_ok();
-        if all_came {
+        let complete = timeout(DELIVERY_TIMEOUT, deliveries.complete()).await.is_ok();
+        if complete {
             elapsed.time = started.elapsed();
         }
         readers.shutdown().await;
         let mut report = run.report("watch", elapsed);
         report.extra.push(("watchers", self.watchers.into()));
         report.extra.push(("streams", self.streams.min(self.watchers).into()));
-        report.extra.push(("missing_deliveries", watching.missing().into()));
+        report.extra.push(("missing_deliveries", deliveries.missing().into()));
         Ok(Some(report))
     }
 
-    /// All watches are made before this answers.
+    /// Returns once all watches are created.
     async fn open(
         &self,
         settings: &Settings,
@@ -107,25 +108,25 @@ fn keyspace(settings: &Settings) -> u64 {
     settings.keyspace_or(1)
 }
 
-/// What writers and readers share.
+/// The deliveries of a run, shared by writers and readers.
 #[derive(Debug)]
-struct Watching {
-    begun: Instant,
+struct Deliveries {
+    started: Instant,
     tally: Tally,
-    /// Deliveries that the answered puts come to.
+    /// Of all answered puts.
     expected: AtomicU64,
     delivered: AtomicU64,
-    came: Notify,
+    arrival: Notify,
 }
 
-impl Watching {
-    fn of(tally: Tally) -> Watching {
-        Watching {
-            begun: Instant::now(),
+impl Deliveries {
+    fn new(tally: Tally) -> Deliveries {
+        Deliveries {
+            started: Instant::now(),
             tally,
             expected: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
-            came: Notify::new(),
+            arrival: Notify::new(),
         }
     }
 
@@ -134,36 +135,35 @@ impl Watching {
         self.expected.load(Ordering::Relaxed).saturating_sub(delivered)
     }
 
-    async fn until_all_came(&self) {
+    async fn complete(&self) {
         while self.missing() > 0 {
-            self.came.notified().await;
+            self.arrival.notified().await;
         }
     }
 
-    /// When a value is sent, for its first bytes.
+    /// The send time, for the first bytes of a value.
     fn stamp(&self) -> [u8; STAMP_BYTES] {
-        u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX).to_be_bytes()
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX).to_be_bytes()
     }
 
     fn deliver(&self, events: &[Event]) {
-        let now = self.begun.elapsed();
+        let now = self.started.elapsed();
         let values = events.iter().filter_map(|event| Some(&event.kv.as_ref()?.value));
         for stamp in values.filter_map(|value| value.first_chunk::<STAMP_BYTES>()) {
             let sent = Duration::from_nanos(u64::from_be_bytes(*stamp));
             self.tally.done("delivery", now.saturating_sub(sent));
             self.delivered.fetch_add(1, Ordering::Relaxed);
         }
-        // One waits for it, and not always.
-        self.came.notify_one();
+        self.arrival.notify_one();
     }
 }
 
-/// Takes what a stream delivers, until it breaks.
-async fn read(mut stream: WatchStream, watching: Arc<Watching>) {
+/// Counts the events of a stream until it breaks.
+async fn read(mut stream: WatchStream, deliveries: Arc<Deliveries>) {
     loop {
-        match stream.answer().await {
-            Ok(answer) => watching.deliver(&answer.events),
-            Err(error) => return watching.tally.failed("delivery", tally::kind(&error)),
+        match stream.response().await {
+            Ok(answer) => deliveries.deliver(&answer.events),
+            Err(error) => return deliveries.tally.failed("delivery", tally::kind(&error)),
         }
     }
 }
@@ -174,19 +174,19 @@ struct Writer {
     settings: Settings,
     padding: Vec<u8>,
     watchers: u64,
-    watching: Arc<Watching>,
+    deliveries: Arc<Deliveries>,
 }
 
 impl Worker for Writer {
-    async fn ask(&mut self, number: u64, _: Instant) -> (&'static str, Result<(), ClientError>) {
+    async fn call(&mut self, number: u64, _: Instant) -> (&'static str, Result<(), ClientError>) {
         let keyspace = keyspace(&self.settings);
         let key = number % keyspace;
-        let mut value = self.watching.stamp().to_vec();
+        let mut value = self.deliveries.stamp().to_vec();
         value.extend_from_slice(self.padding.get(STAMP_BYTES..).unwrap_or_default());
         let put = self.client.put(Put::new(self.settings.key(key), value)).await.map(drop);
         if put.is_ok() {
             let each = self.watchers / keyspace + u64::from(key < self.watchers % keyspace);
-            self.watching.expected.fetch_add(each, Ordering::Relaxed);
+            self.deliveries.expected.fetch_add(each, Ordering::Relaxed);
         }
         ("put", put)
     }

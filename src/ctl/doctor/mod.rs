@@ -1,65 +1,33 @@
-//! `kvctl doctor`: finds what is wrong with a cluster, and says what to do.
+//! `kvctl doctor`: checks a cluster, and advises on each problem.
 //!
-//! [`gather`] asks every member, by itself; [`findings`] judges what they said, and is pure. One file
-//! more knows nothing of the other: what is to be found can be written down in a test.
+//! [`probe`] calls every member, one by one; [`findings`] judges the responses, and is pure. Neither
+//! knows the other's code, so a test writes the responses down.
 
 mod findings;
-mod gather;
+mod probe;
+pub mod report;
 #[cfg(test)]
 mod tests;
 
-use super::{
-    CtlError,
-    print::Answer,
-    request::{Connection, Outcome},
-};
+use super::{context::ClientConfig, print::Outcome};
 
-/// Looks for what is wrong with the cluster, and says what to do about it.
+/// Checks the cluster, and advises on each problem.
 ///
-/// Every member is asked by itself: whether it answers, who leads, whether names resolve, clocks agree,
-/// disks keep up and have room, alarms are raised, versions and contents are the same. Exits with 0 if
-/// nothing is wrong, else with 1.
+/// Calls every member: whether it answers, which one leads, whether names resolve, clocks agree,
+/// disks keep up and have space, alarms are raised, and whether versions and contents are equal.
+/// Exit code 0: no problem; 1: at least one.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  kvctl doctor --endpoints kv-client:2379")]
-pub(crate) struct DoctorArgs {}
-
-/// What was found, the worst first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Report {
-    /// One line about the whole.
-    pub(crate) summary: String,
-    pub(crate) findings: Vec<Finding>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Finding {
-    /// Its kind, for programs: a word that stays.
-    pub(crate) check: &'static str,
-    /// Else worth knowing, and nothing to be mended.
-    pub(crate) problem: bool,
-    pub(crate) what: String,
-    /// What to do. May be empty where there is nothing.
-    pub(crate) advice: String,
-}
-
-impl Report {
-    pub(crate) fn is_healthy(&self) -> bool {
-        self.problems() == 0
-    }
-
-    fn problems(&self) -> usize {
-        self.findings.iter().filter(|finding| finding.problem).count()
-    }
-}
+pub struct DoctorArgs {}
 
 impl DoctorArgs {
-    pub(crate) async fn call(self, connection: &Connection) -> Result<Outcome, CtlError> {
-        let report = findings::of(&gather::facts(connection).await);
-        let complaints = match report.problems() {
+    pub async fn call(self, config: &ClientConfig) -> Outcome {
+        let report = findings::report(&probe::facts(config).await);
+        let errors = match report.problems() {
             0 => vec![],
             1 => vec!["Error: 1 problem".into()],
             n => vec![format!("Error: {n} problems")],
         };
-        Ok(Outcome { answer: Answer::Report(report), complaints })
+        Outcome::with_errors(report, errors)
     }
 }

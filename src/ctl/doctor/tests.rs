@@ -1,22 +1,22 @@
-//! Each illness is told by its own word, and a healthy cluster by none.
+//! Each problem has its own check, and a healthy cluster has none.
 
 use super::{
-    Finding, Report,
-    findings::of,
-    gather::{Clock, Facts, Seen},
+    findings::report,
+    probe::{Clock, Facts, Probe},
+    report::{Finding, HealthReport},
 };
 use crate::{
     client::{ClientError, Unreachable},
     proto::{
+        cluster_admin::{Answerer, ClusterMember, ClusterReply, Leading},
         etcdserverpb::{
             AlarmMember, AlarmType, HashKvResponse, Member, ResponseHeader, StatusResponse,
         },
-        own::{Answerer, ClusterMember, ClusterReply, Leading},
     },
 };
 
 /// Three members, of which the first leads.
-fn well() -> Facts {
+fn healthy() -> Facts {
     let ids = [0xa0, 0xa1, 0xa2];
     let member = |id: &u64| Member {
         id: *id,
@@ -26,13 +26,13 @@ fn well() -> Facts {
     };
     Facts {
         members: ids.iter().map(member).collect(),
-        no_list: None,
+        member_list_error: None,
         alarms: vec![],
-        seen: ids.iter().map(|id| seen(*id)).collect(),
+        probes: ids.iter().map(|id| probe(*id)).collect(),
     }
 }
 
-fn seen(id: u64) -> Seen {
+fn probe(id: u64) -> Probe {
     let header = ResponseHeader { cluster_id: 0xc1, member_id: id, revision: 30, raft_term: 4 };
     let member = |id: u64| ClusterMember {
         ordinal: (id - 0xa0) as u32,
@@ -42,7 +42,7 @@ fn seen(id: u64) -> Seen {
         in_contact: Some(true),
         ..ClusterMember::default()
     };
-    Seen {
+    Probe {
         id,
         name: format!("kv-{}", id - 0xa0),
         endpoint: format!("kv-{}:2379", id - 0xa0),
@@ -65,21 +65,21 @@ fn seen(id: u64) -> Seen {
             answerer: Some(Answerer { version: "0.1.0".into(), ..Answerer::default() }),
             ..ClusterReply::default()
         }),
-        clock: Some(Clock { offset_ms: 1_000_000, give_or_take_ms: 2 }),
+        clock: Some(Clock { offset_ms: 1_000_000, error_ms: 2 }),
         hash: Some(HashKvResponse { hash: 7, compact_revision: 5, ..HashKvResponse::default() }),
     }
 }
 
-fn away(reason: &str) -> ClientError {
+fn unreachable(reason: &str) -> ClientError {
     let (endpoint, reason) = ("kv-2:2379".into(), reason.into());
     ClientError::Unreachable(vec![Unreachable { endpoint, reason, refused: false }])
 }
 
-/// What is found once this has happened: problems by their words.
+/// The checks of the problems once `happens` has changed a healthy cluster.
 fn problems(happens: impl FnOnce(&mut Facts)) -> Vec<&'static str> {
-    let mut facts = well();
+    let mut facts = healthy();
     happens(&mut facts);
-    let report = of(&facts);
+    let report = report(&facts);
     let problems = report.findings.iter().filter(|finding| finding.problem);
     let checks: Vec<_> = problems.map(|finding| finding.check).collect();
     assert_eq!(report.is_healthy(), checks.is_empty());
@@ -87,11 +87,11 @@ fn problems(happens: impl FnOnce(&mut Facts)) -> Vec<&'static str> {
 }
 
 fn status(facts: &mut Facts, at: usize) -> &mut StatusResponse {
-    facts.seen[at].status.as_mut().unwrap()
+    facts.probes[at].status.as_mut().unwrap()
 }
 
 fn cluster(facts: &mut Facts, at: usize) -> &mut ClusterReply {
-    facts.seen[at].cluster.as_mut().unwrap()
+    facts.probes[at].cluster.as_mut().unwrap()
 }
 
 fn leading(facts: &mut Facts) -> &mut Leading {
@@ -102,23 +102,28 @@ fn answerer(facts: &mut Facts, at: usize) -> &mut Answerer {
     cluster(facts, at).answerer.as_mut().unwrap()
 }
 
-/// The third is gone, also for the leader.
+/// The third member is gone, also for the leader.
 fn gone(facts: &mut Facts, reason: &str) {
-    facts.seen[2] =
-        Seen { status: Err(away(reason)), cluster: None, clock: None, hash: None, ..seen(0xa2) };
+    facts.probes[2] = Probe {
+        status: Err(unreachable(reason)),
+        cluster: None,
+        clock: None,
+        hash: None,
+        ..probe(0xa2)
+    };
     cluster(facts, 0).members[2].in_contact = Some(false);
     leading(facts).tolerates = Some(0);
 }
 
 #[test]
 fn a_healthy_cluster_has_no_findings() {
-    let report = of(&well());
-    let summary = "3 of 3 members answer; kv-0 leads; nothing is wrong".into();
-    assert_eq!(report, Report { summary, findings: vec![] });
+    let report = report(&healthy());
+    let summary = "3 of 3 members answer; leader kv-0; no problems".into();
+    assert_eq!(report, HealthReport { summary, findings: vec![] });
 }
 
 #[test]
-fn a_member_that_is_away_is_named_and_what_it_costs() {
+fn an_unreachable_member_is_named_with_the_lost_tolerance() {
     let lost = ["member_silent", "no_loss_tolerated"];
     assert_eq!(problems(|facts| gone(facts, "connection refused")), lost);
     let unknown = "failed to lookup address information: Name or service not known";
@@ -126,47 +131,53 @@ fn a_member_that_is_away_is_named_and_what_it_costs() {
 }
 
 #[test]
-fn who_cannot_be_reached_from_here_only_is_no_problem() {
-    let mut facts = well();
-    facts.seen[2].status = Err(away("connection refused"));
-    facts.seen[2].cluster = None;
-    let report = of(&facts);
+fn a_member_in_contact_with_the_leader_is_a_note() {
+    let mut facts = healthy();
+    facts.probes[2].status = Err(unreachable("connection refused"));
+    facts.probes[2].cluster = None;
+    let report = report(&facts);
     let checks: Vec<_> = report.findings.iter().map(|f| (f.check, f.problem)).collect();
     assert_eq!(checks, [("unreachable_from_here", false)]);
 }
 
 #[test]
-fn no_leader_says_how_many_voters_it_takes() {
-    let mut facts = well();
+fn no_leader_names_the_quorum() {
+    let mut facts = healthy();
     for at in 0..3 {
         status(&mut facts, at).leader = 0;
         cluster(&mut facts, at).leading = None;
         cluster(&mut facts, at).members.iter_mut().for_each(|m| m.in_contact = None);
     }
-    let enough = of(&facts);
-    assert!(enough.findings[0].what.contains("enough voters answer"), "{enough:?}");
+    let enough = report(&facts);
+    assert!(enough.findings[0].message.contains("a quorum of voters answers"), "{enough:?}");
     for at in [1, 2] {
-        facts.seen[at].status = Err(away("connection refused"));
-        facts.seen[at].cluster = None;
+        facts.probes[at].status = Err(unreachable("connection refused"));
+        facts.probes[at].cluster = None;
     }
-    let report = of(&facts);
+    let report = report(&facts);
     let found = report.findings.iter().find(|f| f.check == "no_leader").unwrap();
-    assert_eq!(found.what, "no leader: 1 of 3 voters answer, and it takes 2");
-    assert_eq!(report.summary, "1 of 3 members answer; nobody leads; 3 problems");
+    assert_eq!(found.message, "no leader: 1 of 3 voters answer, and the quorum is 2");
+    assert_eq!(report.summary, "1 of 3 members answer; no leader; 3 problems");
 }
 
 #[test]
-fn nobody_there_is_one_more_finding_than_each_that_is_away() {
-    let mut facts = Facts { no_list: Some(away("connection refused")), ..Facts::default() };
-    facts.seen =
-        vec![Seen { id: 0, status: Err(away("x")), cluster: None, clock: None, ..seen(0xa2) }];
-    let report = of(&facts);
+fn no_member_at_all_is_a_finding_of_its_own() {
+    let mut facts =
+        Facts { member_list_error: Some(unreachable("connection refused")), ..Facts::default() };
+    facts.probes = vec![Probe {
+        id: 0,
+        status: Err(unreachable("x")),
+        cluster: None,
+        clock: None,
+        ..probe(0xa2)
+    }];
+    let report = report(&facts);
     let checks: Vec<_> = report.findings.iter().map(|f| f.check).collect();
     assert_eq!(checks, ["member_silent", "nobody_answers"]);
 }
 
 #[test]
-fn each_illness_has_its_word() {
+fn each_problem_has_its_check() {
     assert_eq!(
         problems(|f| status(f, 1).header.as_mut().unwrap().cluster_id = 9),
         ["several_clusters"]
@@ -184,20 +195,20 @@ fn each_illness_has_its_word() {
     assert_eq!(problems(|f| answerer(f, 1).volume_full = true), ["volume_full"]);
     assert_eq!(problems(|f| status(f, 2).db_size_in_use = 810), ["quota_near"]);
     assert_eq!(problems(|f| answerer(f, 2).version = "0.2.0".into()), ["version_mix"]);
-    assert_eq!(problems(|f| f.seen[1].hash.as_mut().unwrap().hash = 8), ["contents_differ"]);
-    for (alarm, word) in
+    assert_eq!(problems(|f| f.probes[1].hash.as_mut().unwrap().hash = 8), ["contents_differ"]);
+    for (alarm, check) in
         [(AlarmType::Nospace, "alarm_nospace"), (AlarmType::Corrupt, "alarm_corrupt")]
     {
         let raised = AlarmMember { member_id: 0xa1, alarm: alarm.into() };
-        // Each member tells of it.
-        assert_eq!(problems(|f| f.alarms = vec![raised, raised]), [word]);
+        // Each member reports it.
+        assert_eq!(problems(|f| f.alarms = vec![raised, raised]), [check]);
     }
 }
 
 #[test]
 fn hashes_at_other_compactions_are_not_compared() {
     let apart = problems(|facts| {
-        let hash = facts.seen[1].hash.as_mut().unwrap();
+        let hash = facts.probes[1].hash.as_mut().unwrap();
         (hash.hash, hash.compact_revision) = (8, 6);
     });
     assert!(apart.is_empty(), "{apart:?}");
@@ -205,8 +216,8 @@ fn hashes_at_other_compactions_are_not_compared() {
 
 #[test]
 fn clocks_are_compared_as_exactly_as_the_answers_took() {
-    let ahead = |ms: i64, give_or_take_ms: i64| {
-        problems(|f| f.seen[1].clock = Some(Clock { offset_ms: 1_000_000 + ms, give_or_take_ms }))
+    let ahead = |ms: i64, error_ms: i64| {
+        problems(|f| f.probes[1].clock = Some(Clock { offset_ms: 1_000_000 + ms, error_ms }))
     };
     assert_eq!(ahead(1001, 2), [] as [&str; 0]);
     assert_eq!(ahead(1500, 2), ["clock_skew"]);
@@ -215,17 +226,18 @@ fn clocks_are_compared_as_exactly_as_the_answers_took() {
 }
 
 #[test]
-fn one_member_alone_is_told_that_it_tolerates_nothing() {
-    let mut facts = well();
+fn a_single_member_tolerates_no_loss() {
+    let mut facts = healthy();
     facts.members.truncate(1);
-    facts.seen.truncate(1);
+    facts.probes.truncate(1);
     cluster(&mut facts, 0).members.truncate(1);
     leading(&mut facts).tolerates = Some(0);
-    let report = of(&facts);
+    let report = report(&facts);
     assert!(report.is_healthy());
-    let [Finding { check: "no_loss_tolerated", problem: false, what, .. }] = &report.findings[..]
+    let [Finding { check: "no_loss_tolerated", problem: false, message, .. }] =
+        &report.findings[..]
     else {
         panic!("{report:?}");
     };
-    assert!(what.contains("one or two members never do"), "{what}");
+    assert!(message.contains("one or two members never do"), "{message}");
 }

@@ -1,127 +1,104 @@
-//! Answers as text: pure functions, one file for each format. Byte for byte what etcdctl prints.
+//! Answers as text, byte for byte as etcdctl prints them. Pure.
+//!
+//! Each answer implements [`Answer`], a method for each format. The building blocks of the formats
+//! ([`simple`], [`json`], [`fields`], [`table`]) know the messages of the API, and no verb; [`kv`]
+//! has the answers that are messages of the KV service.
 
-mod cluster;
-mod fields;
-mod json;
-mod report;
-mod simple;
-mod table;
+pub mod fields;
+pub mod json;
+mod kv;
+pub mod simple;
+pub mod table;
 
-pub(crate) use self::cluster::{role, tolerated};
-use super::{
-    CtlError,
-    cli::Format,
-    doctor::Report,
-    endpoint::{EndpointHash, EndpointHealth, EndpointStatus},
-    member::MemberAnswer,
-};
-use crate::proto::{
-    etcdserverpb::{
-        DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse,
-        LeaseRevokeResponse, LeaseTimeToLiveResponse, MemberListResponse, PutResponse,
-        RangeResponse, ResponseHeader, TxnResponse,
-    },
-    mvccpb::{Event, event::EventType},
-    own::ClusterReply,
-};
+use std::fmt::Debug;
 
-/// What the cluster answered.
-#[derive(Debug, Clone)]
-pub(crate) enum Answer {
-    Get(RangeResponse),
-    Put(PutResponse),
-    Del(DeleteRangeResponse),
-    Txn(TxnResponse),
-    /// The revision that was asked for.
-    Compacted(i64),
-    Members(MemberListResponse),
-    Member(MemberAnswer),
-    Cluster(ClusterReply),
-    /// As this new cluster.
-    Recovering(u64),
-    Report(Report),
-    Status(Vec<EndpointStatus>),
-    Health(Vec<EndpointHealth>),
-    Hash(Vec<EndpointHash>),
-    Granted(LeaseGrantResponse),
-    Revoked(i64, LeaseRevokeResponse),
-    KeptAlive(LeaseKeepAliveResponse),
-    TimeToLive {
-        left: LeaseTimeToLiveResponse,
-        keys: bool,
-    },
-    Leases(LeaseLeasesResponse),
-    Watch(WatchAnswer),
+use clap::ValueEnum;
+
+use self::table::Table;
+use super::error::CtlError;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Simple,
+    Table,
+    Json,
+    Fields,
 }
 
-/// What a watch tells at once.
-#[derive(Debug, Clone)]
-pub(crate) struct WatchAnswer {
-    pub(crate) header: ResponseHeader,
-    pub(crate) events: Vec<Event>,
-    /// The watch has ended; because of this compaction, if it is not 0.
-    pub(crate) canceled: Option<i64>,
-}
-
-impl WatchAnswer {
-    pub(crate) fn empty(header: ResponseHeader) -> WatchAnswer {
-        WatchAnswer { header, events: vec![], canceled: None }
-    }
-}
-
-/// What happened.
-pub(crate) fn event_name(event: &Event) -> &'static str {
-    match event.r#type() {
-        EventType::Put => "PUT",
-        EventType::Delete => "DELETE",
-    }
-}
-
-/// How values look.
+/// Notation of keys, values and ids.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Style {
-    /// Bytes, and where etcdctl does so ids, in hexadecimal.
-    pub(crate) hex: bool,
+pub struct ValueStyle {
+    /// Bytes in hexadecimal; ids too, where etcdctl does so.
+    pub hex: bool,
     /// Values without their keys.
-    pub(crate) value_only: bool,
+    pub value_only: bool,
 }
 
-/// What goes where. Bytes, not text: keys and values are printed as they are.
+/// Output for both streams. Bytes, not text: keys and values need not be UTF-8.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Printed {
-    pub(crate) stdout: Vec<u8>,
-    pub(crate) stderr: Vec<u8>,
+pub struct Rendered {
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
 }
 
-pub(crate) fn render(answer: &Answer, format: Format, style: Style) -> Result<Printed, CtlError> {
-    // etcdctl says this in every format.
-    if let Answer::Compacted(revision) = answer {
-        return Ok(out(format!("compacted revision {revision}\n")));
+impl Rendered {
+    pub fn stdout(text: impl Into<Vec<u8>>) -> Rendered {
+        Rendered { stdout: text.into(), stderr: vec![] }
     }
-    Ok(match format {
-        Format::Simple => simple::render(answer, style),
-        Format::Fields => out(fields::render(answer, style)),
-        Format::Json => out(json::render(answer, style)),
-        Format::Table => {
-            let table = table::of(answer).ok_or_else(no_table)?;
-            out(table.render())
-        }
-    })
 }
 
-/// Fails for the verbs that have no table.
-pub(crate) fn refuse_table(format: Format) -> Result<(), CtlError> {
+/// A response of the cluster, as each format shows it.
+pub trait Answer: Debug {
+    fn simple(&self, style: ValueStyle) -> Rendered;
+
+    /// One JSON value, without the end of the line.
+    fn json(&self, style: ValueStyle) -> String;
+
+    /// One `"Name" : value` a line. `None`: the verb is not etcdctl's, and has no such format.
+    fn fields(&self, _: ValueStyle) -> Option<String> {
+        None
+    }
+
+    /// `None`: the verb has no table.
+    fn table(&self) -> Option<Table> {
+        None
+    }
+
+    fn render(&self, format: Format, style: ValueStyle) -> Result<Rendered, CtlError> {
+        Ok(match format {
+            Format::Simple => self.simple(style),
+            Format::Json => Rendered::stdout(self.json(style) + "\n"),
+            Format::Fields => Rendered::stdout(self.fields(style).ok_or_else(no_fields)?),
+            Format::Table => Rendered::stdout(self.table().ok_or_else(no_table)?.render()),
+        })
+    }
+}
+
+/// The result of a command: an answer, and errors for standard error, which make the command fail.
+#[derive(Debug)]
+pub struct Outcome {
+    pub answer: Box<dyn Answer>,
+    pub errors: Vec<String>,
+}
+
+impl Outcome {
+    pub fn success(answer: impl Answer + 'static) -> Outcome {
+        Outcome::with_errors(answer, vec![])
+    }
+
+    pub fn with_errors(answer: impl Answer + 'static, errors: Vec<String>) -> Outcome {
+        Outcome { answer: Box::new(answer), errors }
+    }
+}
+
+/// For verbs whose answers have no table: fails before anything is sent.
+pub fn refuse_table(format: Format) -> Result<(), CtlError> {
     if format == Format::Table { Err(no_table()) } else { Ok(()) }
 }
 
-/// Fails for the verbs that have none: they are not etcdctl's.
-pub(crate) fn refuse_fields(format: Format) -> Result<(), CtlError> {
-    match format {
-        Format::Fields => Err(CtlError::BadFeature(
-            "fields not supported as output format here; use -w simple or json".into(),
-        )),
-        _ => Ok(()),
-    }
+/// For verbs whose answers have no fields: fails before anything is sent.
+pub fn refuse_fields(format: Format) -> Result<(), CtlError> {
+    if format == Format::Fields { Err(no_fields()) } else { Ok(()) }
 }
 
 fn no_table() -> CtlError {
@@ -130,6 +107,6 @@ fn no_table() -> CtlError {
     )
 }
 
-fn out(text: impl Into<Vec<u8>>) -> Printed {
-    Printed { stdout: text.into(), stderr: vec![] }
+fn no_fields() -> CtlError {
+    CtlError::BadFeature("fields not supported as output format here; use -w simple or json".into())
 }

@@ -11,26 +11,26 @@ use ratatui::{
     widgets::{Cell, Paragraph, Row, Table},
 };
 
-use super::view::{self, COLUMNS, Health, View};
+use super::view::{COLUMNS, ClusterView, Health, MemberRow};
 use crate::ctl::gotext;
 
 /// Between two columns.
 const GAP: u16 = 2;
-/// What the member is called, where it is, and what is wrong: three lines and their heading.
+/// A heading and the three lines of details of a member.
 const DETAILS_HEIGHT: u16 = 4;
 
-/// What is on the screen.
+/// The state of the screen.
 #[derive(Debug, Clone)]
-pub(super) struct Shown {
-    pub(super) view: View,
-    /// Whose details are shown; `None`: on paper.
-    pub(super) selected: Option<usize>,
-    pub(super) interval: Duration,
+pub struct TopState {
+    pub view: ClusterView,
+    /// The member with details. `None`: text output, without details.
+    pub selected: Option<usize>,
+    pub interval: Duration,
 }
 
-impl Shown {
-    /// Moves on by so many members, and around the ends.
-    pub(super) fn select(&mut self, by: isize) {
+impl TopState {
+    /// Moves the selection, and wraps around the ends.
+    pub fn select(&mut self, by: isize) {
         let count = self.view.rows.len() as isize;
         if count > 0 {
             let at = self.selected.unwrap_or(0) as isize;
@@ -39,22 +39,22 @@ impl Shown {
     }
 }
 
-pub(super) fn draw(frame: &mut Frame<'_>, shown: &Shown) {
-    let view = &shown.view;
-    let details = shown.selected.map_or(0, |_| DETAILS_HEIGHT);
+pub fn draw(frame: &mut Frame<'_>, state: &TopState) {
+    let view = &state.view;
+    let details = state.selected.map_or(0, |_| DETAILS_HEIGHT);
     let [head, table, details, notes, keys] = Layout::vertical([
         Constraint::Length(3),
         Constraint::Min(2),
         Constraint::Length(details),
         Constraint::Length(view.notes.len() as u16),
-        Constraint::Length(shown.selected.map_or(0, |_| 1)),
+        Constraint::Length(state.selected.map_or(0, |_| 1)),
     ])
     .areas(frame.area());
     let bold = Style::new().add_modifier(Modifier::BOLD);
     let lines = vec![Line::styled(view.cluster.as_str(), bold), Line::raw(view.summary.as_str())];
     frame.render_widget(Paragraph::new(lines), head);
-    frame.render_widget(members(shown, table.width), table);
-    let row = shown.selected.and_then(|at| view.rows.get(at));
+    frame.render_widget(members(state, table.width), table);
+    let row = state.selected.and_then(|at| view.rows.get(at));
     if let Some(row) = row {
         let lines: Vec<_> = row.details.iter().map(|line| Line::raw(line.as_str())).collect();
         frame.render_widget(Paragraph::new(lines), details);
@@ -64,14 +64,14 @@ pub(super) fn draw(frame: &mut Frame<'_>, shown: &Shown) {
     frame.render_widget(Paragraph::new(lines), notes);
     let help = format!(
         "q quit   arrows select   + - interval: every {}",
-        gotext::duration(shown.interval)
+        gotext::duration(state.interval)
     );
     frame.render_widget(Paragraph::new(Span::styled(help, dim)), keys);
 }
 
-/// The columns that there is room for.
-fn members(shown: &Shown, room: u16) -> Table<'static> {
-    let rows = &shown.view.rows;
+/// The members, with the columns that fit.
+fn members(state: &TopState, room: u16) -> Table<'static> {
+    let rows = &state.view.rows;
     let widths = COLUMNS.map(|(heading, _)| heading.len());
     let widths: Vec<u16> = (0..COLUMNS.len())
         .map(|at| {
@@ -89,25 +89,26 @@ fn members(shown: &Shown, room: u16) -> Table<'static> {
     };
     let heading = line(columns.iter().map(|&at| COLUMNS[at].0.into()).collect());
     let body = rows.iter().enumerate().map(|(n, row)| {
-        let selected = shown.selected == Some(n);
-        line(columns.iter().map(|&at| row.cells[at].clone()).collect()).style(look(row, selected))
+        let selected = state.selected == Some(n);
+        line(columns.iter().map(|&at| row.cells[at].clone()).collect())
+            .style(row_style(row, selected))
     });
     Table::new(body, columns.iter().map(|&at| Constraint::Length(widths[at])))
         .header(heading.style(Style::new().add_modifier(Modifier::UNDERLINED)))
         .column_spacing(GAP)
 }
 
-fn look(row: &view::Row, selected: bool) -> Style {
+fn row_style(row: &MemberRow, selected: bool) -> Style {
     let style = match row.health {
-        Health::Good => Style::new(),
-        Health::Leads => Style::new().fg(Color::Green),
-        Health::Ailing => Style::new().fg(Color::Yellow),
-        Health::Away => Style::new().fg(Color::Red),
+        Health::Healthy => Style::new(),
+        Health::Leader => Style::new().fg(Color::Green),
+        Health::Unhealthy => Style::new().fg(Color::Yellow),
+        Health::Unreachable => Style::new().fg(Color::Red),
     };
     if selected { style.add_modifier(Modifier::REVERSED) } else { style }
 }
 
-/// Which columns fit: those go first that can be missed most.
+/// The columns that fit; the least important ones are dropped first.
 fn fitting(widths: &[u16], room: u16) -> Vec<usize> {
     let mut columns: Vec<usize> = (0..widths.len()).collect();
     let width = |columns: &[usize]| columns.iter().map(|&at| widths[at] + GAP).sum::<u16>() - GAP;
@@ -122,11 +123,11 @@ fn fitting(widths: &[u16], room: u16) -> Vec<usize> {
 }
 
 /// The frame as text.
-pub(super) fn text(shown: &Shown, width: u16) -> String {
-    let height = 3 + 1 + shown.view.rows.len().max(1) + shown.view.notes.len();
+pub fn text(state: &TopState, width: u16) -> String {
+    let height = 3 + 1 + state.view.rows.len().max(1) + state.view.notes.len();
     let backend = TestBackend::new(width.max(20), height as u16);
     let Ok(mut terminal) = Terminal::new(backend);
-    let Ok(_) = terminal.draw(|frame| draw(frame, shown));
+    let Ok(_) = terminal.draw(|frame| draw(frame, state));
     let buffer = terminal.backend().buffer();
     let line = |row: &[ratatui::buffer::Cell]| {
         let line: String = row.iter().map(ratatui::buffer::Cell::symbol).collect();

@@ -1,13 +1,14 @@
-//! `kvctl top`: what the members of a cluster are doing, live.
+//! `kvctl top`: a live view of the members of a cluster.
 //!
-//! [`gather`] asks the members and their metrics pages, [`view`] compares two samples, and [`draw`]
-//! turns that into a frame. The last two are pure; `--once` prints the same frame as text.
+//! [`sampler`] calls the members and fetches their metrics pages, [`view`] compares two samples, and
+//! [`draw`] turns the result into a frame. The last two are pure; `--once` prints the same frame as
+//! text.
 
 mod draw;
-mod gather;
 mod pages;
+mod sampler;
 mod samples;
-mod screen;
+mod terminal;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -20,15 +21,20 @@ use std::{
 use tokio::time::{Instant, sleep};
 
 use self::{
-    draw::Shown,
-    gather::Gatherer,
-    pages::Whereabouts,
-    screen::{Keys, Press},
+    draw::TopState,
+    pages::MetricsAddress,
+    sampler::Sampler,
+    terminal::{KeyPresses, Press},
 };
-use super::{CtlError, error::exit, gotext::parse_duration, request::Connection, screen::Screen};
+use super::{
+    context::ClientConfig,
+    error::{CtlError, exit},
+    gotext::parse_duration,
+    output::Output,
+};
 
-/// How wide a frame of --once is where COLUMNS does not say it.
-const WIDTH: u16 = 150;
+/// The width of a frame of --once without the variable COLUMNS.
+const FRAME_WIDTH_DEFAULT: u16 = 150;
 const INTERVAL_MIN: Duration = Duration::from_millis(250);
 const INTERVAL_MAX: Duration = Duration::from_secs(64);
 
@@ -36,25 +42,24 @@ const INTERVAL_MAX: Duration = Duration::from_secs(64);
 ///
 /// Keys: q quits, the arrows and tab select a member, + and - change the interval.
 ///
-/// Rates and watches come from the members' metrics pages. They are looked for on the client's port
-/// (etcd), on port 2381 (kvd serve) and where kvd dev has them.
+/// Rates and watches come from the members' metrics pages: on the client port (etcd), on port 2381
+/// (kvd serve), or on the ports of kvd dev.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  kvctl top --endpoints kv-0:2379,kv-1:2379 --interval 2s")]
-pub(crate) struct TopArgs {
+pub struct TopArgs {
     /// Print one frame as text, and exit
     #[arg(long)]
     once: bool,
-    /// How long from one look to the next
+    /// Time between two samples
     #[arg(long, default_value = "1s", value_parser = parse_duration, value_name = "TIME")]
     interval: Duration,
-    /// Where the metrics are: a port that all members have, or the pages of the members in order of
-    /// their names
+    /// Metrics pages: a port of all members, or the pages of the members in the order of their names
     #[arg(long, value_delimiter = ',', value_name = "PORT|URL,…")]
-    metrics: Vec<Whereabouts>,
+    metrics: Vec<MetricsAddress>,
 }
 
 impl TopArgs {
-    pub(crate) fn check(&self) -> Result<(), CtlError> {
+    pub fn check(&self) -> Result<(), CtlError> {
         if !self.once && !stdout().is_terminal() {
             return Err(CtlError::BadArguments(
                 "kvctl top needs a terminal; kvctl top --once prints one frame as text".into(),
@@ -63,62 +68,65 @@ impl TopArgs {
         Ok(())
     }
 
-    pub(crate) async fn run(
+    pub async fn run(
         self,
-        connection: &Connection,
+        config: &ClientConfig,
         columns: Option<u16>,
-        screen: &mut Screen<'_>,
+        output: &mut Output<'_>,
     ) -> Result<u8, CtlError> {
         let interval = self.interval.clamp(INTERVAL_MIN, INTERVAL_MAX);
-        let mut gatherer = Gatherer::new(connection, self.metrics);
-        let first = gatherer.sample().await;
+        let mut sampler = Sampler::new(config, self.metrics);
+        let first = sampler.sample().await;
         if self.once {
-            // Of members that do not answer there is nothing to compare.
+            // Without an answer there is nothing to compare.
             let answered = first.members.iter().any(|member| member.status.is_ok());
             if let Some(error) = first.unreachable() {
                 return Err(CtlError::Client(error));
             }
             sleep(if answered { interval } else { Duration::ZERO }).await;
-            let second = gatherer.sample().await;
-            let shown = Shown { view: view::of(Some(&first), &second), selected: None, interval };
-            screen.stdout.write_all(draw::text(&shown, columns.unwrap_or(WIDTH)).as_bytes())?;
+            let second = sampler.sample().await;
+            let state =
+                TopState { view: view::of(Some(&first), &second), selected: None, interval };
+            output
+                .stdout
+                .write_all(draw::text(&state, columns.unwrap_or(FRAME_WIDTH_DEFAULT)).as_bytes())?;
             return Ok(exit::OK);
         }
-        live(gatherer, first, interval).await
+        live(sampler, first, interval).await
     }
 }
 
-/// Draws until somebody quits.
+/// Draws until the user quits.
 async fn live(
-    mut gatherer: Gatherer,
+    mut sampler: Sampler,
     first: samples::Sample,
     interval: Duration,
 ) -> Result<u8, CtlError> {
-    let mut terminal = screen::Terminal::enter()?;
-    let mut keys = Keys::listen();
+    let mut terminal = terminal::Terminal::enter()?;
+    let mut keys = KeyPresses::listen();
     let view = view::of(None, &first);
-    let mut shown = Shown { view, selected: Some(0), interval };
+    let mut state = TopState { view, selected: Some(0), interval };
     let mut last = first;
     let mut due = Instant::now() + interval;
     loop {
-        terminal.draw(|frame| draw::draw(frame, &shown))?;
+        terminal.draw(|frame| draw::draw(frame, &state))?;
         let press = tokio::select! {
             press = keys.press() => press?,
-            next = gatherer.sample_at(due) => {
-                shown.view = view::of(Some(&last), &next);
+            next = sampler.sample_at(due) => {
+                state.view = view::of(Some(&last), &next);
                 last = next;
-                due = Instant::now() + shown.interval;
+                due = Instant::now() + state.interval;
                 continue;
             }
         };
         match press {
             Press::Quit => return Ok(exit::OK),
-            Press::Next => shown.select(1),
-            Press::Previous => shown.select(-1),
-            Press::Slower => shown.interval = (shown.interval * 2).min(INTERVAL_MAX),
-            Press::Faster => shown.interval = (shown.interval / 2).max(INTERVAL_MIN),
+            Press::Next => state.select(1),
+            Press::Previous => state.select(-1),
+            Press::Slower => state.interval = (state.interval * 2).min(INTERVAL_MAX),
+            Press::Faster => state.interval = (state.interval / 2).max(INTERVAL_MIN),
             Press::Redraw => {}
         }
-        due = due.min(Instant::now() + shown.interval);
+        due = due.min(Instant::now() + state.interval);
     }
 }

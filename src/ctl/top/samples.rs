@@ -1,4 +1,4 @@
-//! What was seen of a cluster at one moment.
+//! The state of a cluster at one time.
 
 use std::collections::BTreeMap;
 
@@ -6,49 +6,46 @@ use tokio::time::Instant;
 
 use crate::{client::ClientError, proto::etcdserverpb::StatusResponse};
 
-/// All members, at about the same moment.
+/// All members, at about the same time.
 #[derive(Debug, Clone)]
-pub(super) struct Sample {
-    pub(super) at: Instant,
-    /// In the order of their names.
-    pub(super) members: Vec<Seen>,
+pub struct Sample {
+    pub at: Instant,
+    /// Sorted by name.
+    pub members: Vec<MemberSample>,
     /// In the whole cluster.
-    pub(super) leases: Option<u64>,
-    /// Why the list of members is not known.
-    pub(super) no_list: Option<ClientError>,
+    pub leases: Option<u64>,
+    /// Why the member list is missing.
+    pub member_list_error: Option<ClientError>,
 }
 
-/// A member.
 #[derive(Debug, Clone)]
-pub(super) struct Seen {
-    pub(super) id: u64,
-    pub(super) name: String,
-    /// Where it was asked.
-    pub(super) endpoint: String,
-    pub(super) learner: bool,
-    pub(super) status: Result<StatusResponse, ClientError>,
-    pub(super) metrics: Result<Metrics, String>,
+pub struct MemberSample {
+    pub id: u64,
+    pub name: String,
+    pub endpoint: String,
+    pub learner: bool,
+    pub status: Result<StatusResponse, ClientError>,
+    pub metrics: Result<Metrics, String>,
 }
 
-/// The sum of each metric's samples on a page, whatever their labels.
+/// Each metric of a page, summed over its labels.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Metrics {
-    /// Where the page is.
-    pub(super) url: String,
-    pub(super) values: BTreeMap<String, f64>,
+pub struct Metrics {
+    pub url: String,
+    pub values: BTreeMap<String, f64>,
 }
 
 impl Sample {
-    /// If nobody answered anything: why.
-    pub(super) fn unreachable(&self) -> Option<ClientError> {
-        let nobody = self.members.iter().all(|member| member.status.is_err());
-        self.no_list.clone().filter(|_| nobody)
+    /// The error, if no member has answered.
+    pub fn unreachable(&self) -> Option<ClientError> {
+        let none = self.members.iter().all(|member| member.status.is_err());
+        self.member_list_error.clone().filter(|_| none)
     }
 }
 
 impl Metrics {
-    /// Reads a page in Prometheus' text format. What is no sample is passed over.
-    pub(super) fn parse(url: &str, page: &str) -> Metrics {
+    /// Reads a page in Prometheus' text format. Lines that are not samples are skipped.
+    pub fn parse(url: &str, page: &str) -> Metrics {
         let mut values: BTreeMap<String, f64> = BTreeMap::new();
         for line in page.lines().filter(|line| !line.starts_with('#')) {
             let name_end = line.find(['{', ' ']).unwrap_or(line.len());
@@ -61,8 +58,8 @@ impl Metrics {
         Metrics { url: url.into(), values }
     }
 
-    /// The first of these that the page has.
-    pub(super) fn any(&self, names: &[&str]) -> Option<f64> {
+    /// The first of these metrics that the page has.
+    pub fn any(&self, names: &[&str]) -> Option<f64> {
         names.iter().find_map(|name| self.values.get(*name).copied())
     }
 }

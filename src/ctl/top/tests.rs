@@ -6,8 +6,8 @@ use ratatui::{Terminal, backend::TestBackend, style::Modifier};
 use tokio::time::Instant;
 
 use super::{
-    draw::{self, Shown},
-    samples::{Metrics, Sample, Seen},
+    draw::{self, TopState},
+    samples::{MemberSample, Metrics, Sample},
     view,
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 
 /// kv-0 leads, kv-1 follows, kv-2 is a learner that is behind.
 fn sample(at: Instant, puts: f64) -> Sample {
-    let member = |n: u64, applied: u64| Seen {
+    let member = |n: u64, applied: u64| MemberSample {
         id: 0xa0 + n,
         name: format!("kv-{n}"),
         endpoint: format!("http://kv-{n}:2379"),
@@ -51,13 +51,13 @@ fn sample(at: Instant, puts: f64) -> Sample {
         }),
     };
     let members = vec![member(0, 9_000), member(1, 8_998), member(2, 8_000)];
-    Sample { at, members, leases: Some(12), no_list: None }
+    Sample { at, members, leases: Some(12), member_list_error: None }
 }
 
-fn shown(selected: Option<usize>) -> Shown {
+fn state(selected: Option<usize>) -> TopState {
     let now = Instant::now();
     let view = view::of(Some(&sample(now, 1000.0)), &sample(now + Duration::from_secs(2), 3000.0));
-    Shown { view, selected, interval: Duration::from_secs(2) }
+    TopState { view, selected, interval: Duration::from_secs(2) }
 }
 
 fn unreachable() -> ClientError {
@@ -69,9 +69,9 @@ fn unreachable() -> ClientError {
 }
 
 #[tokio::test]
-async fn a_frame_on_paper_says_all_there_is() {
+async fn a_text_frame_has_all_columns() {
     assert_eq!(
-        draw::text(&shown(None), 170),
+        draw::text(&state(None), 170),
         "cluster c1   3 of 3 members answer   leader kv-0   term 3   revision 4711\n\
          puts 1000/s   reads 6000/s   watch events 30/s   watches 33   leases 12   errors: none\n\
          \n\
@@ -83,19 +83,19 @@ async fn a_frame_on_paper_says_all_there_is() {
 }
 
 #[tokio::test]
-async fn a_narrow_terminal_keeps_what_matters_most() {
-    let text = draw::text(&shown(None), 80);
+async fn a_narrow_terminal_keeps_the_most_important_columns() {
+    let text = draw::text(&state(None), 80);
     let heading = text.lines().nth(3).unwrap();
     assert_eq!(
         heading,
         "MEMBER  ROLE     APPLIED   LAG     DB  PUTS/S  READS/S  EVENTS/S  WATCHES"
     );
-    let narrow = draw::text(&shown(None), 40);
+    let narrow = draw::text(&state(None), 40);
     assert!(narrow.lines().nth(3).unwrap().starts_with("MEMBER  ROLE"), "{narrow}");
 }
 
 #[tokio::test]
-async fn a_member_that_is_away_or_has_no_metrics_is_shown_so() {
+async fn missing_members_and_metrics_are_shown() {
     let now = Instant::now();
     let before = sample(now, 0.0);
     let mut after = sample(now + Duration::from_secs(1), 5.0);
@@ -104,7 +104,8 @@ async fn a_member_that_is_away_or_has_no_metrics_is_shown_so() {
     after.members[2].metrics = Err("http://kv-2:2379/metrics: no web page is there".into());
     after.members[0].status.as_mut().unwrap().errors = vec!["memberID:160 alarm:NOSPACE ".into()];
     let view = view::of(Some(&before), &after);
-    let text = draw::text(&Shown { view, selected: None, interval: Duration::from_secs(1) }, 140);
+    let text =
+        draw::text(&TopState { view, selected: None, interval: Duration::from_secs(1) }, 140);
     let lines: Vec<_> = text.lines().collect();
     assert!(lines[0].contains("2 of 3 members answer"), "{text}");
     assert!(lines[1].ends_with("errors: memberID:160 alarm:NOSPACE"), "{text}");
@@ -112,7 +113,7 @@ async fn a_member_that_is_away_or_has_no_metrics_is_shown_so() {
     assert!(lines[6].ends_with("-        -         -        -"), "{text}");
     assert_eq!(
         lines[7],
-        "no rates of kv-2: say with --metrics where their metrics are \
+        "no rates of kv-2: pass the address of their metrics with --metrics \
          (http://kv-2:2379/metrics: no web page is there)"
     );
 }
@@ -128,15 +129,30 @@ async fn without_a_leader_lag_counts_from_the_longest_log() {
     let view = view::of(None, &after);
     assert!(view.cluster.contains("leader none"), "{}", view.cluster);
     assert_eq!((view.rows[1].cells[8].as_str(), view.rows[2].cells[8].as_str()), ("2", "1000"));
-    assert_eq!(view.rows[1].health, view::Health::Ailing);
+    assert_eq!(view.rows[1].health, view::Health::Unhealthy);
+}
+
+#[tokio::test]
+async fn the_newest_term_names_the_leader() {
+    let mut now = sample(Instant::now(), 5.0);
+    for member in &mut now.members[1..] {
+        let status = member.status.as_mut().unwrap();
+        (status.leader, status.raft_term) = (0xa1, 4);
+    }
+    let view = view::of(None, &now);
+    assert!(view.cluster.contains("leader kv-1   term 4"), "{}", view.cluster);
+    assert_eq!(
+        (view.rows[0].cells[2].as_str(), view.rows[1].cells[2].as_str()),
+        ("voter", "leader")
+    );
 }
 
 #[tokio::test]
 async fn a_live_frame_has_the_selected_member_and_the_keys() {
-    let mut shown = shown(Some(0));
-    shown.select(-1);
+    let mut state = state(Some(0));
+    state.select(-1);
     let mut terminal = Terminal::new(TestBackend::new(120, 14)).unwrap();
-    terminal.draw(|frame| draw::draw(frame, &shown)).unwrap();
+    terminal.draw(|frame| draw::draw(frame, &state)).unwrap();
     let buffer = terminal.backend().buffer();
     let line = |y: u16| {
         let line: String = (0..120).map(|x| buffer[(x, y)].symbol()).collect();

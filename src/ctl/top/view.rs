@@ -1,40 +1,41 @@
-//! What is shown: the difference between two samples, as text.
+//! The difference between two samples, as text. Pure.
 
 use std::collections::BTreeSet;
 
-use super::samples::{Metrics, Sample, Seen};
+use super::samples::{MemberSample, Metrics, Sample};
 use crate::ctl::gotext;
 
 /// A cluster, ready to be drawn.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct View {
-    pub(super) cluster: String,
-    pub(super) summary: String,
-    pub(super) rows: Vec<Row>,
-    /// What is missing, and why.
-    pub(super) notes: Vec<String>,
+pub struct ClusterView {
+    pub cluster: String,
+    pub summary: String,
+    pub rows: Vec<MemberRow>,
+    /// Missing data, with the reason.
+    pub notes: Vec<String>,
 }
 
-/// A member: cells in the order of [`COLUMNS`], and what the details say.
+/// A member: cells in the order of [`COLUMNS`], and lines of details.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Row {
-    pub(super) cells: [String; COLUMNS.len()],
-    pub(super) health: Health,
-    pub(super) details: Vec<String>,
+pub struct MemberRow {
+    pub cells: [String; COLUMNS.len()],
+    pub health: Health,
+    pub details: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Health {
+pub enum Health {
     #[default]
-    Good,
-    Leads,
-    /// It answers, and something is wrong with it.
-    Ailing,
-    Away,
+    Healthy,
+    Leader,
+    /// It answers with errors, or knows no leader.
+    Unhealthy,
+    Unreachable,
 }
 
-/// A heading, and how soon the column goes when there is no room: the highest first; 0 stays.
-pub(super) const COLUMNS: [(&str, u8); 16] = [
+/// A heading, and the rank in which the column is dropped for lack of space: the highest first, 0
+/// never.
+pub const COLUMNS: [(&str, u8); 16] = [
     ("MEMBER", 0),
     ("ID", 9),
     ("ROLE", 0),
@@ -53,28 +54,31 @@ pub(super) const COLUMNS: [(&str, u8); 16] = [
     ("WATCHES", 1),
 ];
 
-/// Counters under the names that servers have had for them.
+/// Counters, under their names in different versions.
 const PUTS: &[&str] = &["etcd_mvcc_put_total", "etcd_debugging_mvcc_put_total"];
 const READS: &[&str] = &["etcd_mvcc_range_total", "etcd_debugging_mvcc_range_total"];
 const EVENTS: &[&str] = &["etcd_debugging_mvcc_events_total"];
 const WATCHES: &[&str] = &["etcd_debugging_mvcc_watcher_total"];
 
-/// What is not known.
+/// A missing value.
 const UNKNOWN: &str = "-";
 
 /// Compares a sample with the one before.
-pub(super) fn of(before: Option<&Sample>, now: &Sample) -> View {
+pub fn of(before: Option<&Sample>, now: &Sample) -> ClusterView {
     let rates: Vec<Rates> =
         now.members.iter().map(|member| Rates::of(before, now, member)).collect();
     let statuses = || now.members.iter().filter_map(|member| member.status.as_ref().ok());
-    let leader = statuses().map(|status| status.leader).find(|leader| *leader != 0);
+    // As in `doctor`: if members disagree, the newest term counts.
+    let newest =
+        statuses().filter(|status| status.leader != 0).max_by_key(|status| status.raft_term);
+    let leader = newest.map(|status| status.leader);
     let leads = leader.and_then(|id| now.members.iter().find(|member| member.id == id));
-    // The leader's log is ahead of everybody's; without one, the longest.
+    // The leader's log is the longest; without a leader, take the longest of all.
     let index =
         leads.and_then(|member| member.status.as_ref().ok()).map(|status| status.raft_index);
     let index = index.or_else(|| statuses().map(|status| status.raft_index).max());
     let rows = now.members.iter().zip(&rates);
-    View {
+    ClusterView {
         cluster: cluster(now, leads),
         summary: summary(now, &rates),
         rows: rows.map(|(member, rates)| row(member, rates, leader, index)).collect(),
@@ -82,7 +86,7 @@ pub(super) fn of(before: Option<&Sample>, now: &Sample) -> View {
     }
 }
 
-fn cluster(now: &Sample, leader: Option<&Seen>) -> String {
+fn cluster(now: &Sample, leader: Option<&MemberSample>) -> String {
     let status = now.members.iter().filter_map(|member| member.status.as_ref().ok());
     let newest = status.max_by_key(|status| status.raft_term);
     let header = newest.and_then(|status| status.header).unwrap_or_default();
@@ -99,7 +103,7 @@ fn cluster(now: &Sample, leader: Option<&Seen>) -> String {
 }
 
 fn summary(now: &Sample, rates: &[Rates]) -> String {
-    // Every member applies every put, and sends its own watchers' events: puts are not summed.
+    // Every member applies every put, so puts are not summed. Reads, events and watches are.
     let most = |of: fn(&Rates) -> Option<f64>| rates.iter().filter_map(of).reduce(f64::max);
     let sum = |of: fn(&Rates) -> Option<f64>| rates.iter().filter_map(of).reduce(|a, b| a + b);
     format!(
@@ -113,7 +117,7 @@ fn summary(now: &Sample, rates: &[Rates]) -> String {
     )
 }
 
-/// What members say is wrong, alarms among it: the same is said once.
+/// The errors of all members, including alarms, without duplicates.
 fn errors(now: &Sample) -> String {
     let statuses = now.members.iter().filter_map(|member| member.status.as_ref().ok());
     let errors: BTreeSet<_> =
@@ -122,21 +126,21 @@ fn errors(now: &Sample) -> String {
 }
 
 fn notes(now: &Sample) -> Vec<String> {
-    let list = now.no_list.iter().map(|error| format!("no list of members: {error}"));
+    let list = now.member_list_error.iter().map(|error| format!("no list of members: {error}"));
     let missing: Vec<_> =
         now.members.iter().filter(|m| m.status.is_ok() && m.metrics.is_err()).collect();
     let metrics = missing.first().map(|member| {
         let names: Vec<_> = missing.iter().map(|member| name(member)).collect();
-        let why = member.metrics.as_ref().err().map_or("", |why| why);
+        let reason = member.metrics.as_ref().err().map_or("", |reason| reason);
         format!(
-            "no rates of {}: say with --metrics where their metrics are ({why})",
+            "no rates of {}: pass the address of their metrics with --metrics ({reason})",
             names.join(", ")
         )
     });
     list.chain(metrics).collect()
 }
 
-/// Per second, and what there is now.
+/// Rates per second, and the number of watches.
 #[derive(Debug, Clone, Copy, Default)]
 struct Rates {
     puts: Option<f64>,
@@ -146,7 +150,7 @@ struct Rates {
 }
 
 impl Rates {
-    fn of(before: Option<&Sample>, now: &Sample, member: &Seen) -> Rates {
+    fn of(before: Option<&Sample>, now: &Sample, member: &MemberSample) -> Rates {
         let Ok(metrics) = &member.metrics else { return Rates::default() };
         let watches = metrics.any(WATCHES);
         let Some(before) = before else { return Rates { watches, ..Rates::default() } };
@@ -156,7 +160,7 @@ impl Rates {
             return Rates { watches, ..Rates::default() };
         };
         let seconds = now.at.duration_since(before.at).as_secs_f64().max(0.001);
-        // A member that started anew counts from zero again.
+        // A restarted member counts from zero.
         let per_second = |names: &[&str], was: &Metrics| {
             Some((metrics.any(names)? - was.any(names)?).max(0.0) / seconds)
         };
@@ -169,7 +173,12 @@ impl Rates {
     }
 }
 
-fn row(member: &Seen, rates: &Rates, leader: Option<u64>, leader_index: Option<u64>) -> Row {
+fn row(
+    member: &MemberSample,
+    rates: &Rates,
+    leader: Option<u64>,
+    leader_index: Option<u64>,
+) -> MemberRow {
     let unknown = || String::from(UNKNOWN);
     let leads = leader == Some(member.id) && member.status.is_ok();
     let role = match (leads, member.learner) {
@@ -207,15 +216,15 @@ fn row(member: &Seen, rates: &Rates, leader: Option<u64>, leader_index: Option<u
         ],
     };
     let health = match &member.status {
-        Err(_) => Health::Away,
-        Ok(status) if !status.errors.is_empty() || status.leader == 0 => Health::Ailing,
-        Ok(_) if leads => Health::Leads,
-        Ok(_) => Health::Good,
+        Err(_) => Health::Unreachable,
+        Ok(status) if !status.errors.is_empty() || status.leader == 0 => Health::Unhealthy,
+        Ok(_) if leads => Health::Leader,
+        Ok(_) => Health::Healthy,
     };
-    Row { cells, health, details: details(member) }
+    MemberRow { cells, health, details: details(member) }
 }
 
-fn details(member: &Seen) -> Vec<String> {
+fn details(member: &MemberSample) -> Vec<String> {
     let mut lines = vec![format!("{}  id {:x}  {}", name(member), member.id, member.endpoint)];
     match &member.status {
         Err(error) => lines.push(format!("does not answer: {error}")),
@@ -224,12 +233,12 @@ fn details(member: &Seen) -> Vec<String> {
     }
     lines.push(match &member.metrics {
         Ok(metrics) => format!("metrics from {}", metrics.url),
-        Err(why) => format!("no metrics: {why}"),
+        Err(reason) => format!("no metrics: {reason}"),
     });
     lines
 }
 
-fn name(member: &Seen) -> &str {
+fn name(member: &MemberSample) -> &str {
     if member.name.is_empty() { &member.endpoint } else { &member.name }
 }
 

@@ -4,17 +4,14 @@ use std::{ffi::OsString, process::Stdio};
 
 use tokio::process::Command;
 
+use super::answer::event_name;
 use crate::{
-    ctl::{CtlError, gotext::quote, print::event_name},
+    ctl::{error::CtlError, gotext::quote},
     proto::mvccpb::Event,
 };
 
-/// Runs it, and waits for it. It writes where kvctl writes.
-pub(super) async fn run(
-    command: &[OsString],
-    revision: i64,
-    event: &Event,
-) -> Result<(), CtlError> {
+/// Runs the command and waits for its end. It inherits standard output and standard error.
+pub async fn run(command: &[OsString], revision: i64, event: &Event) -> Result<(), CtlError> {
     let Some((program, args)) = command.split_first() else { return Ok(()) };
     let kv = event.kv.clone().unwrap_or_default();
     let status = Command::new(program)
@@ -37,7 +34,7 @@ pub(super) async fn run(
 }
 
 /// In etcdctl's words.
-fn failed(command: &[OsString], why: &str) -> CtlError {
+fn failed(command: &[OsString], reason: &str) -> CtlError {
     let words: Vec<_> = command.iter().map(|word| quote(word.as_encoded_bytes())).collect();
-    CtlError::Command(format!("command [{}] error ({why})", words.join(" ")))
+    CtlError::Command(format!("command [{}] error ({reason})", words.join(" ")))
 }

@@ -1,4 +1,4 @@
-//! Follows watches: one, or those that lines of standard input ask for.
+//! Follows watches: the one of the command line, or those of the lines of standard input.
 
 use std::{
     convert::Infallible,
@@ -10,51 +10,40 @@ use std::{
 use tokio::{select, sync::mpsc};
 
 use super::{
-    CtlError, Plan, command,
+    answer::WatchAnswer,
+    args::{WatchSource, WatchSpec},
+    command,
     line::{self, Line},
 };
 use crate::{
-    client::{Client, ClientError, Keys, Notice, WatchError, Watcher},
-    ctl::{
-        print::{Answer, WatchAnswer},
-        screen::Screen,
-    },
+    client::{Client, ClientError, Keys, WatchError, WatchUpdate, Watcher},
+    ctl::{error::CtlError, output::Output},
     lane::Lanes,
     proto::etcdserverpb::ResponseHeader,
 };
 
-/// Where watches come from.
-#[derive(Debug)]
-pub(crate) struct Feed {
-    /// The only one; `None`: standard input names them.
-    pub(super) first: Option<Plan>,
-    /// What is watched where a line names no key.
-    pub(super) from_env: Option<Keys>,
-}
-
-/// A watch, and what to run for each of its events.
-struct Running {
+struct RunningWatch {
     watcher: Watcher,
-    plan: Plan,
+    spec: WatchSpec,
 }
 
-/// Prints what happens, for ever.
-pub(crate) async fn follow(
-    feed: Feed,
+/// Prints events until an error.
+pub async fn follow(
+    source: WatchSource,
     stdin: Box<dyn BufRead + Send>,
     client: &Client,
-    screen: &mut Screen<'_>,
+    output: &mut Output<'_>,
 ) -> Result<Infallible, CtlError> {
-    let Feed { first, from_env } = feed;
-    let interactive = first.is_none();
+    let WatchSource { only, env_keys } = source;
+    let interactive = only.is_none();
     let mut running = Vec::new();
-    if let Some(plan) = first {
-        running.push(begin(client, plan, screen).await?);
+    if let Some(spec) = only {
+        running.push(start(client, spec, output).await?);
     }
-    let (lines, mut asked) = mpsc::channel(1);
+    let (sender, mut lines) = mpsc::channel(1);
     let reading = async {
         if interactive {
-            Lanes::Threads.run("stdin", move || read_lines(stdin, &lines)).await?;
+            Lanes::Threads.run("stdin", move || read_lines(stdin, &sender)).await?;
         }
         pending::<io::Result<()>>().await
     };
@@ -62,28 +51,30 @@ pub(crate) async fn follow(
     loop {
         select! {
             failed = &mut reading => failed?,
-            asked = asked.recv(), if interactive => match asked.transpose()? {
-                Some(line) => obey(&line, from_env.as_ref(), &mut running, client, screen).await?,
+            line = lines.recv(), if interactive => match line.transpose()? {
+                Some(line) => {
+                    run_line(&line, env_keys.as_ref(), &mut running, client, output).await?;
+                }
                 None => return Err(CtlError::InvalidInput(
                     "error reading watch request line: EOF".into(),
                 )),
             },
-            (at, told) = any(&mut running) => match told {
-                Ok(notice) => tell(notice, &running[at].plan, screen).await?,
+            (at, update) = next_update(&mut running) => match update {
+                Ok(update) => print_update(update, &running[at].spec, output).await?,
                 Err(error) => {
                     running.remove(at);
-                    let error = canceled(error, screen)?;
+                    let error = print_canceled(error, output)?;
                     if !interactive {
                         return Err(error);
                     }
-                    screen.complain(&error.to_string())?;
+                    output.print_error(&error.to_string())?;
                 }
             },
         }
     }
 }
 
-/// Hands over each line; ends with the input, or when nobody listens.
+/// Sends each line. Ends with the input, or with the receiver.
 fn read_lines(stdin: Box<dyn BufRead + Send>, lines: &mpsc::Sender<io::Result<String>>) {
     for line in stdin.lines() {
         if lines.blocking_send(line).is_err() {
@@ -92,12 +83,12 @@ fn read_lines(stdin: Box<dyn BufRead + Send>, lines: &mpsc::Sender<io::Result<St
     }
 }
 
-/// What the first of the watches tells that has something to tell.
-async fn any(running: &mut [Running]) -> (usize, Result<Notice, WatchError>) {
+/// The next update of any watch, and the watch's position.
+async fn next_update(running: &mut [RunningWatch]) -> (usize, Result<WatchUpdate, WatchError>) {
     poll_fn(|context| {
         for (at, running) in running.iter_mut().enumerate() {
-            if let Poll::Ready(told) = running.watcher.poll_notice(context) {
-                return Poll::Ready((at, told));
+            if let Poll::Ready(update) = running.watcher.poll_update(context) {
+                return Poll::Ready((at, update));
             }
         }
         Poll::Pending
@@ -105,28 +96,32 @@ async fn any(running: &mut [Running]) -> (usize, Result<Notice, WatchError>) {
     .await
 }
 
-async fn begin(client: &Client, plan: Plan, screen: &mut Screen<'_>) -> Result<Running, CtlError> {
-    match client.watch(plan.watch.clone()).await {
-        Ok(watcher) => Ok(Running { watcher, plan }),
-        Err(error) => Err(canceled(error, screen)?),
+async fn start(
+    client: &Client,
+    spec: WatchSpec,
+    output: &mut Output<'_>,
+) -> Result<RunningWatch, CtlError> {
+    match client.watch(spec.watch.clone()).await {
+        Ok(watcher) => Ok(RunningWatch { watcher, spec }),
+        Err(error) => Err(print_canceled(error, output)?),
     }
 }
 
-async fn obey(
+async fn run_line(
     line: &str,
-    from_env: Option<&Keys>,
-    running: &mut Vec<Running>,
+    env_keys: Option<&Keys>,
+    running: &mut Vec<RunningWatch>,
     client: &Client,
-    screen: &mut Screen<'_>,
+    output: &mut Output<'_>,
 ) -> Result<(), CtlError> {
-    match line::parse(line, from_env) {
-        Err(why) => screen.complain(&why)?,
+    match line::parse(line, env_keys) {
+        Err(error) => output.print_error(&error)?,
         Ok(Line::Progress) => running.iter().for_each(|r| r.watcher.request_progress()),
-        Ok(Line::Watch(plan)) => match begin(client, plan, screen).await {
-            Ok(begun) => running.push(begun),
-            // Other watches go on.
+        Ok(Line::Watch(spec)) => match start(client, spec, output).await {
+            Ok(started) => running.push(started),
+            // Other watches continue.
             Err(error @ (CtlError::WatchCanceled(_) | CtlError::WatchCompacted { .. })) => {
-                screen.complain(&error.to_string())?;
+                output.print_error(&error.to_string())?;
             }
             Err(error) => return Err(error),
         },
@@ -134,47 +129,51 @@ async fn obey(
     Ok(())
 }
 
-async fn tell(notice: Notice, plan: &Plan, screen: &mut Screen<'_>) -> Result<(), CtlError> {
-    match notice {
-        Notice::Events(batch) => {
+async fn print_update(
+    update: WatchUpdate,
+    spec: &WatchSpec,
+    output: &mut Output<'_>,
+) -> Result<(), CtlError> {
+    match update {
+        WatchUpdate::Events(batch) => {
             let revision = batch.header.revision;
             let answer = WatchAnswer { header: batch.header, events: batch.events, canceled: None };
-            screen.print(&Answer::Watch(answer.clone()))?;
+            output.print(&answer)?;
             for event in &answer.events {
-                command::run(&plan.command, revision, event).await?;
+                command::run(&spec.command, revision, event).await?;
             }
         }
-        Notice::Progress(header) => {
-            screen.say(&format!("progress notify: {}", header.revision))?;
-            screen.print(&Answer::Watch(WatchAnswer::empty(header)))?;
+        WatchUpdate::Progress(header) => {
+            output.print_line(&format!("progress notify: {}", header.revision))?;
+            output.print(&WatchAnswer::empty(header))?;
         }
-        Notice::Interrupted { error, from } => {
+        WatchUpdate::Interrupted { error, from } => {
             let error = match error {
-                // Advice for who begins would be wrong here.
+                // Without the advice for a first connection.
                 ClientError::Unreachable(all) => all[0].to_string(),
                 error => error.to_string(),
             };
-            screen.complain(&format!(
+            output.print_error(&format!(
                 "watch interrupted ({error}); going on from revision {from} as soon as an endpoint answers"
             ))?;
         }
-        Notice::Resumed { endpoint } => {
-            screen.complain(&format!("watch resumed at {endpoint}"))?;
+        WatchUpdate::Resumed { endpoint } => {
+            output.print_error(&format!("watch resumed at {endpoint}"))?;
         }
     }
     Ok(())
 }
 
-/// Prints that a watch has ended as etcdctl does, and gives the error that says what to do.
-fn canceled(error: WatchError, screen: &mut Screen<'_>) -> Result<CtlError, CtlError> {
-    let mut say = |header: ResponseHeader, compact_revision: i64, reason: &str| {
-        screen.complain(&format!("watch was canceled ({reason})"))?;
+/// Prints the end of a watch as etcdctl does, and returns the error with the next step.
+fn print_canceled(error: WatchError, output: &mut Output<'_>) -> Result<CtlError, CtlError> {
+    let mut print = |header: ResponseHeader, compact_revision: i64, reason: &str| {
+        output.print_error(&format!("watch was canceled ({reason})"))?;
         let canceled = Some(compact_revision);
-        screen.print(&Answer::Watch(WatchAnswer { header, events: vec![], canceled }))
+        output.print(&WatchAnswer { header, events: vec![], canceled })
     };
     Ok(match error {
         WatchError::Compacted { header, from, compact_revision } => {
-            say(
+            print(
                 header,
                 compact_revision,
                 "etcdserver: mvcc: required revision has been compacted",
@@ -182,7 +181,7 @@ fn canceled(error: WatchError, screen: &mut Screen<'_>) -> Result<CtlError, CtlE
             CtlError::WatchCompacted { from, compact_revision }
         }
         WatchError::Canceled { header, reason } => {
-            say(header, 0, &reason)?;
+            print(header, 0, &reason)?;
             CtlError::WatchCanceled(reason)
         }
         WatchError::Client(error) => CtlError::Client(error),

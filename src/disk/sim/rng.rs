@@ -1,14 +1,14 @@
 //! A small seeded generator (SplitMix64): the same seed makes the same disk, on every machine.
 
 #[derive(Debug, Clone)]
-pub(super) struct SimRng(u64);
+pub struct SimRng(u64);
 
 impl SimRng {
-    pub(super) fn new(seed: u64) -> SimRng {
+    pub fn new(seed: u64) -> SimRng {
         SimRng(seed)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -16,12 +16,12 @@ impl SimRng {
         z ^ (z >> 31)
     }
 
-    /// Below `bound`, which must not be zero.
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    /// A number below `bound`, which must not be zero.
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    pub(super) fn coin(&mut self) -> bool {
+    pub fn coin(&mut self) -> bool {
         self.next() & 1 == 1
     }
 }

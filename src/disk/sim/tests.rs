@@ -1,6 +1,6 @@
 use std::{io, path::Path};
 
-use super::{Crash, DiskOp, Fate, SimDisk};
+use super::{Crash, DiskOp, HookAction, SimDisk};
 use crate::disk::{self, Disk, File, Open};
 
 fn synced_file(disk: &SimDisk, name: &str, bytes: &[u8]) -> std::sync::Arc<dyn File> {
@@ -108,12 +108,12 @@ fn after_a_failed_sync_the_cache_lies_until_the_crash() {
     let disk = SimDisk::new(1);
     let file = synced_file(&disk, "f", b"old");
     file.write_all_at(b"new", 0).unwrap();
-    disk.on_op(|op| match op {
-        DiskOp::SyncData(_) => Fate::Fail(io::ErrorKind::Other),
-        _ => Fate::Obey,
+    disk.set_hook(|op| match op {
+        DiskOp::SyncData(_) => HookAction::Fail(io::ErrorKind::Other),
+        _ => HookAction::Proceed,
     });
     assert!(file.sync_data().is_err());
-    disk.obey();
+    disk.remove_hook();
     file.sync_data().unwrap();
     assert_eq!(read(&disk, "f").unwrap(), b"new");
     assert_eq!(read(&disk.fork().crash(Crash::KeepAll), "f").unwrap(), b"old");

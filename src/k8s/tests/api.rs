@@ -1,5 +1,5 @@
-//! An API server as small as the calls that we make: GET, POST and merge PATCH of single objects, with
-//! `resourceVersion`s that grow, and `Status` objects for errors.
+//! A minimal API server for our calls: GET, POST and merge PATCH of single objects, with increasing
+//! `resourceVersion`s, and `Status` objects for errors.
 
 use std::{
     collections::BTreeMap,
@@ -23,24 +23,24 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// How it treats requests.
+/// The server's behaviour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
+pub enum Mode {
     Serves,
     /// Answers with this status and reason.
     Refuses(u16, &'static str),
-    /// Answers with this status and a page that is no `Status`, as a proxy would.
+    /// Answers with this status and an HTML page, as a proxy would.
     Proxies(u16),
-    /// Answers nonsense.
-    Raves,
-    /// Takes requests and never answers.
+    /// Answers with a malformed object.
+    Garbles,
+    /// Accepts requests and never answers.
     Hangs,
-    /// Breaks connections off in the middle of an answer.
+    /// Breaks connections in the middle of an answer.
     Breaks,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Api {
+pub struct Api {
     world: Arc<Mutex<World>>,
     changes: watch::Sender<u64>,
 }
@@ -48,7 +48,7 @@ pub(super) struct Api {
 #[derive(Debug)]
 struct World {
     objects: BTreeMap<String, Value>,
-    /// All versions that each object ever had.
+    /// All versions of each object.
     history: BTreeMap<String, Vec<Value>>,
     version: u64,
     mode: Mode,
@@ -59,25 +59,25 @@ struct World {
     serving: Option<JoinHandle<()>>,
 }
 
-/// A request that is kept waiting before it is looked at.
+/// A request that is delayed before it is processed.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Held {
+pub struct Held {
     arrived: Arc<Notify>,
     released: Arc<Notify>,
 }
 
 impl Held {
-    pub(super) async fn arrived(&self) {
+    pub async fn arrived(&self) {
         self.arrived.notified().await;
     }
 
-    pub(super) fn release(&self) {
+    pub fn release(&self) {
         self.released.notify_one();
     }
 }
 
 impl Api {
-    pub(super) async fn start() -> Api {
+    pub async fn start() -> Api {
         let world = World {
             objects: BTreeMap::new(),
             history: BTreeMap::new(),
@@ -94,19 +94,19 @@ impl Api {
         api
     }
 
-    pub(super) fn url(&self) -> Uri {
+    pub fn url(&self) -> Uri {
         format!("http://127.0.0.1:{}", self.world().port).parse().unwrap()
     }
 
-    /// Closes the port, and whatever is open.
-    pub(super) async fn go_away(&self) {
+    /// Closes the port and all connections.
+    pub async fn go_away(&self) {
         self.set_mode(Mode::Breaks);
         let serving = self.world().serving.take().unwrap();
         serving.abort();
         assert!(serving.await.unwrap_err().is_cancelled());
     }
 
-    pub(super) async fn come_back(&self) {
+    pub async fn come_back(&self) {
         self.listen().await;
         self.set_mode(Mode::Serves);
     }
@@ -121,59 +121,55 @@ impl Api {
         (world.port, world.serving) = (port, Some(serving));
     }
 
-    pub(super) fn set_mode(&self, mode: Mode) {
+    pub fn set_mode(&self, mode: Mode) {
         self.world().mode = mode;
     }
 
-    /// Keeps the next request waiting whose body contains `text`.
-    pub(super) fn hold(&self, text: &str) -> Held {
+    /// Delays the next request with `text` in its body.
+    pub fn hold(&self, text: &str) -> Held {
         let held = Held::default();
         self.world().hold = Some((text.into(), held.clone()));
         held
     }
 
-    /// Makes or replaces an object, as somebody else would.
-    pub(super) fn put(&self, path: &str, object: Value) {
+    /// Creates or replaces an object, as another client would.
+    pub fn put(&self, path: &str, object: Value) {
         self.world().store(path, object);
         self.changes.send_modify(|n| *n += 1);
     }
 
-    pub(super) fn edit(&self, path: &str, patch: &Value) {
+    pub fn edit(&self, path: &str, patch: &Value) {
         let mut object = self.object(path);
         merge(&mut object, patch);
         self.put(path, object);
     }
 
-    pub(super) fn delete(&self, path: &str) {
+    pub fn delete(&self, path: &str) {
         self.world().objects.remove(path);
     }
 
-    pub(super) fn object(&self, path: &str) -> Value {
+    pub fn object(&self, path: &str) -> Value {
         self.world().objects[path].clone()
     }
 
-    pub(super) fn history(&self, path: &str) -> Vec<Value> {
+    pub fn history(&self, path: &str) -> Vec<Value> {
         self.world().history.get(path).cloned().unwrap_or_default()
     }
 
-    pub(super) fn requests(&self) -> Vec<String> {
+    pub fn requests(&self) -> Vec<String> {
         self.world().requests.clone()
     }
 
     /// All objects of a collection.
-    pub(super) fn list(&self, collection: &str) -> Vec<Value> {
+    pub fn list(&self, collection: &str) -> Vec<Value> {
         let world = self.world();
         let inside = |path: &String| path.starts_with(&format!("{collection}/"));
         world.objects.iter().filter(|(path, _)| inside(path)).map(|(_, o)| o.clone()).collect()
     }
 
-    /// Waits until `holds` of the server.
+    /// Waits until `holds` is true.
     #[track_caller]
-    pub(super) fn until(
-        &self,
-        what: &str,
-        holds: impl Fn(&Api) -> bool,
-    ) -> impl Future<Output = ()> {
+    pub fn until(&self, what: &str, holds: impl Fn(&Api) -> bool) -> impl Future<Output = ()> {
         let (api, mut changes) = (self.clone(), self.changes.subscribe());
         let message = format!("{what}, at {}", std::panic::Location::caller());
         async move {
@@ -244,7 +240,7 @@ async fn answer(State(api): State<Api>, method: Method, uri: Uri, body: Bytes) -
         Mode::Serves => api.world().serve(&method, path, &body),
         Mode::Refuses(code, reason) => status(code, reason, path),
         Mode::Proxies(code) => (StatusCode::from_u16(code).unwrap(), "<html>").into_response(),
-        Mode::Raves => answer_json(200, &json!({ "metadata": 7 })),
+        Mode::Garbles => answer_json(200, &json!({ "metadata": 7 })),
         Mode::Hangs => std::future::pending().await,
         Mode::Breaks => {
             let broken = stream::once(async { Err::<Bytes, _>(io::Error::other("gone")) });
@@ -269,7 +265,7 @@ fn status(code: u16, reason: &str, path: &str) -> Response {
 }
 
 /// RFC 7386.
-pub(super) fn merge(target: &mut Value, patch: &Value) {
+pub fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
         return;

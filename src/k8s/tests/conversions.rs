@@ -1,4 +1,4 @@
-//! StatefulSet to intent, ConfigMap to claim and back.
+//! StatefulSet to intent, ConfigMap to bootstrap record and back.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::{super::objects, api::merge, set};
 use crate::{
-    membership::{Claim, Intent, OrchestratorError},
-    types::{ClusterId, Desired, MemberId, Ordinal},
+    membership::{BootstrapRecord, Intent, OrchestratorError},
+    types::{ClusterId, DesiredReplicas, MemberId, Ordinal},
 };
 
 fn intent(set: Value) -> Result<Intent, OrchestratorError> {
@@ -23,12 +23,12 @@ fn with(patch: Value) -> Value {
 #[test]
 fn the_spec_says_how_many_pods_and_from_which_ordinal() {
     let wanted = |start, replicas| {
-        Ok(Intent::Scale(Desired { set: "5e7".into(), generation: 4, start, replicas }))
+        Ok(Intent::Scale(DesiredReplicas { set: "5e7".into(), generation: 4, start, replicas }))
     };
     assert_eq!(intent(set(3)), wanted(0, 3));
     assert_eq!(intent(with(json!({ "spec": { "ordinals": { "start": 5 } } }))), wanted(5, 3));
     assert_eq!(intent(with(json!({ "spec": { "replicas": null } }))), wanted(0, 1));
-    // The status trails, and says nothing of what is wanted.
+    // The status lags behind the spec.
     assert_eq!(intent(with(json!({ "status": { "replicas": 9 } }))), wanted(0, 3));
 }
 
@@ -41,7 +41,7 @@ fn all_hibernate_if_the_set_is_gone_going_or_scaled_to_nothing() {
 }
 
 #[test]
-fn a_set_that_makes_no_sense_is_an_error_and_stops_nobody() {
+fn a_malformed_set_is_an_error_and_no_hibernation() {
     for patch in [
         json!({ "spec": { "replicas": -1 } }),
         json!({ "spec": { "ordinals": { "start": -1 } } }),
@@ -52,7 +52,7 @@ fn a_set_that_makes_no_sense_is_an_error_and_stops_nobody() {
     ] {
         let error = intent(with(patch.clone())).unwrap_err();
         assert!(
-            matches!(&error, OrchestratorError::Unreadable { what, .. } if what == "StatefulSet kv"),
+            matches!(&error, OrchestratorError::Malformed { object, .. } if object == "StatefulSet kv"),
             "{patch}: {error}"
         );
     }
@@ -66,39 +66,39 @@ fn config_map(data: Value) -> Value {
     })
 }
 
-fn claim(data: Value) -> Result<Claim, OrchestratorError> {
+fn record(data: Value) -> Result<BootstrapRecord, OrchestratorError> {
     let config_map = serde_json::from_value(config_map(data)).unwrap();
     let set = serde_json::from_value(set(3)).unwrap();
-    objects::claimed(&config_map, &set).map(|claimed| claimed.claim)
+    objects::stored_record(&config_map, &set).map(|stored| stored.record)
 }
 
 #[test]
-fn a_claim_reads_as_it_was_written_over_any_other() {
-    let claims = [
-        Claim::Empty,
-        Claim::Claimed {
+fn a_record_survives_a_round_trip_over_any_other() {
+    let records = [
+        BootstrapRecord::Empty,
+        BootstrapRecord::Claimed {
             cluster: ClusterId(u64::MAX),
             member: MemberId(0xabc),
             ordinal: Ordinal(0),
         },
-        Claim::Formed { cluster: ClusterId(0xdead_beef) },
+        BootstrapRecord::Formed { cluster: ClusterId(0xdead_beef) },
     ];
-    for before in claims {
-        for after in claims {
-            let mut object = config_map(json!({ "note": "of somebody else" }));
-            merge(&mut object, &objects::claim_patch(before));
-            merge(&mut object, &objects::claim_patch(after));
-            assert_eq!(object["data"]["note"], "of somebody else");
-            assert_eq!(claim(object["data"].clone()), Ok(after));
+    for before in records {
+        for after in records {
+            let mut object = config_map(json!({ "note": "of another owner" }));
+            merge(&mut object, &objects::record_patch(before));
+            merge(&mut object, &objects::record_patch(after));
+            assert_eq!(object["data"]["note"], "of another owner");
+            assert_eq!(record(object["data"].clone()), Ok(after));
         }
     }
 }
 
 #[test]
-fn a_claim_without_data_is_empty_and_a_damaged_one_is_an_error_that_says_what_to_do() {
-    assert_eq!(claim(Value::Null), Ok(Claim::Empty));
-    assert_eq!(claim(json!({})), Ok(Claim::Empty));
-    assert_eq!(claim(json!({ "note": "x" })), Ok(Claim::Empty));
+fn a_record_without_data_is_empty_and_a_damaged_one_is_an_error_with_instructions() {
+    assert_eq!(record(Value::Null), Ok(BootstrapRecord::Empty));
+    assert_eq!(record(json!({})), Ok(BootstrapRecord::Empty));
+    assert_eq!(record(json!({ "note": "x" })), Ok(BootstrapRecord::Empty));
     for data in [
         json!({ "state": "formed" }),
         json!({ "state": "formed", "cluster": "0" }),
@@ -112,14 +112,14 @@ fn a_claim_without_data_is_empty_and_a_damaged_one_is_an_error_that_says_what_to
         json!({ "state": "claimed", "cluster": "1", "member": "2", "ordinal": "99999999999" }),
         json!({ "state": "claimed", "cluster": "1", "member": "2", "ordinal": "-1" }),
     ] {
-        let error = claim(data.clone()).unwrap_err().to_string();
-        assert!(error.starts_with("ConfigMap kv-cluster cannot be understood: data."), "{error}");
-        assert!(error.contains("give it back `state: formed`"), "{data}: {error}");
+        let error = record(data.clone()).unwrap_err().to_string();
+        assert!(error.starts_with("ConfigMap kv-cluster is malformed: data."), "{error}");
+        assert!(error.contains("restore `state: formed`"), "{data}: {error}");
     }
 }
 
 #[test]
-fn a_claim_made_again_later_is_known_by_its_age() {
+fn a_recreated_record_is_recognized_by_its_age() {
     let set = serde_json::from_value(set(3)).unwrap();
     for (created, younger_by) in [
         ("2026-01-01T00:10:01Z", Some(Duration::from_secs(601))),
@@ -129,7 +129,7 @@ fn a_claim_made_again_later_is_known_by_its_age() {
         let mut object = config_map(json!({}));
         object["metadata"]["creationTimestamp"] =
             if created.is_empty() { Value::Null } else { json!(created) };
-        let claimed = objects::claimed(&serde_json::from_value(object).unwrap(), &set);
-        assert_eq!(claimed.ok().map(|claimed| claimed.younger_by), younger_by);
+        let stored = objects::stored_record(&serde_json::from_value(object).unwrap(), &set);
+        assert_eq!(stored.ok().map(|stored| stored.younger_by), younger_by);
     }
 }

@@ -7,29 +7,29 @@ use tokio::sync::watch;
 
 use super::{
     super::{kubernetes::Kubernetes, mirror::Mirror},
-    LEASE, PACE, SERVICE,
+    LEASE, SERVICE, TIMING,
     api::Api,
     api::Mode,
-    manifests, member, member_at_pace,
+    manifests, member, member_with_timing,
 };
 use crate::{
-    membership::LeaderNews,
+    membership::LeaderUpdate,
     types::{ClusterId, Ordinal, Term},
 };
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
 
-/// A member that mirrors, and what it is told of who leads.
+/// A member with a mirror, and the sender of its leader updates.
 struct Pod {
     kubernetes: Kubernetes,
     ordinal: u32,
-    news: watch::Sender<LeaderNews>,
+    leader: watch::Sender<LeaderUpdate>,
     mirror: Mirror,
 }
 
-fn news(me: u32, term: u64, leader: Option<u32>) -> LeaderNews {
+fn update(me: u32, term: u64, leader: Option<u32>) -> LeaderUpdate {
     let (term, is_me) = (Term(term), leader == Some(me));
-    LeaderNews { cluster: CLUSTER, term, leader: leader.map(Ordinal), is_me }
+    LeaderUpdate { cluster: CLUSTER, term, leader: leader.map(Ordinal), is_me }
 }
 
 impl Pod {
@@ -38,13 +38,13 @@ impl Pod {
     }
 
     fn of(kubernetes: Kubernetes, ordinal: u32) -> Pod {
-        let sender = watch::Sender::new(news(ordinal, 1, None));
+        let sender = watch::Sender::new(update(ordinal, 1, None));
         let mirror = kubernetes.mirror(&sender.subscribe());
-        Pod { kubernetes, ordinal, news: sender, mirror }
+        Pod { kubernetes, ordinal, leader: sender, mirror }
     }
 
     fn learns(&self, term: u64, leader: Option<u32>) {
-        self.news.send_replace(news(self.ordinal, term, leader));
+        self.leader.send_replace(update(self.ordinal, term, leader));
     }
 
     async fn stop(self) {
@@ -71,11 +71,11 @@ async fn until_named(api: &Api, ordinal: u32) {
     api.until("the Service selects it", |api| selected(api) == of_pod(ordinal)).await;
 }
 
-/// What an object named, one after the other.
-fn story(api: &Api, path: &str) -> Vec<(u64, String)> {
-    let mut story: Vec<_> = api.history(path).iter().filter_map(named).collect();
-    story.dedup();
-    story
+/// The leaders that an object has named, in order.
+fn leaders_of(api: &Api, path: &str) -> Vec<(u64, String)> {
+    let mut leaders: Vec<_> = api.history(path).iter().filter_map(named).collect();
+    leaders.dedup();
+    leaders
 }
 
 fn named(object: &Value) -> Option<(u64, String)> {
@@ -93,13 +93,13 @@ async fn lease_and_service_name_the_leader_and_follow_it() {
         until_named(&api, leader).await;
     }
     let expected = [(5, 0), (6, 1), (7, 0)].map(|(term, pod)| (term, format!("kv-{pod}")));
-    assert_eq!(story(&api, LEASE), expected);
-    assert_eq!(story(&api, SERVICE), expected);
+    assert_eq!(leaders_of(&api, LEASE), expected);
+    assert_eq!(leaders_of(&api, SERVICE), expected);
     let lease = api.object(LEASE);
     assert_eq!(lease["metadata"]["annotations"]["ordinal.dev/cluster"], "c1");
     assert_eq!(lease["spec"]["leaseTransitions"], 2);
     assert_eq!(lease["spec"]["leaseDurationSeconds"], 15);
-    // The rest of an object is not ours.
+    // Other fields are preserved.
     assert_eq!(api.object(SERVICE)["spec"]["ports"], json!([{ "port": 2379 }]));
     for pod in pods {
         pod.stop().await;
@@ -123,28 +123,47 @@ async fn the_lease_is_renewed_and_stays_acquired() {
 }
 
 #[tokio::test]
-async fn the_lease_is_released_by_whoever_stops_or_stops_leading() {
+async fn a_member_that_stops_or_stops_leading_releases_the_lease() {
     let api = manifests().await;
     let (kv0, kv1) = (Pod::start(&api, 0), Pod::start(&api, 1));
     kv0.learns(5, Some(0));
     until_named(&api, 0).await;
-    // Nobody leads any more.
+    // No member leads any more.
     kv0.learns(6, None);
     api.until("released", |api| holder(api).is_null()).await;
     assert_eq!(selected(&api), of_pod(0), "any pod is better than none");
     kv1.learns(7, Some(1));
     until_named(&api, 1).await;
-    // Somebody else's is not for the taking.
+    // A Lease of another holder is not released.
     kv0.stop().await;
     assert_eq!(holder(&api), "kv-1");
     kv1.stop().await;
     assert_eq!(holder(&api), Value::Null);
-    assert_eq!(story(&api, LEASE), [(5, "kv-0".into()), (7, "kv-1".into())]);
+    assert_eq!(leaders_of(&api, LEASE), [(5, "kv-0".into()), (7, "kv-1".into())]);
 }
 
-/// Its process ended without a word, and came back as a follower.
+/// The term continues, and the leader may become active again in it.
 #[tokio::test]
-async fn a_name_from_before_a_crash_is_taken_back() {
+async fn a_leader_without_a_quorum_releases_the_lease_until_it_has_one_again() {
+    let api = manifests().await;
+    let kv0 = Pod::start(&api, 0);
+    for _ in 0..2 {
+        kv0.learns(5, Some(0));
+        until_named(&api, 0).await;
+        kv0.learns(5, None);
+        api.until("released", |api| holder(api).is_null()).await;
+        assert_eq!(selected(&api), of_pod(0), "no other member leads");
+    }
+    kv0.learns(5, Some(0));
+    until_named(&api, 0).await;
+    let lease = api.object(LEASE);
+    assert_eq!(lease["spec"]["leaseTransitions"], 0, "no other member has led");
+    kv0.stop().await;
+}
+
+/// The process crashed while it led, and returned as a follower.
+#[tokio::test]
+async fn a_lease_from_before_a_crash_is_released() {
     let api = manifests().await;
     let before = Pod::start(&api, 0);
     before.learns(5, Some(0));
@@ -159,8 +178,8 @@ async fn a_name_from_before_a_crash_is_taken_back() {
 #[tokio::test]
 async fn a_deposed_leaders_late_write_changes_nothing() {
     let api = manifests().await;
-    let patient = super::Pace { call_limit: Duration::from_secs(10), ..PACE };
-    let kv0 = Pod::of(member_at_pace(&api, "kv-0", patient), 0);
+    let patient = super::KubernetesTiming { call_limit: Duration::from_secs(10), ..TIMING };
+    let kv0 = Pod::of(member_with_timing(&api, "kv-0", patient), 0);
     let kv1 = Pod::start(&api, 1);
     let held = api.hold(r#""holderIdentity":"kv-0""#);
     kv0.learns(5, Some(0));
@@ -168,7 +187,7 @@ async fn a_deposed_leaders_late_write_changes_nothing() {
     kv1.learns(6, Some(1));
     until_named(&api, 1).await;
     held.release();
-    // kv-0 has not heard of term 6 and goes on trying, for several renewals.
+    // kv-0 does not know term 6 and keeps trying, for several renewals.
     let tries = |api: &Api| {
         let get = format!("GET {LEASE}");
         api.requests().iter().filter(|request| **request == get).count()
@@ -176,16 +195,16 @@ async fn a_deposed_leaders_late_write_changes_nothing() {
     let so_far = tries(&api);
     api.until("they go on", |api| tries(api) > so_far + 10).await;
     assert_eq!(holder(&api), "kv-1");
-    assert_eq!(story(&api, LEASE), [(6, "kv-1".into())]);
+    assert_eq!(leaders_of(&api, LEASE), [(6, "kv-1".into())]);
     assert_eq!(selected(&api), of_pod(1));
-    // Nor does it take away, stopping, what is not its own.
+    // Stopping, it does not release another holder's Lease either.
     kv0.stop().await;
     assert_eq!(holder(&api), "kv-1");
     kv1.stop().await;
 }
 
 #[tokio::test]
-async fn what_others_change_is_set_right_at_the_next_renewal() {
+async fn the_next_renewal_repairs_changes_of_others() {
     let api = manifests().await;
     let kv0 = Pod::start(&api, 0);
     kv0.learns(5, Some(0));
@@ -219,12 +238,16 @@ async fn the_mirror_catches_up_when_the_api_server_is_back() {
         let so_far = api.requests().len();
         api.set_mode(mode);
         pods.iter().for_each(|pod| pod.learns(term, Some(leader)));
-        api.until("somebody tries", |api| api.requests().len() > so_far + 2).await;
+        api.until("a member tries", |api| api.requests().len() > so_far + 2).await;
         api.set_mode(Mode::Serves);
         until_named(&api, leader).await;
     }
     for path in [LEASE, SERVICE] {
-        assert!(story(&api, path).is_sorted_by(|a, b| a.0 < b.0), "{:?}", story(&api, path));
+        assert!(
+            leaders_of(&api, path).is_sorted_by(|a, b| a.0 < b.0),
+            "{:?}",
+            leaders_of(&api, path)
+        );
     }
     for pod in pods {
         pod.stop().await;
@@ -238,7 +261,7 @@ async fn an_object_that_is_missing_does_not_hold_up_the_other() {
     let kv0 = Pod::start(&api, 0);
     kv0.learns(5, Some(0));
     api.until("the Service follows", |api| selected(api) == of_pod(0)).await;
-    // It appears, and is used.
+    // The Lease is created, and used.
     api.put(LEASE, json!({ "metadata": { "name": "kv-leader" } }));
     until_named(&api, 0).await;
     kv0.stop().await;

@@ -1,5 +1,5 @@
-//! Members against a small API server of our own ([`api`]), which keeps objects and their versions, and
-//! can refuse, hang, break off or be away. No Kubernetes is needed.
+//! Members against a small API server ([`api`]), which stores objects with their versions, and can refuse,
+//! hang, break connections or be down. No Kubernetes is needed.
 
 mod api;
 mod conversions;
@@ -20,37 +20,37 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    kubernetes::{Kubernetes, KubernetesOptions, Pace},
-    mirror::{MirrorOptions, MirrorPace},
-    outage::Pauses,
+    kubernetes::{Kubernetes, KubernetesOptions, KubernetesTiming},
+    mirror::{MirrorOptions, MirrorTiming},
+    outage::Backoff,
 };
 use crate::clock::Clock;
 use api::Api;
 
 const SET: &str = "/apis/apps/v1/namespaces/db/statefulsets/kv";
-const CLAIM: &str = "/api/v1/namespaces/db/configmaps/kv-cluster";
+const RECORD: &str = "/api/v1/namespaces/db/configmaps/kv-cluster";
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/db/leases/kv-leader";
 const SERVICE: &str = "/api/v1/namespaces/db/services/kv-leader";
 const EVENTS: &str = "/api/v1/namespaces/db/events";
 
 /// Fast enough for tests, slow enough for a busy machine.
-const PACE: Pace = Pace {
+const TIMING: KubernetesTiming = KubernetesTiming {
     call_limit: Duration::from_secs(2),
     close_limit: Duration::from_millis(1000),
-    event_pauses: PAUSES,
-    mirror: MirrorPace {
+    event_backoff: BACKOFF,
+    mirror: MirrorTiming {
         renewal: Duration::from_millis(50),
-        pauses: PAUSES,
+        backoff: BACKOFF,
         stop_limit: Duration::from_millis(1500),
     },
 };
-const PAUSES: Pauses = Pauses {
-    first: Duration::from_millis(10),
-    longest: Duration::from_millis(50),
-    longest_refused: Duration::from_millis(50),
+const BACKOFF: Backoff = Backoff {
+    initial: Duration::from_millis(10),
+    max: Duration::from_millis(50),
+    max_refused: Duration::from_millis(50),
 };
 
-/// A clock that goes on by a second each time that somebody looks.
+/// A clock that advances by a second with each reading.
 #[derive(Debug)]
 struct Ticking(AtomicU64);
 
@@ -60,16 +60,16 @@ impl Clock for Ticking {
     }
 }
 
-/// The member of one pod.
+/// One pod's member.
 fn member(api: &Api, pod: &str) -> Kubernetes {
-    member_at_pace(api, pod, PACE)
+    member_with_timing(api, pod, TIMING)
 }
 
-fn member_at_pace(api: &Api, pod: &str, pace: Pace) -> Kubernetes {
+fn member_with_timing(api: &Api, pod: &str, timing: KubernetesTiming) -> Kubernetes {
     let options = KubernetesOptions {
         namespace: "db".into(),
         statefulset: "kv".into(),
-        claim: "kv-cluster".into(),
+        bootstrap_configmap: "kv-cluster".into(),
         pod: pod.into(),
         mirror: MirrorOptions {
             lease: Some("kv-leader".into()),
@@ -78,14 +78,14 @@ fn member_at_pace(api: &Api, pod: &str, pace: Pace) -> Kubernetes {
         pod_uid: Some(format!("uid-of-{pod}")),
     };
     let clock = Arc::new(Ticking(AtomicU64::new(1_700_000_000)));
-    Kubernetes::new(kube::Config::new(api.url()), options, clock, pace).unwrap()
+    Kubernetes::new(kube::Config::new(api.url()), options, clock, timing).unwrap()
 }
 
-/// What the manifests bring.
+/// An API server with the objects of the manifests.
 async fn manifests() -> Api {
     let api = Api::start().await;
     api.put(SET, set(3));
-    api.put(CLAIM, json!({ "metadata": { "name": "kv-cluster", "labels": { "app": "kv" } } }));
+    api.put(RECORD, json!({ "metadata": { "name": "kv-cluster", "labels": { "app": "kv" } } }));
     api.put(LEASE, json!({ "metadata": { "name": "kv-leader" } }));
     api.put(
         SERVICE,

@@ -1,15 +1,15 @@
-//! The term rule, alone: whatever leaders do in whatever order, an object's story is a sane one.
+//! The term rule in isolation: for any interleaving of leaders, an object never names an earlier term.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{
-    super::naming::{self, Leader, Step},
+    super::leader_annotations::{self, Decision, Leader},
     api::merge,
 };
 use crate::types::{ClusterId, Ordinal, Term};
 
-/// So many terms, each with a leader of its own; some pods lead several.
+/// Each term has its own leader; some pods lead several terms.
 const TERMS: usize = 4;
 const PODS: usize = 3;
 
@@ -19,27 +19,27 @@ fn leader(term: usize) -> Leader {
 }
 
 #[test]
-fn only_a_pod_of_this_set_is_taken_for_the_leader_to_ask() {
-    let told = |pod: &str| {
+fn only_a_pod_of_this_set_is_an_annotated_leader() {
+    let leader = |pod: &str| {
         let annotations = [("ordinal.dev/leader".to_string(), pod.to_string())].into();
-        naming::told_leader(&annotations, "kv")
+        leader_annotations::annotated_leader(&annotations, "kv")
     };
-    assert_eq!(told("kv-22"), Some(Ordinal(22)));
+    assert_eq!(leader("kv-22"), Some(Ordinal(22)));
     for pod in ["", "kv", "kv-", "kv-x", "kv-1-2", "kv2-1", "other-1", "kv--1", "kv-99999999999"] {
-        assert_eq!(told(pod), None, "{pod:?}");
+        assert_eq!(leader(pod), None, "{pod:?}");
     }
-    assert_eq!(naming::told_leader(&Default::default(), "kv"), None);
+    assert_eq!(leader_annotations::annotated_leader(&Default::default(), "kv"), None);
 }
 
 #[derive(Debug, Clone)]
 enum Act {
     /// The leader of a term reads.
     Read(usize),
-    /// It writes what follows from what it read.
+    /// It writes its decision on the object it has read.
     Lead(usize),
     Resign(usize),
-    /// Somebody edits by hand what is not the annotations.
-    Meddle,
+    /// An operator edits other fields than the annotations.
+    Edit,
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -47,12 +47,12 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         4 => (0..TERMS).prop_map(Act::Read),
         4 => (0..TERMS).prop_map(Act::Lead),
         2 => (0..TERMS).prop_map(Act::Resign),
-        1 => Just(Act::Meddle),
+        1 => Just(Act::Edit),
     ];
     prop::collection::vec(act, 0..60)
 }
 
-/// An object, and what each leader last saw of it.
+/// An object, and the version that each leader has read.
 struct World {
     object: Value,
     version: u32,
@@ -79,13 +79,13 @@ impl World {
     }
 }
 
-/// Plays `acts`, with what leading, resigning and meddling mean for a kind of object.
+/// Plays `acts` on an object, with its kind's functions to lead and resign, and its edit.
 fn play(
     acts: &[Act],
     object: Value,
-    lead: impl Fn(Value, &Leader) -> Step,
+    lead: impl Fn(Value, &Leader) -> Decision,
     resign: impl Fn(Value, &Leader) -> Option<Value>,
-    meddling: &Value,
+    edit: &Value,
 ) -> World {
     let mut world = World::new(object);
     let mut last = world.named();
@@ -93,7 +93,7 @@ fn play(
         match *act {
             Act::Read(term) => world.seen[term] = (world.object.clone(), world.version),
             Act::Lead(term) => {
-                if let Step::Write(patch) = lead(world.seen[term].0.clone(), &leader(term)) {
+                if let Decision::Write(patch) = lead(world.seen[term].0.clone(), &leader(term)) {
                     world.swap(term, &patch);
                 }
             }
@@ -102,8 +102,8 @@ fn play(
                     world.swap(term, &patch);
                 }
             }
-            Act::Meddle => {
-                merge(&mut world.object, meddling);
+            Act::Edit => {
+                merge(&mut world.object, edit);
                 world.version += 1;
             }
         }
@@ -126,13 +126,13 @@ proptest! {
         let mut world = play(
             &acts,
             json!({ "metadata": {} }),
-            |lease, me| naming::hold(&parse(lease), me, &now),
-            |lease, me| naming::release(&parse(lease), me),
-            &json!({ "spec": { "holderIdentity": "somebody" } }),
+            |lease, me| leader_annotations::acquire_lease(&parse(lease), me, &now),
+            |lease, me| leader_annotations::release_lease(&parse(lease), me),
+            &json!({ "spec": { "holderIdentity": "another" } }),
         );
-        // The latest leader sets right whatever it finds.
+        // The latest leader repairs any state.
         let latest = leader(TERMS - 1);
-        let Step::Write(patch) = naming::hold(&parse(world.object.clone()), &latest, &now) else {
+        let Decision::Write(patch) = leader_annotations::acquire_lease(&parse(world.object.clone()), &latest, &now) else {
             panic!("the latest leader yields")
         };
         merge(&mut world.object, &patch);
@@ -145,40 +145,48 @@ proptest! {
         let mut world = play(
             &acts,
             json!({ "metadata": {}, "spec": { "selector": { "app": "kv" } } }),
-            |service, me| naming::select(&parse(service), me),
+            |service, me| leader_annotations::select_leader(&parse(service), me),
             |_, _| None,
             &json!({ "spec": { "selector": { "app": "kv", "more": "too much" } } }),
         );
         let latest = leader(TERMS - 1);
-        if let Step::Write(patch) = naming::select(&parse(world.object.clone()), &latest) {
+        if let Decision::Write(patch) = leader_annotations::select_leader(&parse(world.object.clone()), &latest) {
             merge(&mut world.object, &patch);
         }
         let selector = json!({ "statefulset.kubernetes.io/pod-name": latest.pod });
         prop_assert_eq!(&world.object["spec"]["selector"], &selector);
-        prop_assert_eq!(naming::select(&parse(world.object), &latest), Step::Right);
+        prop_assert_eq!(leader_annotations::select_leader(&parse(world.object), &latest), Decision::Unchanged);
     }
 }
 
 #[test]
-fn nobody_replaces_another_leader_of_its_own_term() {
+fn a_leader_does_not_overwrite_another_leader_of_its_term() {
     let now = serde_json::from_value(json!("2026-01-01T00:00:00.000000Z")).unwrap();
     let (me, other) = (leader(2), Leader { pod: "kv-9".into(), ..leader(2) });
     let mut object = json!({ "metadata": {}, "spec": {} });
     let lease = serde_json::from_value(object.clone()).unwrap();
-    let Step::Write(patch) = naming::hold(&lease, &other, &now) else { panic!() };
+    let Decision::Write(patch) = leader_annotations::acquire_lease(&lease, &other, &now) else {
+        panic!()
+    };
     merge(&mut object, &patch);
-    // Not even after it has let go of the Lease.
+    // Not even after the other has released the Lease.
     for holder in [json!("kv-9"), Value::Null] {
         merge(&mut object, &json!({ "spec": { "holderIdentity": holder } }));
         let lease = serde_json::from_value(object.clone()).unwrap();
-        assert_eq!(naming::hold(&lease, &me, &now), Step::Yield(other.clone()));
+        assert_eq!(
+            leader_annotations::acquire_lease(&lease, &me, &now),
+            Decision::Yield(other.clone())
+        );
         let service = serde_json::from_value(json!({ "metadata": object["metadata"] })).unwrap();
-        assert_eq!(naming::select(&service, &me), Step::Yield(other.clone()));
+        assert_eq!(
+            leader_annotations::select_leader(&service, &me),
+            Decision::Yield(other.clone())
+        );
     }
 }
 
 #[test]
-fn another_cluster_or_senseless_annotations_are_taken_over() {
+fn another_cluster_or_malformed_annotations_are_overwritten() {
     let me = leader(1);
     for annotations in [
         json!({ "ordinal.dev/cluster": "c2", "ordinal.dev/term": "9", "ordinal.dev/leader": "x" }),
@@ -188,6 +196,9 @@ fn another_cluster_or_senseless_annotations_are_taken_over() {
     ] {
         let service = json!({ "metadata": { "annotations": annotations } });
         let service = serde_json::from_value(service).unwrap();
-        assert!(matches!(naming::select(&service, &me), Step::Write(_)), "{annotations}");
+        assert!(
+            matches!(leader_annotations::select_leader(&service, &me), Decision::Write(_)),
+            "{annotations}"
+        );
     }
 }

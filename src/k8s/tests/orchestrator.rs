@@ -1,22 +1,22 @@
-//! Intent and claim over the wire.
+//! Intent and bootstrap record over the wire.
 
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{CLAIM, SET, api::Mode, manifests, member, set};
+use super::{RECORD, SET, api::Mode, manifests, member, set};
 use crate::{
-    membership::{Claim, Intent, Orchestrator as _, OrchestratorError},
+    membership::{BootstrapRecord, Intent, Orchestrator as _, OrchestratorError},
     types::{ClusterId, MemberId, Ordinal},
 };
 
-fn claimed_by(ordinal: u32) -> Claim {
+fn claimed_by(ordinal: u32) -> BootstrapRecord {
     let cluster = ClusterId(100 + u64::from(ordinal));
-    Claim::Claimed { cluster, member: MemberId(1), ordinal: Ordinal(ordinal) }
+    BootstrapRecord::Claimed { cluster, member: MemberId(1), ordinal: Ordinal(ordinal) }
 }
 
 #[tokio::test]
-async fn intent_is_read_anew_each_time() {
+async fn intent_is_never_cached() {
     let api = manifests().await;
     let kv0 = member(&api, "kv-0");
     for replicas in [3, 5, 1] {
@@ -30,9 +30,9 @@ async fn intent_is_read_anew_each_time() {
     assert!(api.requests().iter().all(|request| *request == format!("GET {SET}")));
 }
 
-/// Else a proxy, or an API server that just starts, would stop all members.
+/// Otherwise a proxy, or a starting API server, would stop all members.
 #[tokio::test]
-async fn only_the_api_server_itself_can_say_that_the_set_is_gone() {
+async fn only_the_api_server_itself_can_report_the_set_as_deleted() {
     let api = manifests().await;
     let kv0 = member(&api, "kv-0");
     for mode in [Mode::Proxies(404), Mode::Proxies(503), Mode::Breaks, Mode::Hangs] {
@@ -43,16 +43,22 @@ async fn only_the_api_server_itself_can_say_that_the_set_is_gone() {
 }
 
 #[tokio::test]
-async fn errors_say_whether_waiting_helps() {
+async fn errors_distinguish_unreachable_refused_and_malformed() {
     let api = manifests().await;
     let kv0 = member(&api, "kv-0");
     for (mode, text) in [
-        (Mode::Refuses(403, "Forbidden"), "Kubernetes refuses: StatefulSet kv: 403 kv Forbidden"),
-        (Mode::Refuses(401, "Unauthorized"), "Kubernetes refuses: StatefulSet kv: 401 kv Una"),
-        (Mode::Refuses(500, "InternalError"), "Kubernetes does not answer: StatefulSet kv: 500 "),
-        (Mode::Refuses(429, "TooManyRequests"), "Kubernetes does not answer: StatefulSet kv: 429"),
-        (Mode::Hangs, "Kubernetes does not answer: StatefulSet kv: no answer within 2s"),
-        (Mode::Raves, "StatefulSet kv cannot be understood: invalid type: integer"),
+        (
+            Mode::Refuses(403, "Forbidden"),
+            "Kubernetes refuses the request: StatefulSet kv: 403 kv Forbidden",
+        ),
+        (
+            Mode::Refuses(401, "Unauthorized"),
+            "Kubernetes refuses the request: StatefulSet kv: 401 kv Una",
+        ),
+        (Mode::Refuses(500, "InternalError"), "Kubernetes is unreachable: StatefulSet kv: 500 "),
+        (Mode::Refuses(429, "TooManyRequests"), "Kubernetes is unreachable: StatefulSet kv: 429"),
+        (Mode::Hangs, "Kubernetes is unreachable: StatefulSet kv: no answer within 2s"),
+        (Mode::Garbles, "StatefulSet kv is malformed: invalid type: integer"),
     ] {
         api.set_mode(mode);
         let error = kv0.intent().await.unwrap_err().to_string();
@@ -75,7 +81,7 @@ async fn an_api_server_that_comes_back_is_found_at_once() {
     kv0.intent().await.unwrap_err();
     api.come_back().await;
     kv0.intent().await.unwrap();
-    // Connections that are open and dead: each costs one call, and no more than its limit.
+    // An open but dead connection costs one call, and no more than its limit.
     tokio::try_join!(kv0.intent(), kv0.intent()).unwrap();
     api.set_mode(Mode::Hangs);
     let began = Instant::from(tokio::time::Instant::now());
@@ -86,42 +92,42 @@ async fn an_api_server_that_comes_back_is_found_at_once() {
 }
 
 #[tokio::test]
-async fn of_two_founders_one_gets_the_claim() {
+async fn of_two_founders_one_claims_the_record() {
     let api = manifests().await;
     let (kv0, kv1) = (member(&api, "kv-0"), member(&api, "kv-1"));
-    let (read0, read1) = tokio::try_join!(kv0.claim(), kv1.claim()).unwrap();
+    let (read0, read1) = tokio::try_join!(kv0.bootstrap_record(), kv1.bootstrap_record()).unwrap();
     let (read0, read1) = (read0.unwrap(), read1.unwrap());
-    assert_eq!((read0.claim, &read0.version), (Claim::Empty, &read1.version));
+    assert_eq!((read0.record, &read0.version), (BootstrapRecord::Empty, &read1.version));
     let (won0, won1) = tokio::try_join!(
-        kv0.write_claim(claimed_by(0), &read0.version),
-        kv1.write_claim(claimed_by(1), &read1.version),
+        kv0.write_bootstrap_record(claimed_by(0), &read0.version),
+        kv1.write_bootstrap_record(claimed_by(1), &read1.version),
     )
     .unwrap();
     assert_ne!(won0, won1);
     let winner = claimed_by(u32::from(won1));
-    let read = kv0.claim().await.unwrap().unwrap();
-    assert_eq!(read.claim, winner);
-    // The claim's next step is guarded likewise, by the version that was just read.
-    let formed = Claim::Formed { cluster: ClusterId(100) };
-    assert_eq!(kv1.write_claim(formed, &read0.version).await, Ok(false));
-    assert_eq!(kv1.write_claim(formed, &read.version).await, Ok(true));
-    assert_eq!(kv0.claim().await.unwrap().unwrap().claim, formed);
-    assert_eq!(api.object(CLAIM)["data"], json!({ "state": "formed", "cluster": "64" }));
-    assert_eq!(api.object(CLAIM)["metadata"]["labels"], json!({ "app": "kv" }));
+    let read = kv0.bootstrap_record().await.unwrap().unwrap();
+    assert_eq!(read.record, winner);
+    // The next swap is guarded by the version as well.
+    let formed = BootstrapRecord::Formed { cluster: ClusterId(100) };
+    assert_eq!(kv1.write_bootstrap_record(formed, &read0.version).await, Ok(false));
+    assert_eq!(kv1.write_bootstrap_record(formed, &read.version).await, Ok(true));
+    assert_eq!(kv0.bootstrap_record().await.unwrap().unwrap().record, formed);
+    assert_eq!(api.object(RECORD)["data"], json!({ "state": "formed", "cluster": "64" }));
+    assert_eq!(api.object(RECORD)["metadata"]["labels"], json!({ "app": "kv" }));
 }
 
 #[tokio::test]
-async fn a_claim_that_is_gone_is_none_and_cannot_be_written() {
+async fn a_deleted_record_reads_as_none_and_cannot_be_written() {
     let api = manifests().await;
     let kv0 = member(&api, "kv-0");
-    let read = kv0.claim().await.unwrap().unwrap();
-    api.delete(CLAIM);
-    assert_eq!(kv0.write_claim(claimed_by(0), &read.version).await, Ok(false));
-    assert_eq!(kv0.claim().await, Ok(None));
-    // Kubernetes would let an empty version match any.
-    api.put(CLAIM, json!({ "metadata": { "name": "kv-cluster" } }));
-    assert_eq!(kv0.write_claim(claimed_by(0), "").await, Ok(false));
-    // Without its set, nobody knows whether a claim is the first one.
+    let read = kv0.bootstrap_record().await.unwrap().unwrap();
+    api.delete(RECORD);
+    assert_eq!(kv0.write_bootstrap_record(claimed_by(0), &read.version).await, Ok(false));
+    assert_eq!(kv0.bootstrap_record().await, Ok(None));
+    // Kubernetes accepts an empty version as any version.
+    api.put(RECORD, json!({ "metadata": { "name": "kv-cluster" } }));
+    assert_eq!(kv0.write_bootstrap_record(claimed_by(0), "").await, Ok(false));
+    // Without the set, the record's relative age is unknown.
     api.delete(SET);
-    assert!(matches!(kv0.claim().await, Err(OrchestratorError::Refused(_))));
+    assert!(matches!(kv0.bootstrap_record().await, Err(OrchestratorError::Refused(_))));
 }

@@ -1,17 +1,17 @@
-//! How long an outage makes us wait.
+//! The backoff during an outage.
 
 use std::time::Duration;
 
-use super::super::outage::{Outage, Pauses};
+use super::super::outage::{Backoff, Outage};
 use crate::membership::OrchestratorError;
 
-/// An API server that starts forbids everything for a moment: a fixed long pause after the first "no"
-/// let the leader's name trail by that much.
+/// A starting API server forbids everything for a moment. A long fixed delay after the first refusal made
+/// the mirrored leader lag by that delay.
 #[test]
-fn pauses_grow_from_the_first_one_for_each_kind_of_error() {
+fn delays_start_over_for_each_kind_of_error() {
     let ms = Duration::from_millis;
-    let pauses = Pauses { first: ms(1), longest: ms(3), longest_refused: ms(5) };
-    let mut outage = Outage::new("a test".into(), pauses);
+    let backoff = Backoff { initial: ms(1), max: ms(3), max_refused: ms(5) };
+    let mut outage = Outage::new("a test".into(), backoff);
     let away = OrchestratorError::Unreachable(String::new());
     let forbids = OrchestratorError::Refused(String::new());
     let mut waits = |error, times: usize| -> Vec<u128> {
@@ -20,6 +20,6 @@ fn pauses_grow_from_the_first_one_for_each_kind_of_error() {
     assert_eq!(waits(&away, 4), [1, 2, 3, 3]);
     assert_eq!(waits(&forbids, 5), [1, 2, 4, 5, 5]);
     assert_eq!(waits(&away, 2), [1, 2]);
-    outage.over();
+    outage.recovered();
     assert_eq!(outage.failed(&away), ms(1));
 }

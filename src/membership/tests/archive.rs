@@ -1,4 +1,4 @@
-//! What a dead member leaves is set aside.
+//! A removed member's data is archived.
 
 use std::{path::Path, sync::Arc};
 
@@ -9,10 +9,10 @@ use crate::{
 };
 
 #[test]
-fn what_was_set_aside_is_one_life_and_goes_when_space_is_short() {
+fn the_archive_holds_one_incarnation_and_can_be_dropped() {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
     let dir = DataDir::open(disk.clone(), Path::new("/data")).unwrap();
-    let life = |member: u64| {
+    let archive = |member: u64| {
         let identity = Identity {
             cluster: ClusterId(1),
             member: MemberId(member),
@@ -28,10 +28,10 @@ fn what_was_set_aside_is_one_life_and_goes_when_space_is_short() {
         dir.archive().unwrap();
         assert_eq!(dir.identity().unwrap(), None, "pristine again");
     };
-    life(7);
-    life(8);
-    let kept = Identity::load(&*disk, Path::new("/data/archive/identity")).unwrap().unwrap();
-    assert_eq!(kept.member, MemberId(8));
+    archive(7);
+    archive(8);
+    let archived = Identity::load(&*disk, Path::new("/data/archive/identity")).unwrap().unwrap();
+    assert_eq!(archived.member, MemberId(8));
     assert!(disk.exists(Path::new("/data/archive/wal/1.wal")).unwrap());
     assert!(dir.drop_archive().unwrap());
     assert!(!disk.exists(Path::new("/data/archive")).unwrap());

@@ -1,8 +1,8 @@
-//! Formation on simulated disks: founders are started, crashed and wiped in any order, also between
-//! a promise and the log that follows it.
+//! The bootstrap with promises on simulated disks: founders start, crash and are wiped in any order, also
+//! between a promise and the log that follows it.
 //!
-//! What must hold: a cluster is begun only while no volume of another one is left; without a wiped
-//! volume all founders end in one cluster; a promise that was answered survives a crash.
+//! Invariants: a founder initializes a cluster only while no volume of another cluster exists; without
+//! wiped volumes all founders end in one cluster; a promise that was answered survives a crash.
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +13,8 @@ use std::{
 use proptest::prelude::*;
 
 use super::super::{
-    DataDir, Formation, FormationConfig, Formed, Peers, Stage, identity::place_to_wire,
+    Bootstrap, BootstrapConfig, BootstrapRpc, Bootstrapped, DataDir, Stage,
+    identity::member_ref_to_wire,
 };
 use crate::{
     disk::{
@@ -22,7 +23,7 @@ use crate::{
     },
     proto::peer::{self, join_reply, promise_reply},
     rng::Rng,
-    types::{ClusterId, MemberId, Ordinal, PeerPlace},
+    types::{ClusterId, MemberId, MemberRef, Ordinal},
 };
 
 const FOUNDERS: u32 = 3;
@@ -39,15 +40,15 @@ impl Rng for Counter {
 /// One pod and its volume.
 struct Pod {
     disk: SimDisk,
-    up: Option<Arc<Formation>>,
-    formed: Option<Formed>,
+    up: Option<Arc<Bootstrap>>,
+    formed: Option<Bootstrapped>,
 }
 
 struct World {
     pods: Vec<Mutex<Pod>>,
     rng: Arc<Counter>,
-    /// Clusters whose founder has initialized Raft.
-    begun: Mutex<BTreeSet<ClusterId>>,
+    /// The clusters in which Raft is initialized.
+    initialized: Mutex<BTreeSet<ClusterId>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +56,7 @@ enum Step {
     Round(usize),
     Start(usize),
     Crash(usize, Crash),
-    /// The process dies after it began its log and before it says that it is a member.
+    /// The process dies after it created its log and before its identity says that it is a member.
     CrashBeforeMember(usize, Crash),
     Wipe(usize),
 }
@@ -67,22 +68,22 @@ impl World {
         World {
             pods: (0..FOUNDERS).map(pod).collect(),
             rng: Arc::default(),
-            begun: Mutex::default(),
+            initialized: Mutex::default(),
         }
     }
 
-    fn config(ordinal: u32) -> FormationConfig {
-        FormationConfig {
+    fn config(ordinal: u32) -> BootstrapConfig {
+        BootstrapConfig {
             ordinal: Ordinal(ordinal),
             home: "default/kv".into(),
             founders: FOUNDERS,
             known: (0..FOUNDERS).map(Ordinal).collect(),
             orchestrator: None,
-            take_over: crate::membership::TAKE_OVER,
+            takeover_timeout: crate::membership::FOUNDER_TAKEOVER_TIMEOUT,
         }
     }
 
-    fn up(&self, i: usize) -> Option<Arc<Formation>> {
+    fn up(&self, i: usize) -> Option<Arc<Bootstrap>> {
         self.pods[i].lock().unwrap().up.clone()
     }
 
@@ -93,8 +94,8 @@ impl World {
         }
         let dir = DataDir::open(Arc::new(pod.disk.clone()), Path::new("/data")).unwrap();
         let config = World::config(u32::try_from(i).unwrap());
-        match Formation::open(config, Arc::new(dir), self.rng.clone()) {
-            Ok(formation) => pod.up = Some(Arc::new(formation)),
+        match Bootstrap::open(config, Arc::new(dir), self.rng.clone()) {
+            Ok(bootstrap) => pod.up = Some(Arc::new(bootstrap)),
             Err(e) => panic!("pod {i} refuses its own volume: {e}"),
         }
     }
@@ -111,7 +112,7 @@ impl World {
         pod.disk = SimDisk::new(self.rng.next_u64());
     }
 
-    /// The clusters that volumes with a log belong to.
+    /// The clusters of the volumes with a log.
     fn with_logs(&self) -> BTreeSet<ClusterId> {
         let mut clusters = BTreeSet::new();
         for pod in &self.pods {
@@ -126,31 +127,31 @@ impl World {
     }
 
     async fn round(&self, i: usize, member: bool) {
-        let Some(formation) = self.up(i) else { return };
+        let Some(bootstrap) = self.up(i) else { return };
         if self.pods[i].lock().unwrap().formed.is_some() {
             return;
         }
-        // A refusal ends the process: it may be started again.
-        let formed = match formation.round(self).await {
+        // A refusal ends the process, which may be started again.
+        let formed = match bootstrap.round(self).await {
             Ok(Some(formed)) => formed,
             Ok(None) => return,
             Err(_) => return self.crash(i, Crash::KeepAll),
         };
-        self.begin_log(i);
+        self.create_log(i);
         if formed.initialize {
             let others = self.with_logs();
             let mine = BTreeSet::from([formed.identity.cluster]);
-            assert_eq!(others, mine, "a second cluster is begun beside a living one");
-            self.begun.lock().unwrap().insert(formed.identity.cluster);
+            assert_eq!(others, mine, "a second cluster is founded next to a running one");
+            self.initialized.lock().unwrap().insert(formed.identity.cluster);
             self.call_all(&formed);
         }
         if member {
-            formation.became_member(&formed.identity).unwrap();
+            bootstrap.became_member(&formed.identity).unwrap();
             self.pods[i].lock().unwrap().formed = Some(formed);
         }
     }
 
-    fn begin_log(&self, i: usize) {
+    fn create_log(&self, i: usize) {
         let disk = self.pods[i].lock().unwrap().disk.clone();
         let (dir, file) = (Path::new("/data/wal"), Path::new("/data/wal/1.wal"));
         disk.create_dir_all(dir).unwrap();
@@ -160,8 +161,8 @@ impl World {
         disk.sync_dir(dir).unwrap();
     }
 
-    /// The founder leads, and calls everybody.
-    fn call_all(&self, formed: &Formed) {
+    /// The founder leads, and contacts all members.
+    fn call_all(&self, formed: &Bootstrapped) {
         for i in 0..self.pods.len() {
             if let Some(other) = self.up(i)
                 && other.identity().is_some_and(|o| o.cluster == formed.identity.cluster)
@@ -179,11 +180,11 @@ impl World {
             for i in 0..self.pods.len() {
                 runtime.block_on(self.round(i, true));
             }
-            // A leader goes on calling.
+            // A leader contacts the members again and again.
             for i in 0..self.pods.len() {
                 let formed = self.pods[i].lock().unwrap().formed.clone();
                 if let Some(formed) = formed
-                    && self.begun.lock().unwrap().contains(&formed.identity.cluster)
+                    && self.initialized.lock().unwrap().contains(&formed.identity.cluster)
                 {
                     self.call_all(&formed);
                 }
@@ -192,14 +193,14 @@ impl World {
     }
 }
 
-impl Peers for World {
+impl BootstrapRpc for World {
     async fn promise(
         &self,
         to: Ordinal,
         request: peer::PromiseRequest,
     ) -> Result<peer::PromiseReply, String> {
-        let there = self.up(to.0 as usize).ok_or("down")?;
-        there.handle_promise(request).map_err(|e| e.to_string())
+        let founder = self.up(to.0 as usize).ok_or("down")?;
+        founder.handle_promise(request).map_err(|e| e.to_string())
     }
 
     async fn join(&self, to: Ordinal, _: peer::JoinRequest) -> Result<peer::JoinReply, String> {
@@ -207,7 +208,7 @@ impl Peers for World {
         let identity = there.identity();
         let formed = self.pods[to.0 as usize].lock().unwrap().formed.is_some();
         let result = match identity.filter(|_| formed) {
-            // Every founder's place is taken in its cluster.
+            // Every founder's ordinal has a member in its cluster.
             Some(member) => join_reply::Result::OccupiedBy(peer::Taken {
                 cluster_id: member.cluster.0,
                 member_id: member.member.0,
@@ -270,14 +271,14 @@ proptest! {
             .iter()
             .map(|pod| pod.lock().unwrap().formed.as_ref().map(|f| f.identity.cluster))
             .collect();
-        prop_assert!(clusters[0].is_some(), "nothing formed");
+        prop_assert!(clusters[0].is_some(), "no cluster is formed");
         prop_assert!(clusters.iter().all(|c| *c == clusters[0]), "{clusters:?}");
-        prop_assert_eq!(world.begun.lock().unwrap().len(), 1);
+        prop_assert_eq!(world.initialized.lock().unwrap().len(), 1);
     }
 
     /// The assertion is in `World::round`.
     #[test]
-    fn a_wiped_volume_never_begins_a_second_cluster_beside_the_first(
+    fn a_wiped_volume_never_founds_a_second_cluster_beside_the_first(
         steps in prop::collection::vec(step(true), 0..80),
     ) {
         let (world, runtime) = (World::new(), runtime());
@@ -288,24 +289,24 @@ proptest! {
 }
 
 fn promise(cluster: u64, replace: bool) -> peer::PromiseRequest {
-    let place = |i: u32| PeerPlace { member: MemberId(u64::from(i) + 1), ordinal: Ordinal(i) };
+    let founder = |i: u32| MemberRef { member: MemberId(u64::from(i) + 1), ordinal: Ordinal(i) };
     peer::PromiseRequest {
         cluster_id: cluster,
         home: "default/kv".into(),
-        founders: (0..FOUNDERS).map(place).map(place_to_wire).collect(),
+        founders: (0..FOUNDERS).map(founder).map(member_ref_to_wire).collect(),
         replace,
     }
 }
 
-/// Promises on a disk, then lets the power fail; what the volume remembers.
+/// Gives a promise, then loses power; returns the promise that the volume has kept.
 fn promised_after_power_loss(disk: &SimDisk) -> Option<ClusterId> {
     let open = |disk: &SimDisk| {
         let dir = DataDir::open(Arc::new(disk.clone()), Path::new("/data")).unwrap();
-        Formation::open(World::config(1), Arc::new(dir), Arc::new(Counter::default())).unwrap()
+        Bootstrap::open(World::config(1), Arc::new(dir), Arc::new(Counter::default())).unwrap()
     };
     let reply = open(disk).handle_promise(promise(7, false)).unwrap();
     assert!(matches!(reply.result, Some(promise_reply::Result::Promised(_))));
-    disk.obey();
+    disk.remove_hook();
     let disk = disk.crash(Crash::LoseAll);
     open(&disk).identity().map(|identity| identity.cluster)
 }
@@ -320,7 +321,7 @@ fn without_the_sync_of_the_identity_a_promise_is_forgotten() {
     let disk = SimDisk::new(1);
     disk.ignore_syncs(|op| matches!(op, DiskOp::SyncData(_)));
     let forgotten = std::panic::catch_unwind(|| promised_after_power_loss(&disk));
-    // Forgotten, or a file of zeros that is refused.
+    // The promise is lost, or the file has zeros and is refused.
     assert!(!matches!(forgotten, Ok(Some(ClusterId(7)))));
 }
 
@@ -335,13 +336,13 @@ fn without_the_sync_of_its_directory_a_promise_is_forgotten() {
 fn a_promise_is_replaced_only_when_asked_to_and_only_without_a_log() {
     let disk = SimDisk::new(1);
     let dir = Arc::new(DataDir::open(Arc::new(disk.clone()), Path::new("/data")).unwrap());
-    let formation = Formation::open(World::config(1), dir, Arc::new(Counter::default())).unwrap();
-    let answer = |request| formation.handle_promise(request).unwrap().result.unwrap();
+    let bootstrap = Bootstrap::open(World::config(1), dir, Arc::new(Counter::default())).unwrap();
+    let answer = |request| bootstrap.handle_promise(request).unwrap().result.unwrap();
     assert!(matches!(answer(promise(7, false)), promise_reply::Result::Promised(_)));
     assert!(matches!(answer(promise(8, false)), promise_reply::Result::Engaged(_)));
     assert!(matches!(answer(promise(8, true)), promise_reply::Result::Promised(_)));
     disk.create_dir_all(Path::new("/data/wal")).unwrap();
     disk.open(Path::new("/data/wal/1.wal"), Open::CreateNew).unwrap();
     assert!(matches!(answer(promise(9, true)), promise_reply::Result::Taken(_)));
-    assert_eq!(formation.identity().unwrap().stage, Stage::Promised);
+    assert_eq!(bootstrap.identity().unwrap().stage, Stage::Promised);
 }

@@ -1,6 +1,6 @@
-//! Formation on simulated disks, with and without Kubernetes; and what is left of the dead.
+//! Tests of the bootstrap on simulated disks, with and without Kubernetes, and of the archive.
 
 mod archive;
-mod claim;
+mod bootstrap_record;
 mod founders;
 mod pods;

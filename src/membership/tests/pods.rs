@@ -1,5 +1,5 @@
-//! Pods that start, crash and lose their volumes, on simulated disks, with a claim that comes and goes:
-//! the rounds of formation are the real ones, and Raft is a word.
+//! A model of pods that start, crash and lose their volumes, on simulated disks, with a bootstrap record
+//! that is deleted and recreated. The bootstrap rounds are the real code; Raft is a stub.
 
 use std::{
     collections::BTreeSet,
@@ -14,8 +14,10 @@ use std::{
 use futures_util::future::BoxFuture;
 
 use super::super::{
-    Claim, Claimed, DataDir, Formation, FormationConfig, Formed, Identity, Intent, News,
-    Orchestrator, OrchestratorError, Peers, Stage,
+    Bootstrap, BootstrapConfig, BootstrapRpc, Bootstrapped, DataDir, Identity, Stage,
+    orchestrator::{
+        BootstrapRecord, ClusterEvent, Intent, Orchestrator, OrchestratorError, StoredRecord,
+    },
 };
 use crate::{
     disk::{
@@ -24,11 +26,11 @@ use crate::{
     },
     proto::peer::{self, join_reply},
     rng::Rng,
-    types::{ClusterId, Desired, Ordinal},
+    types::{ClusterId, DesiredReplicas, Ordinal},
 };
 
-pub(super) const PODS: usize = 3;
-pub(super) const HOUR: Duration = Duration::from_secs(3600);
+pub const PODS: usize = 3;
+pub const HOUR: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Default)]
 struct Counter(AtomicU64);
@@ -39,19 +41,19 @@ impl Rng for Counter {
     }
 }
 
-/// The API server, as far as it matters here.
+/// A model of the API server.
 #[derive(Debug)]
-pub(super) struct Api {
-    /// Content, version, and how much younger than the set it is.
-    pub(super) claim: Option<(Claim, u64, Duration)>,
-    pub(super) versions: u64,
-    pub(super) away: bool,
-    /// The next write is made, and its answer lost.
-    pub(super) loses_answer: bool,
+pub struct Api {
+    /// The record, its version, and its age difference to the set.
+    pub record: Option<(BootstrapRecord, u64, Duration)>,
+    pub versions: u64,
+    pub away: bool,
+    /// The next write takes effect, and its answer is lost.
+    pub loses_answer: bool,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Pods(pub(super) Arc<Mutex<Api>>);
+pub struct Pods(pub Arc<Mutex<Api>>);
 
 impl Pods {
     fn answered<T>(&self, ask: impl FnOnce(&mut Api) -> T) -> Result<T, OrchestratorError> {
@@ -65,32 +67,31 @@ impl Pods {
 
 impl Orchestrator for Pods {
     fn intent(&self) -> BoxFuture<'_, Result<Intent, OrchestratorError>> {
-        let desired = Desired { set: "a".into(), generation: 1, start: 0, replicas: PODS as u32 };
+        let desired =
+            DesiredReplicas { set: "a".into(), generation: 1, start: 0, replicas: PODS as u32 };
         Box::pin(async { self.answered(|_| Intent::Scale(desired)) })
     }
 
-    fn claim(&self) -> BoxFuture<'_, Result<Option<Claimed>, OrchestratorError>> {
-        let claimed = |(claim, version, younger_by): (Claim, u64, Duration)| Claimed {
-            claim,
-            version: version.to_string(),
-            younger_by,
+    fn bootstrap_record(&self) -> BoxFuture<'_, Result<Option<StoredRecord>, OrchestratorError>> {
+        let stored = |(record, version, younger_by): (BootstrapRecord, u64, Duration)| {
+            StoredRecord { record, version: version.to_string(), younger_by }
         };
-        Box::pin(async move { self.answered(|api| api.claim.map(claimed)) })
+        Box::pin(async move { self.answered(|api| api.record.map(stored)) })
     }
 
-    fn write_claim<'a>(
+    fn write_bootstrap_record<'a>(
         &'a self,
-        claim: Claim,
+        record: BootstrapRecord,
         version: &'a str,
     ) -> BoxFuture<'a, Result<bool, OrchestratorError>> {
         Box::pin(async move {
             let (swapped, lost) = self.answered(|api| {
-                let Some((_, at, younger_by)) = api.claim else { return (false, false) };
+                let Some((_, at, younger_by)) = api.record else { return (false, false) };
                 if at.to_string() != version {
                     return (false, false);
                 }
                 api.versions += 1;
-                api.claim = Some((claim, api.versions, younger_by));
+                api.record = Some((record, api.versions, younger_by));
                 (true, std::mem::take(&mut api.loses_answer))
             })?;
             match lost {
@@ -104,44 +105,44 @@ impl Orchestrator for Pods {
         Box::pin(async { self.answered(|_| None) })
     }
 
-    fn say(&self, _: News) {}
+    fn emit(&self, _: ClusterEvent) {}
 }
 
-pub(super) struct Pod {
-    pub(super) disk: SimDisk,
-    pub(super) up: Option<Arc<Formation>>,
-    /// Takes part in Raft, and answers peers.
-    pub(super) member: Option<Formed>,
+pub struct Pod {
+    pub disk: SimDisk,
+    pub up: Option<Arc<Bootstrap>>,
+    /// Set once it takes part in Raft and answers peers.
+    pub member: Option<Bootstrapped>,
 }
 
-pub(super) struct World {
-    pub(super) pods: Vec<Mutex<Pod>>,
-    pub(super) api: Pods,
+pub struct World {
+    pub pods: Vec<Mutex<Pod>>,
+    pub api: Pods,
     rng: Arc<Counter>,
-    /// Clusters that were confirmed, and so may have answered clients.
-    pub(super) founded: Mutex<BTreeSet<ClusterId>>,
+    /// The confirmed clusters, which may have served clients.
+    pub founded: Mutex<BTreeSet<ClusterId>>,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Step {
+pub enum Step {
     Round(usize),
     Start(usize),
     Crash(usize, Crash),
-    /// The process dies after it began its log, before the claim says that the cluster is formed.
+    /// The process dies after it created its log, before the record is `formed`.
     CrashUnconfirmed(usize, Crash),
     Wipe(usize),
     Api(bool),
     LoseAnswer,
-    DeleteClaim,
-    /// Somebody applies the manifests again.
-    RecreateClaim,
+    DeleteRecord,
+    /// An operator applies the manifests again.
+    RecreateRecord,
 }
 
 impl World {
-    pub(super) fn new() -> World {
+    pub fn new() -> World {
         let pod = |i: u64| Mutex::new(Pod { disk: SimDisk::new(i), up: None, member: None });
-        let claim = Some((Claim::Empty, 1, Duration::ZERO));
-        let api = Api { claim, versions: 1, away: false, loses_answer: false };
+        let record = Some((BootstrapRecord::Empty, 1, Duration::ZERO));
+        let api = Api { record, versions: 1, away: false, loses_answer: false };
         World {
             pods: (0..PODS as u64).map(pod).collect(),
             api: Pods(Arc::new(Mutex::new(api))),
@@ -150,48 +151,48 @@ impl World {
         }
     }
 
-    /// Takes an unfinished claim over at once: more can go wrong then.
-    pub(super) fn start(&self, i: usize) {
-        self.start_patient(i, Duration::ZERO);
+    /// With an immediate takeover of an unfinished record, which provokes more races.
+    pub fn start(&self, i: usize) {
+        self.start_with_timeout(i, Duration::ZERO);
     }
 
-    pub(super) fn start_patient(&self, i: usize, take_over: Duration) {
+    pub fn start_with_timeout(&self, i: usize, takeover_timeout: Duration) {
         let mut pod = self.pods[i].lock().unwrap();
         if pod.up.is_some() {
             return;
         }
         let dir = DataDir::open(Arc::new(pod.disk.clone()), Path::new("/data")).unwrap();
-        let config = FormationConfig {
+        let config = BootstrapConfig {
             ordinal: Ordinal(i as u32),
             home: "default/kv".into(),
             founders: 1,
             known: (0..PODS as u32).map(Ordinal).collect(),
             orchestrator: Some(Arc::new(self.api.clone())),
-            take_over,
+            takeover_timeout,
         };
-        pod.up = Some(Arc::new(Formation::open(config, Arc::new(dir), self.rng.clone()).unwrap()));
+        pod.up = Some(Arc::new(Bootstrap::open(config, Arc::new(dir), self.rng.clone()).unwrap()));
     }
 
-    pub(super) fn crash(&self, i: usize, how: Crash) {
+    pub fn crash(&self, i: usize, how: Crash) {
         let mut pod = self.pods[i].lock().unwrap();
         (pod.up, pod.member) = (None, None);
         pod.disk = pod.disk.crash(how);
     }
 
-    /// Its member left, and it crashed before its next start.
-    pub(super) fn bury(&self, i: usize) {
-        self.pods[i].lock().unwrap().up.as_ref().unwrap().bury().unwrap();
+    /// The member is removed, and its pod crashes before the next start.
+    pub fn mark_removed(&self, i: usize) {
+        self.pods[i].lock().unwrap().up.as_ref().unwrap().mark_removed().unwrap();
         self.crash(i, Crash::KeepAll);
     }
 
-    pub(super) fn wipe(&self, i: usize) {
+    pub fn wipe(&self, i: usize) {
         let mut pod = self.pods[i].lock().unwrap();
         (pod.up, pod.member) = (None, None);
         pod.disk = SimDisk::new(self.rng.next_u64());
     }
 
-    /// The clusters that confirmed members' volumes are of, running or not.
-    pub(super) fn alive(&self) -> BTreeSet<ClusterId> {
+    /// The confirmed clusters with at least one volume, running or not.
+    pub fn alive(&self) -> BTreeSet<ClusterId> {
         let founded = self.founded.lock().unwrap().clone();
         let identity = |pod: &Mutex<Pod>| {
             let pod = pod.lock().unwrap();
@@ -203,52 +204,52 @@ impl World {
         alive.filter(|cluster| founded.contains(cluster)).collect()
     }
 
-    /// A leader of this cluster, if a majority of the members that ever were may run.
-    pub(super) fn leads(&self, cluster: ClusterId) -> bool {
+    /// Whether the cluster may have a leader.
+    pub fn leads(&self, cluster: ClusterId) -> bool {
         let running = self.pods.iter().filter(|pod| {
             let pod = pod.lock().unwrap();
             pod.member.as_ref().is_some_and(|formed| formed.identity.cluster == cluster)
         });
-        // The founder alone is a majority until somebody else votes; that others vote only makes it
-        // harder to find a leader.
+        // The founder alone is a majority until another member votes. More voters only make a leader
+        // less likely.
         running.count() >= 1
     }
 
-    pub(super) async fn round(&self, i: usize, confirmed: bool) {
+    pub async fn round(&self, i: usize, confirmed: bool) {
         let up = self.pods[i].lock().unwrap().up.clone();
-        let Some(formation) = up else { return };
+        let Some(bootstrap) = up else { return };
         if self.pods[i].lock().unwrap().member.is_some() {
             return;
         }
-        let formed = match formation.round(self).await {
+        let formed = match bootstrap.round(self).await {
             Ok(Some(formed)) => formed,
             Ok(None) => return,
             Err(_) => return self.crash(i, Crash::KeepAll),
         };
-        self.begin_log(i);
+        self.create_log(i);
         if formed.unconfirmed {
             if !confirmed {
                 return self.crash(i, Crash::KeepAll);
             }
             let sure = tokio::time::timeout(
                 Duration::from_millis(1),
-                formation.confirm_founded(self, &formed.identity),
+                bootstrap.confirm_founded(self, &formed.identity),
             );
             match sure.await {
                 Ok(Ok(())) => {}
-                // Outrun, or the API server is away: the process is started again.
+                // Superseded, or the API server is down: the process restarts.
                 Ok(Err(_)) | Err(_) => return self.crash(i, Crash::KeepAll),
             }
             let mut others = self.alive();
             others.remove(&formed.identity.cluster);
-            assert!(others.is_empty(), "pod {i} founds a cluster beside {others:?}");
+            assert!(others.is_empty(), "pod {i} founds a cluster next to {others:?}");
             self.founded.lock().unwrap().insert(formed.identity.cluster);
         }
-        formation.became_member(&formed.identity).unwrap();
+        bootstrap.became_member(&formed.identity).unwrap();
         self.pods[i].lock().unwrap().member = Some(formed);
     }
 
-    pub(super) fn begin_log(&self, i: usize) {
+    pub fn create_log(&self, i: usize) {
         let disk = self.pods[i].lock().unwrap().disk.clone();
         let (dir, file) = (Path::new("/data/wal"), Path::new("/data/wal/1.wal"));
         disk.create_dir_all(dir).unwrap();
@@ -258,8 +259,8 @@ impl World {
         disk.sync_dir(dir).unwrap();
     }
 
-    /// A leader calls everybody it added, and writes a lost claim again.
-    pub(super) fn lead(&self) {
+    /// A leader contacts its members, and restores a lost bootstrap record.
+    pub fn lead(&self) {
         for pod in &self.pods {
             let member = pod.lock().unwrap().member.clone();
             let Some(leader) = member.map(|formed| formed.identity) else { continue };
@@ -273,16 +274,16 @@ impl World {
             }
             let mut api = self.api.0.lock().unwrap();
             let away = api.away;
-            if let Some((claim, ..)) = &mut api.claim
+            if let Some((record, ..)) = &mut api.record
                 && !away
-                && !matches!(claim, Claim::Formed { .. })
+                && !matches!(record, BootstrapRecord::Formed { .. })
             {
-                *claim = Claim::Formed { cluster: leader.cluster };
+                *record = BootstrapRecord::Formed { cluster: leader.cluster };
             }
         }
     }
 
-    pub(super) async fn play(&self, steps: &[Step]) {
+    pub async fn play(&self, steps: &[Step]) {
         for step in steps {
             match *step {
                 Step::Round(i) => self.round(i, true).await,
@@ -295,43 +296,43 @@ impl World {
                 Step::Wipe(i) => self.wipe(i),
                 Step::Api(away) => self.api.0.lock().unwrap().away = away,
                 Step::LoseAnswer => self.api.0.lock().unwrap().loses_answer = true,
-                Step::DeleteClaim => self.api.0.lock().unwrap().claim = None,
-                Step::RecreateClaim => {
+                Step::DeleteRecord => self.api.0.lock().unwrap().record = None,
+                Step::RecreateRecord => {
                     let mut api = self.api.0.lock().unwrap();
                     api.versions += 1;
-                    api.claim = Some((Claim::Empty, api.versions, HOUR));
+                    api.record = Some((BootstrapRecord::Empty, api.versions, HOUR));
                 }
             }
             self.lead();
         }
     }
 
-    pub(super) async fn all_up(&self) {
+    pub async fn all_up(&self) {
         self.api.0.lock().unwrap().away = false;
         for i in 0..PODS {
             self.crash(i, Crash::KeepAll);
-            self.start_patient(i, HOUR);
+            self.start_with_timeout(i, HOUR);
         }
         for _ in 0..8 {
             for i in 0..PODS {
-                self.start_patient(i, HOUR);
+                self.start_with_timeout(i, HOUR);
                 self.round(i, true).await;
                 self.lead();
             }
         }
     }
 
-    pub(super) fn clusters(&self) -> BTreeSet<ClusterId> {
+    pub fn clusters(&self) -> BTreeSet<ClusterId> {
         let member = |pod: &Mutex<Pod>| Some(pod.lock().unwrap().member.as_ref()?.identity.cluster);
         self.pods.iter().filter_map(member).collect()
     }
 
-    pub(super) fn members(&self) -> usize {
+    pub fn members(&self) -> usize {
         self.pods.iter().filter(|pod| pod.lock().unwrap().member.is_some()).count()
     }
 }
 
-impl Peers for World {
+impl BootstrapRpc for World {
     async fn promise(
         &self,
         _: Ordinal,
@@ -369,7 +370,7 @@ impl Peers for World {
     }
 }
 
-pub(super) fn run(test: impl AsyncFnOnce()) {
+pub fn run(test: impl AsyncFnOnce()) {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().build().unwrap().block_on(test());
 }

@@ -1,103 +1,102 @@
-//! This member's side: what its clients ask of leases goes to the leader, as much as waits at once.
-
-use std::time::Duration;
+//! The member's side: lease queries of its clients go to the leader, all that wait in one round.
 
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::answers::LeaderSide;
+use super::server::LeaseServer;
 use crate::{
     node::{
-        forward::{Forward, Outcome},
+        forward::{ForwardCall, ForwardOutcome, LEADER_RETRY_INTERVAL},
         port::NodeError,
+        reads::LeaderQueryFailure,
     },
     proto::{convert, peer},
-    raft::ReadError,
-    stop::Stopping,
+    shutdown::ShutdownSignal,
     types::LeaseId,
 };
 
-/// So many queries travel together, at most.
-const ROUND_QUERIES: usize = 4096;
-/// Before asking again: there was no leader, or the lease is just ending.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Queries that travel in one round, at most.
+const ROUND_QUERIES_MAX: usize = 4096;
 
-/// What is asked of a lease.
+/// Whether a query renews its lease, or asks how long the lease still lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::node) enum Want {
-    Renewal,
-    Remaining,
+pub enum LeaseQueryKind {
+    Renew,
+    TimeToLive,
 }
 
-/// One question, and where its answer goes.
+/// One query, and the channel for its answer.
 #[derive(Debug)]
-pub(in crate::node) struct Query {
-    pub(in crate::node) lease: LeaseId,
-    pub(in crate::node) want: Want,
-    pub(in crate::node) deadline: Instant,
-    pub(in crate::node) reply: oneshot::Sender<Result<Answer, NodeError>>,
-    /// Its share of what may wait; given back when it is answered.
-    pub(in crate::node) share: OwnedSemaphorePermit,
+pub struct LeaseQuery {
+    pub lease: LeaseId,
+    pub kind: LeaseQueryKind,
+    pub deadline: Instant,
+    pub reply: oneshot::Sender<Result<LeaseQueryAnswer, NodeError>>,
+    /// The query's place among those that may wait; released when it is answered.
+    pub permit: OwnedSemaphorePermit,
 }
 
 /// The leader's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::node) struct Answer {
-    /// `None`: there is no such lease.
-    pub(in crate::node) seconds: Option<i64>,
-    /// What the leader had applied then, at least.
-    pub(in crate::node) index: u64,
+pub struct LeaseQueryAnswer {
+    /// `None`: the lease does not exist.
+    pub seconds: Option<i64>,
+    /// An index that the leader had applied when it answered.
+    pub index: u64,
 }
 
-/// Asks in rounds, one after the other, until told to stop.
-pub(in crate::node) async fn run(
-    leader: LeaderSide,
-    forward: mpsc::UnboundedSender<Forward>,
-    mut inbox: mpsc::UnboundedReceiver<Query>,
-    mut stopping: Stopping,
+/// Sends waiting queries to the leader in rounds, one after the other, until shutdown.
+pub async fn run_query_batcher(
+    server: LeaseServer,
+    forward: mpsc::UnboundedSender<ForwardCall>,
+    mut inbox: mpsc::UnboundedReceiver<LeaseQuery>,
+    mut shutdown: ShutdownSignal,
 ) {
-    let mut waiting: Vec<Query> = Vec::new();
+    let mut waiting: Vec<LeaseQuery> = Vec::new();
     loop {
-        let asked_again = !waiting.is_empty();
+        let retries = !waiting.is_empty();
         tokio::select! {
-            () = stopping.wait() => break,
-            () = sleep(PAUSE), if asked_again => {}
-            came = inbox.recv_many(&mut waiting, ROUND_QUERIES) => if came == 0 { break },
+            () = shutdown.wait() => break,
+            () = sleep(LEADER_RETRY_INTERVAL), if retries => {}
+            came = inbox.recv_many(&mut waiting, ROUND_QUERIES_MAX) => if came == 0 { break },
         }
-        // Who has given up needs no answer; a lease is not renewed for him.
+        // A caller that gave up needs no answer; its lease is not renewed.
         waiting.retain(|query| !query.reply.is_closed());
         if waiting.is_empty() {
             continue;
         }
         let result = tokio::select! {
-            () = stopping.wait() => break,
-            result = round(&leader, &forward, &waiting) => result,
+            () = shutdown.wait() => break,
+            result = round(&server, &forward, &waiting) => result,
         };
         waiting = deliver(waiting, result);
     }
-    waiting.into_iter().for_each(|query| query.ends(Err(NodeError::Stopped)));
+    waiting.into_iter().for_each(|query| query.finish(Err(NodeError::Stopped)));
     inbox.close();
     while let Some(query) = inbox.recv().await {
-        query.ends(Err(NodeError::Stopped));
+        query.finish(Err(NodeError::Stopped));
     }
 }
 
-impl Query {
-    fn ends(self, answer: Result<Answer, NodeError>) {
-        // Whoever asked may have given up.
+impl LeaseQuery {
+    fn finish(self, answer: Result<LeaseQueryAnswer, NodeError>) {
+        // The caller may have given up.
         let _ = self.reply.send(answer);
-        drop(self.share);
+        drop(self.permit);
     }
 }
 
-/// Gives everybody his answer. What has none yet is asked again.
-fn deliver(waiting: Vec<Query>, result: Result<peer::LeaseAnswers, NodeError>) -> Vec<Query> {
+/// Answers the queries of a round, and returns those that need another round.
+fn deliver(
+    waiting: Vec<LeaseQuery>,
+    result: Result<peer::LeaseAnswers, NodeError>,
+) -> Vec<LeaseQuery> {
     let answers = match result {
         Ok(answers) => answers,
         Err(error) => {
-            waiting.into_iter().for_each(|query| query.ends(Err(error.clone())));
+            waiting.into_iter().for_each(|query| query.finish(Err(error.clone())));
             return Vec::new();
         }
     };
@@ -105,98 +104,84 @@ fn deliver(waiting: Vec<Query>, result: Result<peer::LeaseAnswers, NodeError>) -
     let (mut renewed, mut remaining) = (answers.renewed.into_iter(), answers.remaining.into_iter());
     let (now, mut again) = (Instant::now(), Vec::new());
     for query in waiting {
-        let (seconds, absent) = match query.want {
-            Want::Renewal => (renewed.next(), 0),
-            Want::Remaining => (remaining.next(), -1),
+        let (seconds, absent) = match query.kind {
+            LeaseQueryKind::Renew => (renewed.next(), 0),
+            LeaseQueryKind::TimeToLive => (remaining.next(), -1),
         };
         match seconds {
             Some(seconds) if seconds == absent => {
-                query.ends(Ok(Answer { seconds: None, index }));
+                query.finish(Ok(LeaseQueryAnswer { seconds: None, index }));
             }
             Some(seconds) if seconds >= 0 => {
-                query.ends(Ok(Answer { seconds: Some(seconds), index }));
+                query.finish(Ok(LeaseQueryAnswer { seconds: Some(seconds), index }));
             }
-            // Ending; or an answer too short, from another version.
-            _ if now >= query.deadline => query.ends(Err(NodeError::Timeout)),
+            // The lease is expiring; or the answer is too short, from another version.
+            _ if now >= query.deadline => query.finish(Err(NodeError::Timeout)),
             _ => again.push(query),
         }
     }
     again
 }
 
-/// One round. Asking again is harmless: to renew twice is to renew.
+/// One round. A retry is harmless: a lease that is renewed twice is renewed.
 async fn round(
-    leader: &LeaderSide,
-    forward: &mpsc::UnboundedSender<Forward>,
-    waiting: &[Query],
+    server: &LeaseServer,
+    forward: &mpsc::UnboundedSender<ForwardCall>,
+    waiting: &[LeaseQuery],
 ) -> Result<peer::LeaseAnswers, NodeError> {
-    let queries = queries(waiting);
-    let raft = &leader.raft;
+    let queries = to_wire(waiting);
+    let raft = &server.raft;
     let mut leadership = raft.watch_leadership();
     let start = Instant::now();
     let deadline = start + raft.timing().request_timeout();
     let no_leader_after = start + raft.timing().leader_wait();
     loop {
         let now = leadership.now();
-        let asked = match now.leader {
-            None => Err(Retry::NoLeader),
-            Some(_) if now.is_mine() => ask_here(leader, &queries, deadline).await,
-            Some(_) => ask_there(forward, &queries, deadline).await,
+        let answers = match now.leader {
+            None => Err(LeaderQueryFailure::NoLeader),
+            Some(_) if now.is_mine() => server.answer(&queries, deadline).await.map_err(Into::into),
+            Some(_) => ask_remotely(forward, &queries, deadline).await,
         };
-        let why = match asked {
+        let failure = match answers {
             Ok(answers) => return Ok(answers),
-            Err(why) => why,
+            Err(failure) => failure,
         };
         let now = Instant::now();
-        match why {
-            Retry::Stopped => return Err(NodeError::Stopped),
-            Retry::NoLeader if now >= no_leader_after => return Err(NodeError::NoLeader),
+        match failure {
+            LeaderQueryFailure::Stopped => return Err(NodeError::Stopped),
+            LeaderQueryFailure::NoLeader if now >= no_leader_after => {
+                return Err(NodeError::NoLeader);
+            }
             _ if now >= deadline => return Err(NodeError::Timeout),
             _ => {}
         }
-        if let Ok(None) = timeout(PAUSE, leadership.changed()).await {
+        if let Ok(None) = timeout(LEADER_RETRY_INTERVAL, leadership.changed()).await {
             return Err(NodeError::Stopped);
         }
     }
 }
 
-fn queries(waiting: &[Query]) -> peer::LeaseQueries {
-    let wanting = |want| {
-        let leases = waiting.iter().filter(move |query| query.want == want);
-        leases.map(|query| convert::lease_id_to_wire(query.lease)).collect()
+fn to_wire(waiting: &[LeaseQuery]) -> peer::LeaseQueries {
+    let leases = |kind| {
+        let queries = waiting.iter().filter(move |query| query.kind == kind);
+        queries.map(|query| convert::lease_id_to_wire(query.lease)).collect()
     };
-    peer::LeaseQueries { renew: wanting(Want::Renewal), remaining: wanting(Want::Remaining) }
+    peer::LeaseQueries {
+        renew: leases(LeaseQueryKind::Renew),
+        remaining: leases(LeaseQueryKind::TimeToLive),
+    }
 }
 
-enum Retry {
-    NoLeader,
-    /// The leader is there, but could not confirm that it leads, or has just begun to.
-    Unconfirmed,
-    Stopped,
-}
-
-async fn ask_here(
-    leader: &LeaderSide,
+async fn ask_remotely(
+    forward: &mpsc::UnboundedSender<ForwardCall>,
     queries: &peer::LeaseQueries,
     deadline: Instant,
-) -> Result<peer::LeaseAnswers, Retry> {
-    leader.answer(queries, deadline).await.map_err(|error| match error {
-        ReadError::NotLeader(_) => Retry::NoLeader,
-        ReadError::NoQuorum => Retry::Unconfirmed,
-        ReadError::Stopped => Retry::Stopped,
-    })
-}
-
-async fn ask_there(
-    forward: &mpsc::UnboundedSender<Forward>,
-    queries: &peer::LeaseQueries,
-    deadline: Instant,
-) -> Result<peer::LeaseAnswers, Retry> {
-    let (request, outcome) = Forward::leases(queries.clone());
-    forward.send(request).map_err(|_| Retry::Stopped)?;
+) -> Result<peer::LeaseAnswers, LeaderQueryFailure> {
+    let (call, outcome) = ForwardCall::leases(queries.clone());
+    forward.send(call).map_err(|_| LeaderQueryFailure::Stopped)?;
     match timeout_at(deadline, outcome).await {
-        Ok(Ok(Outcome::Leases(answers))) => Ok(answers),
-        Ok(Ok(Outcome::NotAppended)) => Err(Retry::NoLeader),
-        _ => Err(Retry::Unconfirmed),
+        Ok(Ok(ForwardOutcome::Leases(answers))) => Ok(answers),
+        Ok(Ok(ForwardOutcome::NotAppended)) => Err(LeaderQueryFailure::NoLeader),
+        _ => Err(LeaderQueryFailure::Unconfirmed),
     }
 }

@@ -1,10 +1,10 @@
 //! The deadlines of one leader's leases. Pure: the time comes in with each call.
 //!
-//! Each lease has one alarm, when it must be looked at next. A renewal leaves the alarm where it is:
-//! it finds the lease alive and moves on to the new deadline. So a renewal costs one search, and the
-//! order of alarms is touched once in a TTL.
+//! Each lease has one *check*: the time when it must be examined next. A renewal moves the deadline and
+//! leaves the check where it is; the check finds the lease alive and moves to the new deadline. So a
+//! renewal costs one search, and the order of checks changes once in a TTL.
 //!
-//! Invariant: an alarm is never later than the deadline, but for a lease that is ending already.
+//! Invariant: a check is never later than the deadline, except for a lease that is expiring already.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,140 +13,140 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::types::{Lease, LeaseAt, LeaseCheckpoint, LeaseId};
+use crate::types::{Lease, LeaseCheckpoint, LeaseId, LeaseRef};
 
-/// How much of a lease a change of leader may give back. etcd's.
-pub(super) const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
-/// An expiry whose outcome is not known is proposed again after this.
-const RETRY: Duration = Duration::from_secs(1);
+/// A change of leader restores at most this much of a lease's time (etcd: the same).
+pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
+/// Wait before an expiry whose outcome is unknown is proposed again.
+const EXPIRY_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Leases that end in one entry, at most.
 const EXPIRED_MAX: usize = 256;
 /// Keys that end with them, at most; one lease may have more.
 const EXPIRED_KEYS_MAX: usize = 8192;
 /// Checkpoints in one entry, at most.
 const CHECKPOINTS_MAX: usize = 1024;
-/// Alarms that are looked at in one go: about a millisecond.
-const ALARMS_MAX: usize = 4096;
+/// Checks in one call of `due`: about a millisecond.
+const CHECKS_MAX: usize = 4096;
 
 /// Deadlines, by lease.
 #[derive(Debug, Default)]
-pub(super) struct Timers {
+pub struct Timers {
     leases: BTreeMap<LeaseId, Timer>,
-    alarms: BTreeSet<(Instant, LeaseId)>,
+    checks: BTreeSet<(Instant, LeaseId)>,
 }
 
 #[derive(Debug)]
 struct Timer {
     lease: Lease,
     deadline: Instant,
-    alarm: Instant,
-    /// When the next leader should be told what is left. `None`: too short a life for that.
-    checkpoint: Option<Instant>,
-    /// It was proposed to end it, as it is now.
-    ending: bool,
-    /// It was proposed to shorten it for the next leader, as it is now.
+    check_at: Instant,
+    /// When to checkpoint the remaining time for the next leader. `None`: the TTL is too short for that.
+    checkpoint_at: Option<Instant>,
+    /// The lease's end is proposed, for its present epoch.
+    expiring: bool,
+    /// A checkpoint is proposed, for the lease's present epoch.
     checkpointing: bool,
 }
 
-/// What became of a renewal.
+/// The result of a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Renewal {
-    /// For so many seconds.
-    Done(i64),
-    /// The same; but the log holds a checkpoint, or will, by which the next leader would end it
-    /// earlier. That must be made void before anybody is told.
-    Void(i64),
-    /// Its end is proposed: whether it will end is not known.
-    Ending,
-    Unknown,
+pub enum Renewal {
+    /// Renewed for its TTL, in seconds.
+    Renewed(i64),
+    /// Renewed likewise; but the log holds a checkpoint, or will hold one, by which the next leader
+    /// would end the lease earlier. The checkpoint must be voided before the renewal is answered.
+    RenewedCheckpointed(i64),
+    /// The lease's end is proposed; whether it is applied is unknown.
+    Expiring,
+    NotFound,
 }
 
-/// What is to be proposed now.
+/// The ends and checkpoints to propose now.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Due {
-    pub(super) ended: Vec<LeaseAt>,
-    pub(super) checkpoints: Vec<LeaseCheckpoint>,
+pub struct Due {
+    pub ended: Vec<LeaseRef>,
+    pub checkpoints: Vec<LeaseCheckpoint>,
 }
 
 impl Due {
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.ended.is_empty() && self.checkpoints.is_empty()
     }
 }
 
 impl Timers {
-    /// A lease was granted, or has changed. What was proposed about it as it was is void, and its
-    /// deadline stays.
-    pub(super) fn set(&mut self, lease: Lease, now: Instant) {
+    /// Records a lease that was granted or has changed. Proposals about its former epoch are void; the
+    /// deadline of a changed lease stays.
+    pub fn set(&mut self, lease: Lease, now: Instant) {
         let timer = match self.leases.remove(&lease.id) {
             Some(timer) => {
-                self.alarms.remove(&(timer.alarm, lease.id));
-                Timer { lease, ending: false, checkpointing: false, ..timer }
+                self.checks.remove(&(timer.check_at, lease.id));
+                Timer { lease, expiring: false, checkpointing: false, ..timer }
             }
             None => Timer {
                 lease,
-                deadline: now + seconds(lease.left()),
-                alarm: now,
-                checkpoint: checkpoint(&lease, now),
-                ending: false,
+                deadline: now + seconds(lease.remaining_ttl()),
+                check_at: now,
+                checkpoint_at: next_checkpoint(&lease, now),
+                expiring: false,
                 checkpointing: false,
             },
         };
         self.insert(timer);
     }
 
-    /// Says whether its end was proposed here; `None`: there is no such lease.
-    pub(super) fn remove(&mut self, id: LeaseId) -> Option<bool> {
+    /// Forgets a lease and returns whether its end was proposed here; `None`: the lease does not exist.
+    pub fn remove(&mut self, id: LeaseId) -> Option<bool> {
         let timer = self.leases.remove(&id)?;
-        self.alarms.remove(&(timer.alarm, id));
-        Some(timer.ending)
+        self.checks.remove(&(timer.check_at, id));
+        Some(timer.expiring)
     }
 
-    pub(super) fn renew(&mut self, id: LeaseId, now: Instant) -> Renewal {
-        let Some(timer) = self.leases.get_mut(&id) else { return Renewal::Unknown };
-        if timer.ending {
-            return Renewal::Ending;
+    pub fn renew(&mut self, id: LeaseId, now: Instant) -> Renewal {
+        let Some(timer) = self.leases.get_mut(&id) else { return Renewal::NotFound };
+        if timer.expiring {
+            return Renewal::Expiring;
         }
         let ttl = timer.lease.ttl;
-        // Two renewals may come here in the other order than they were timed.
+        // Two renewals may arrive here in the reverse order of their times.
         timer.deadline = timer.deadline.max(now + seconds(ttl));
-        timer.checkpoint = timer.checkpoint.max(checkpoint(&timer.lease, now));
+        timer.checkpoint_at = timer.checkpoint_at.max(next_checkpoint(&timer.lease, now));
         if timer.lease.remaining > 0 || timer.checkpointing {
-            Renewal::Void(ttl)
+            Renewal::RenewedCheckpointed(ttl)
         } else {
-            Renewal::Done(ttl)
+            Renewal::Renewed(ttl)
         }
     }
 
-    /// Whole seconds left, as etcd tells them; `None`: there is no such lease.
-    pub(super) fn remaining(&self, id: LeaseId, now: Instant) -> Option<i64> {
+    /// Whole seconds left, rounded as in etcd; `None`: the lease does not exist.
+    pub fn remaining(&self, id: LeaseId, now: Instant) -> Option<i64> {
         let left = self.leases.get(&id)?.deadline.saturating_duration_since(now);
         Some(i64::try_from(left.as_secs()).unwrap_or(i64::MAX))
     }
 
-    /// When to look next.
-    pub(super) fn next_alarm(&self) -> Option<Instant> {
-        self.alarms.first().map(|(at, _)| *at)
+    /// The time of the next check.
+    pub fn next_check(&self) -> Option<Instant> {
+        self.checks.first().map(|(at, _)| *at)
     }
 
-    /// What is due, as far as it goes into one entry, and marks it as proposed. `keys` says how many
-    /// keys end with a lease. What is left is due at once.
-    pub(super) fn due(&mut self, now: Instant, keys: impl Fn(LeaseId) -> usize) -> Due {
+    /// Takes the due ends and checkpoints that fit into one entry, and marks them as proposed; the rest
+    /// stay due. `keys` returns the number of keys attached to a lease.
+    pub fn due(&mut self, now: Instant, keys: impl Fn(LeaseId) -> usize) -> Due {
         let mut due = Due::default();
         let mut ended_keys = 0;
-        for _ in 0..ALARMS_MAX {
+        for _ in 0..CHECKS_MAX {
             let full = due.ended.len() >= EXPIRED_MAX
                 || ended_keys >= EXPIRED_KEYS_MAX
                 || due.checkpoints.len() >= CHECKPOINTS_MAX;
-            let next = self.alarms.first().copied().filter(|(at, _)| *at <= now && !full);
-            let Some(alarm @ (_, id)) = next else { break };
-            self.alarms.remove(&alarm);
+            let next = self.checks.first().copied().filter(|(at, _)| *at <= now && !full);
+            let Some(check @ (_, id)) = next else { break };
+            self.checks.remove(&check);
             let Some(mut timer) = self.leases.remove(&id) else { continue };
             if timer.deadline <= now {
-                timer.ending = true;
+                timer.expiring = true;
                 due.ended.push(timer.lease_at());
                 ended_keys += keys(id);
-            } else if timer.checkpoint.is_some_and(|at| at <= now) {
+            } else if timer.checkpoint_at.is_some_and(|at| at <= now) {
                 due.checkpoints.extend(timer.take_checkpoint(now));
             }
             self.insert_at(timer, now);
@@ -155,37 +155,38 @@ impl Timers {
     }
 
     fn insert(&mut self, timer: Timer) {
-        let alarm = timer.checkpoint.map_or(timer.deadline, |at| at.min(timer.deadline));
-        self.put(Timer { alarm, ..timer });
+        let check_at = timer.checkpoint_at.map_or(timer.deadline, |at| at.min(timer.deadline));
+        self.put(Timer { check_at, ..timer });
     }
 
-    /// The same, but what is ending gets time for it.
+    /// Inserts a timer; an expiring lease is checked again only after the retry interval.
     fn insert_at(&mut self, timer: Timer, now: Instant) {
-        if timer.ending {
-            self.put(Timer { alarm: now + RETRY, ..timer });
+        if timer.expiring {
+            self.put(Timer { check_at: now + EXPIRY_RETRY_INTERVAL, ..timer });
         } else {
             self.insert(timer);
         }
     }
 
     fn put(&mut self, timer: Timer) {
-        self.alarms.insert((timer.alarm, timer.lease.id));
+        self.checks.insert((timer.check_at, timer.lease.id));
         self.leases.insert(timer.lease.id, timer);
     }
 }
 
 impl Timer {
-    fn lease_at(&self) -> LeaseAt {
-        LeaseAt { id: self.lease.id, epoch: self.lease.epoch }
+    fn lease_at(&self) -> LeaseRef {
+        LeaseRef { id: self.lease.id, epoch: self.lease.epoch }
     }
 
-    /// What the next leader should know, if it does not know it yet. Rounded up: never too little.
+    /// The remaining time, rounded up, for the next leader; `None` if the state holds no more than that
+    /// already.
     fn take_checkpoint(&mut self, now: Instant) -> Option<LeaseCheckpoint> {
-        self.checkpoint = checkpoint(&self.lease, now);
+        self.checkpoint_at = next_checkpoint(&self.lease, now);
         let left = self.deadline.saturating_duration_since(now);
         let whole = left.as_secs() + u64::from(left.subsec_nanos() > 0);
         let remaining = i64::try_from(whole).unwrap_or(i64::MAX);
-        if remaining >= self.lease.left() {
+        if remaining >= self.lease.remaining_ttl() {
             return None;
         }
         self.checkpointing = true;
@@ -193,13 +194,13 @@ impl Timer {
     }
 }
 
-/// An interval after the lease had all its time, or was checkpointed: until then there is not more
-/// than that to be given back.
-fn checkpoint(lease: &Lease, now: Instant) -> Option<Instant> {
+/// One interval after the lease was full or checkpointed. A leader change before that restores at most
+/// one interval.
+fn next_checkpoint(lease: &Lease, now: Instant) -> Option<Instant> {
     (seconds(lease.ttl) > CHECKPOINT_INTERVAL).then(|| now + CHECKPOINT_INTERVAL)
 }
 
-/// A negative number is none: who proposed it was wrong, and its lease ends at once.
+/// A negative TTL counts as zero: its proposer was wrong, and the lease ends at once.
 fn seconds(ttl: i64) -> Duration {
     Duration::from_secs(u64::try_from(ttl).unwrap_or(0).min(Lease::TTL_MAX.unsigned_abs()))
 }
@@ -225,7 +226,7 @@ mod tests {
         due.ended.iter().map(|lease| lease.id.0).collect()
     }
 
-    /// Timers with one lease, set at the time that is answered.
+    /// Timers with one lease, and the time when it was set.
     fn with(lease: Lease) -> (Timers, Instant) {
         let (mut timers, start) = (Timers::default(), Instant::now());
         timers.set(lease, start);
@@ -235,7 +236,7 @@ mod tests {
     #[test]
     fn a_lease_ends_at_its_deadline_and_not_a_moment_before() {
         let (mut timers, start) = with(lease(7, 10));
-        assert_eq!(timers.next_alarm(), Some(start + secs(10)));
+        assert_eq!(timers.next_check(), Some(start + secs(10)));
         assert!(timers.due(start + secs(10) - MOMENT, NO_KEYS).is_empty());
         assert_eq!(ended(&timers.due(start + secs(10), NO_KEYS)), [7]);
     }
@@ -251,7 +252,7 @@ mod tests {
     #[test]
     fn a_renewal_counts_from_when_it_came() {
         let (mut timers, start) = with(lease(7, 10));
-        assert_eq!(timers.renew(LeaseId(7), start + secs(4)), Renewal::Done(10));
+        assert_eq!(timers.renew(LeaseId(7), start + secs(4)), Renewal::Renewed(10));
         assert!(timers.due(start + secs(14) - MOMENT, NO_KEYS).is_empty());
         assert_eq!(timers.remaining(LeaseId(7), start + secs(5)), Some(9));
         assert_eq!(ended(&timers.due(start + secs(14), NO_KEYS)), [7]);
@@ -262,27 +263,27 @@ mod tests {
     fn a_lease_whose_end_is_proposed_is_not_renewed_until_that_is_decided() {
         let (mut timers, start) = with(lease(7, 10));
         timers.due(start + secs(10), NO_KEYS);
-        assert_eq!(timers.renew(LeaseId(7), start + secs(10)), Renewal::Ending);
-        // Another command has changed it first: what was proposed is void.
+        assert_eq!(timers.renew(LeaseId(7), start + secs(10)), Renewal::Expiring);
+        // Another command has changed the lease first, so the proposed end is void.
         timers.set(Lease { epoch: 2, ..lease(7, 10) }, start + secs(10));
-        assert_eq!(timers.renew(LeaseId(7), start + secs(10)), Renewal::Done(10));
-        // Or it has ended.
+        assert_eq!(timers.renew(LeaseId(7), start + secs(10)), Renewal::Renewed(10));
+        // Or the lease has ended.
         timers.due(start + secs(20), NO_KEYS);
         assert_eq!(timers.remove(LeaseId(7)), Some(true));
-        assert_eq!(timers.renew(LeaseId(7), start + secs(20)), Renewal::Unknown);
-        assert_eq!(timers.next_alarm(), None);
+        assert_eq!(timers.renew(LeaseId(7), start + secs(20)), Renewal::NotFound);
+        assert_eq!(timers.next_check(), None);
     }
 
     #[test]
     fn an_end_whose_outcome_is_unknown_is_proposed_again() {
         let (mut timers, start) = with(lease(7, 10));
         let first = timers.due(start + secs(10), NO_KEYS);
-        assert!(timers.due(start + secs(10) + RETRY / 2, NO_KEYS).is_empty());
-        assert_eq!(timers.due(start + secs(10) + RETRY, NO_KEYS), first);
+        assert!(timers.due(start + secs(10) + EXPIRY_RETRY_INTERVAL / 2, NO_KEYS).is_empty());
+        assert_eq!(timers.due(start + secs(10) + EXPIRY_RETRY_INTERVAL, NO_KEYS), first);
     }
 
     #[test]
-    fn a_lease_that_is_told_again_keeps_its_deadline() {
+    fn a_lease_that_is_set_again_keeps_its_deadline() {
         let (mut timers, start) = with(lease(7, 10));
         timers.set(lease(7, 10), start + secs(5));
         assert_eq!(ended(&timers.due(start + secs(10), NO_KEYS)), [7]);
@@ -299,7 +300,7 @@ mod tests {
         let due = timers.due(start + interval + Duration::from_millis(1), NO_KEYS);
         assert_eq!(ended(&due), [8], "too short a life for a checkpoint");
         let checkpoint =
-            LeaseCheckpoint { lease: LeaseAt { id: LeaseId(7), epoch: 1 }, remaining: 700 };
+            LeaseCheckpoint { lease: LeaseRef { id: LeaseId(7), epoch: 1 }, remaining: 700 };
         assert_eq!(due.checkpoints, [checkpoint]);
 
         // An interval after it was renewed.
@@ -313,16 +314,16 @@ mod tests {
         let (mut timers, start) = with(lease(7, 1000));
         let late = start + CHECKPOINT_INTERVAL;
         assert_eq!(timers.due(late, NO_KEYS).checkpoints.len(), 1);
-        assert_eq!(timers.renew(LeaseId(7), late), Renewal::Void(1000));
+        assert_eq!(timers.renew(LeaseId(7), late), Renewal::RenewedCheckpointed(1000));
         timers.set(Lease { epoch: 2, remaining: 700, ..lease(7, 1000) }, late);
-        assert_eq!(timers.renew(LeaseId(7), late), Renewal::Void(1000));
+        assert_eq!(timers.renew(LeaseId(7), late), Renewal::RenewedCheckpointed(1000));
         timers.set(Lease { epoch: 3, ..lease(7, 1000) }, late);
-        assert_eq!(timers.renew(LeaseId(7), late), Renewal::Done(1000));
+        assert_eq!(timers.renew(LeaseId(7), late), Renewal::Renewed(1000));
         assert_eq!(timers.remaining(LeaseId(7), late), Some(1000));
     }
 
     #[test]
-    fn who_takes_over_leaves_each_lease_what_was_left_at_its_checkpoint() {
+    fn a_new_leader_starts_each_lease_from_its_checkpoint() {
         let (mut timers, start) = with(Lease { remaining: 700, ..lease(7, 1000) });
         assert!(timers.due(start + secs(700) - MOMENT, NO_KEYS).ended.is_empty());
         assert_eq!(ended(&timers.due(start + secs(700), NO_KEYS)), [7]);
@@ -336,7 +337,7 @@ mod tests {
         for _ in 0..3 {
             let due = timers.due(now, NO_KEYS);
             assert_eq!(due.ended.len(), EXPIRED_MAX);
-            assert_eq!(timers.next_alarm(), Some(now), "the rest is due at once");
+            assert_eq!(timers.next_check(), Some(now), "the rest is due at once");
             all.extend(ended(&due));
         }
         let due = timers.due(now, |_| EXPIRED_KEYS_MAX / 4);
@@ -357,7 +358,7 @@ mod tests {
         assert_eq!(timers.remaining(LeaseId(7), start), Some(Lease::TTL_MAX));
     }
 
-    /// What happens to one of three leases, and how many milliseconds later.
+    /// An event for one of three leases; each comes some milliseconds after the one before.
     #[derive(Debug, Clone)]
     enum Event {
         Grant {
@@ -365,7 +366,7 @@ mod tests {
         },
         Renew,
         Revoke,
-        /// What was proposed is applied.
+        /// The proposed ends are applied.
         Apply,
     }
 
@@ -385,7 +386,7 @@ mod tests {
             events in vec(event(), 1..80),
         ) {
             let (mut timers, mut now) = (Timers::default(), Instant::now());
-            // Since when, and for how long each lease has been promised.
+            // The time of each lease's last renewal, and its TTL.
             let mut promised: BTreeMap<i64, (Instant, u64)> = BTreeMap::new();
             for (event, id, millis) in events {
                 now += Duration::from_millis(millis);
@@ -396,9 +397,9 @@ mod tests {
                     }
                     Event::Grant { .. } => {}
                     Event::Renew => match timers.renew(LeaseId(id), now) {
-                        Renewal::Done(ttl) => drop(promised.insert(id, (now, ttl.unsigned_abs()))),
-                        Renewal::Unknown => prop_assert!(!promised.contains_key(&id)),
-                        Renewal::Ending | Renewal::Void(_) => prop_assert!(false, "all is applied"),
+                        Renewal::Renewed(ttl) => drop(promised.insert(id, (now, ttl.unsigned_abs()))),
+                        Renewal::NotFound => prop_assert!(!promised.contains_key(&id)),
+                        Renewal::Expiring | Renewal::RenewedCheckpointed(_) => prop_assert!(false, "all is applied"),
                     },
                     Event::Revoke => {
                         let known = timers.remove(LeaseId(id)).is_some();
@@ -414,9 +415,9 @@ mod tests {
                         prop_assert_eq!(late, None);
                     }
                 }
-                prop_assert_eq!(timers.alarms.len(), promised.len());
+                prop_assert_eq!(timers.checks.len(), promised.len());
                 for timer in timers.leases.values() {
-                    prop_assert!(timer.alarm <= timer.deadline);
+                    prop_assert!(timer.check_at <= timer.deadline);
                 }
             }
         }

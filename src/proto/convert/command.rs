@@ -1,21 +1,21 @@
-//! Commands: what the log and forwarded proposals are made of.
+//! Commands, in the log and in forwarded proposals.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message as _;
 
-use super::WireError;
+use super::error::WireError;
 use crate::{
     proto::{
         etcdserverpb::{LeaseGrantRequest, LeaseRevokeRequest},
         peer::{self, CommandBatch, command::Command as Wire},
     },
     types::{
-        Command, Desired, LeaseAt, LeaseCheckpoint, LeaseId, MemberAttributes, MemberId, Ordinal,
-        Revision, Term,
+        Command, DesiredReplicas, LeaseCheckpoint, LeaseId, LeaseRef, MemberAttributes, MemberId,
+        Ordinal, Revision, Term,
     },
 };
 
-/// Field 1, length-delimited: how each command of a `CommandBatch` begins.
+/// Field 1, length-delimited: the tag of each command in a `CommandBatch`.
 const COMMAND_TAG: u8 = 1 << 3 | 2;
 
 /// Appends one command to an encoded `CommandBatch`. An empty buffer is an empty batch, and encoded
@@ -23,10 +23,10 @@ const COMMAND_TAG: u8 = 1 << 3 | 2;
 pub fn append_command(batch: &mut BytesMut, command: Command) {
     let wire = peer::Command::from(command);
     let bytes = wire.encoded_len();
-    // The tag, and at most ten bytes of length.
+    // The tag, and a length of at most ten bytes.
     batch.reserve(1 + 10 + bytes);
     batch.put_u8(COMMAND_TAG);
-    wire.encode_length_delimited(batch).expect("a BytesMut grows as it is written to");
+    wire.encode_length_delimited(batch).expect("a BytesMut grows on demand");
 }
 
 /// An encoded `CommandBatch` of these commands.
@@ -38,11 +38,11 @@ pub fn encode_commands(commands: impl IntoIterator<Item = Command>) -> Bytes {
     batch.freeze()
 }
 
-/// The commands of an encoded `CommandBatch`; their keys and values are slices of it.
+/// Decodes the commands of a `CommandBatch`; their keys and values are slices of it.
 ///
 /// # Errors
-/// A batch of a version that knows commands which this one does not is refused as a whole: to skip one
-/// would make this member differ from the others.
+/// A batch with an unknown command of a newer version is refused as a whole: skipping a command would
+/// make this member diverge from the others.
 pub fn decode_commands(batch: Bytes) -> Result<Vec<Command>, WireError> {
     CommandBatch::decode(batch)?.commands.into_iter().map(Command::try_from).collect()
 }
@@ -54,14 +54,14 @@ impl From<Command> for peer::Command {
             Command::DeleteRange(delete) => Wire::DeleteRange(delete.into()),
             Command::Txn(txn) => Wire::Txn(txn.into()),
             Command::Compact(revision) => Wire::Compaction(revision.into()),
-            Command::Describe(attributes) => Wire::Describe(attributes.into()),
+            Command::SetMemberAttributes(attributes) => Wire::Describe(attributes.into()),
             Command::AssignMember { ordinal, nonce } => {
                 Wire::AssignMember(peer::AssignMember { ordinal: ordinal.0, nonce })
             }
             Command::AdmitMember(member) => {
                 Wire::AdmitMember(peer::AdmitMember { member_id: member.0 })
             }
-            Command::Desire(Desired { set, generation, start, replicas }) => {
+            Command::SetDesiredReplicas(DesiredReplicas { set, generation, start, replicas }) => {
                 Wire::Desire(peer::Desired { set, generation, start, replicas })
             }
             Command::LeaseGrant { id, ttl } => {
@@ -96,7 +96,7 @@ impl TryFrom<peer::Command> for Command {
             Wire::DeleteRange(delete) => Command::DeleteRange(delete.into()),
             Wire::Txn(txn) => Command::Txn(txn.try_into()?),
             Wire::Compaction(compaction) => Command::Compact(Revision(compaction.revision)),
-            Wire::Describe(attributes) => Command::Describe(attributes.into()),
+            Wire::Describe(attributes) => Command::SetMemberAttributes(attributes.into()),
             Wire::AssignMember(peer::AssignMember { ordinal, nonce }) => {
                 Command::AssignMember { ordinal: Ordinal(ordinal), nonce }
             }
@@ -104,7 +104,7 @@ impl TryFrom<peer::Command> for Command {
                 Command::AdmitMember(MemberId(member_id))
             }
             Wire::Desire(peer::Desired { set, generation, start, replicas }) => {
-                Command::Desire(Desired { set, generation, start, replicas })
+                Command::SetDesiredReplicas(DesiredReplicas { set, generation, start, replicas })
             }
             Wire::LeaseGrant(LeaseGrantRequest { id, ttl }) => {
                 Command::LeaseGrant { id: LeaseId(id), ttl }
@@ -129,7 +129,7 @@ impl TryFrom<peer::Command> for Command {
     }
 }
 
-/// Ids are random: bits of fixed width are shorter than a varint of them.
+/// Ids are random, so a fixed width is shorter than a varint.
 pub fn lease_id_to_wire(id: LeaseId) -> u64 {
     id.0.cast_unsigned()
 }
@@ -138,15 +138,15 @@ pub fn lease_id_from_wire(bits: u64) -> LeaseId {
     LeaseId(bits.cast_signed())
 }
 
-impl From<LeaseAt> for peer::LeaseAt {
-    fn from(lease: LeaseAt) -> peer::LeaseAt {
+impl From<LeaseRef> for peer::LeaseAt {
+    fn from(lease: LeaseRef) -> peer::LeaseAt {
         peer::LeaseAt { id: lease_id_to_wire(lease.id), epoch: lease.epoch }
     }
 }
 
-impl From<peer::LeaseAt> for LeaseAt {
-    fn from(wire: peer::LeaseAt) -> LeaseAt {
-        LeaseAt { id: lease_id_from_wire(wire.id), epoch: wire.epoch }
+impl From<peer::LeaseAt> for LeaseRef {
+    fn from(wire: peer::LeaseAt) -> LeaseRef {
+        LeaseRef { id: lease_id_from_wire(wire.id), epoch: wire.epoch }
     }
 }
 

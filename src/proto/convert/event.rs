@@ -1,5 +1,5 @@
-//! Events of watches. They are encoded apart from the answers that carry them: many answers carry
-//! the same ones.
+//! Watch events. They are encoded apart from the responses, because many responses carry the same
+//! events.
 
 use prost::encoding;
 
@@ -8,11 +8,11 @@ use crate::{
     types::KeyValue,
 };
 
-/// The number of `WatchResponse.events`. What is appended to an encoded message is part of it.
+/// The field number of `WatchResponse.events`. Fields appended to an encoded message are part of it.
 const EVENTS: u32 = 11;
 
-/// An event, encoded as a field of a `WatchResponse`. Of a deletion, `kv` holds no more than the key
-/// and the revision.
+/// An event, encoded as a field of a `WatchResponse`. In a deletion, `kv` has only the key and the
+/// revision.
 pub fn encode_event(deleted: bool, kv: KeyValue, previous: Option<KeyValue>) -> Vec<u8> {
     let event = mvccpb::Event {
         r#type: if deleted { EventType::Delete } else { EventType::Put } as i32,

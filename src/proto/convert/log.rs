@@ -1,6 +1,6 @@
 //! Log entries, positions and votes, as peers exchange them.
 
-use super::WireError;
+use super::error::WireError;
 use crate::{
     proto::peer::{self, entry},
     types::{EntryKind, LogEntry, LogPosition, MemberId, Term, Vote},

@@ -1,9 +1,9 @@
-//! Answers on their way from a leader to the member that forwarded the command.
+//! Replies that a leader sends to the member that forwarded the command.
 //!
-//! A revision travels in the header of the answer it belongs to; the answers inside a transaction have
-//! none, but for nested transactions.
+//! The header of a reply carries its revision. Replies inside a transaction have no header, except
+//! nested transactions.
 
-use super::{WireError, response::key_values};
+use super::{error::WireError, response::key_values};
 use crate::{
     proto::{
         etcdserverpb::{
@@ -37,7 +37,7 @@ impl From<Result<Reply, CommandError>> for CommandReply {
             Ok(Reply::Compact { revision }) => {
                 Wire::Compaction(CompactionResponse { header: Some(header(revision)) })
             }
-            Ok(Reply::Described) => Wire::Described(peer::Described {}),
+            Ok(Reply::MembersUpdated) => Wire::Described(peer::Described {}),
             Ok(Reply::Assigned(member)) => {
                 Wire::AssignedMember(peer::AssignedMember { member_id: member.0 })
             }
@@ -72,7 +72,7 @@ impl TryFrom<CommandReply> for Result<Reply, CommandError> {
             Wire::Compaction(CompactionResponse { header }) => {
                 Reply::Compact { revision: revision(header)? }
             }
-            Wire::Described(peer::Described {}) => Reply::Described,
+            Wire::Described(peer::Described {}) => Reply::MembersUpdated,
             Wire::AssignedMember(peer::AssignedMember { member_id }) => {
                 Reply::Assigned(MemberId(member_id))
             }
@@ -106,8 +106,8 @@ impl From<CommandError> for Kind {
             CommandError::LeaseExists => Kind::LeaseExists,
             CommandError::LeaseTtlTooLarge => Kind::LeaseTtlTooLarge,
             CommandError::NoSpace => Kind::NoSpace,
-            CommandError::OtherTerm => Kind::OtherTerm,
-            CommandError::DeadMember => Kind::DeadMember,
+            CommandError::StaleTerm => Kind::OtherTerm,
+            CommandError::MemberIdUsed => Kind::DeadMember,
         }
     }
 }
@@ -121,8 +121,8 @@ fn failure(value: i32) -> Result<CommandError, WireError> {
         Ok(Kind::LeaseExists) => Ok(CommandError::LeaseExists),
         Ok(Kind::LeaseTtlTooLarge) => Ok(CommandError::LeaseTtlTooLarge),
         Ok(Kind::NoSpace) => Ok(CommandError::NoSpace),
-        Ok(Kind::OtherTerm) => Ok(CommandError::OtherTerm),
-        Ok(Kind::DeadMember) => Ok(CommandError::DeadMember),
+        Ok(Kind::OtherTerm) => Ok(CommandError::StaleTerm),
+        Ok(Kind::DeadMember) => Ok(CommandError::MemberIdUsed),
         Ok(Kind::Unknown) | Err(_) => {
             Err(WireError::UnknownValue { field: "CommandFailure.kind", value })
         }

@@ -1,8 +1,8 @@
-//! Requests: from clients, and inside the commands of the log.
+//! Requests, from clients and inside the commands of the log.
 
 use bytes::Bytes;
 
-use super::WireError;
+use super::error::WireError;
 use crate::{
     proto::etcdserverpb::{
         CompactionRequest, Compare as WireCompare, DeleteRangeRequest, PutRequest, RangeRequest,
@@ -43,7 +43,7 @@ impl From<KeyRange> for (Bytes, Bytes) {
     }
 }
 
-/// `serializable` is not part of a [`Range`]: it says how to get at the store, not what to read.
+/// `serializable` is not part of a [`Range`]: it selects a consistency level, not the result.
 impl TryFrom<RangeRequest> for Range {
     type Error = WireError;
 
@@ -156,8 +156,7 @@ impl From<DeleteRange> for DeleteRangeRequest {
     }
 }
 
-/// A compaction is applied the same whether its client waits for the space or not, so `physical` has
-/// no place in the log.
+/// `physical` is not in the log: the client waits for the freed space, which does not affect applying.
 impl From<Revision> for CompactionRequest {
     fn from(revision: Revision) -> CompactionRequest {
         CompactionRequest { revision: revision.0, physical: false }
@@ -233,8 +232,8 @@ fn compare_op(value: i32) -> Result<CompareOp, WireError> {
     }
 }
 
-/// As etcd has it, `target` decides what is compared; an operand that is absent or meant for another
-/// target counts as zero.
+/// As in etcd, `target` selects the compared attribute. An operand that is absent or belongs to
+/// another target counts as zero.
 fn compare_target(value: i32, operand: Option<TargetUnion>) -> Result<CompareTarget, WireError> {
     let target = WireTarget::try_from(value)
         .map_err(|_| WireError::UnknownValue { field: "Compare.target", value })?;

@@ -1,8 +1,8 @@
-//! Answers to clients, with the headers that etcd fills.
+//! Responses to clients, with the headers that etcd fills.
 //!
-//! The header of a whole answer is the caller's to make. Inside a transaction etcd fills only the
-//! revision: for a write and for whatever follows one, the transaction's; for what precedes the first
-//! write, the revision before it; for a nested transaction, none.
+//! The caller makes the header of a whole response. Inside a transaction etcd fills only the revision:
+//! the transaction's for the first write and all later operations, the previous one for operations
+//! before the first write, and none for a nested transaction.
 
 use crate::{
     proto::{
@@ -39,14 +39,15 @@ pub fn delete_range(header: ResponseHeader, reply: DeleteRangeReply) -> DeleteRa
     }
 }
 
-/// `header.revision` is the store's after the transaction; those of its parts follow from it.
+/// `header.revision` is the store's revision after the transaction. The headers of its operations are
+/// derived from it.
 pub fn txn(header: ResponseHeader, reply: TxnReply) -> TxnResponse {
     let after = Revision(header.revision);
     let before = if writes(&reply) { Revision(after.0 - 1) } else { after };
     TxnParts { now: before, after }.txn(header, reply)
 }
 
-/// Whether the transaction changed anything, and so made a revision.
+/// Whether the transaction changed something, and so made a revision.
 fn writes(reply: &TxnReply) -> bool {
     reply.responses.iter().any(|op| match op {
         OpReply::Range(_) => false,
@@ -56,9 +57,9 @@ fn writes(reply: &TxnReply) -> bool {
     })
 }
 
-/// Walks a transaction's answers in the order in which they were made.
+/// Walks the replies of a transaction in the order of execution.
 struct TxnParts {
-    /// What a read at this point saw.
+    /// The revision that a read at this point saw.
     now: Revision,
     after: Revision,
 }
@@ -100,7 +101,7 @@ impl TxnParts {
     }
 }
 
-pub(super) fn key_values(kvs: Vec<KeyValue>) -> Vec<mvccpb::KeyValue> {
+pub fn key_values(kvs: Vec<KeyValue>) -> Vec<mvccpb::KeyValue> {
     kvs.into_iter().map(Into::into).collect()
 }
 

@@ -1,4 +1,4 @@
-//! Round trips of everything that peers and disks carry, and what must be refused.
+//! Round trips of all messages of peers and disks, and refusals of invalid ones.
 
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ fn revision() -> impl Strategy<Value = Revision> {
 }
 
 fn key_range() -> impl Strategy<Value = KeyRange> {
-    // Every range that the wire can say, which is all that ever reaches the log.
+    // Every range that the wire can express; the log contains no other.
     (bytes(), prop_oneof![bytes(), Just(Bytes::from_static(b"\0"))]).prop_map(KeyRange::from)
 }
 
@@ -114,7 +114,7 @@ fn command() -> impl Strategy<Value = Command> {
         txn().prop_map(Command::Txn),
         revision().prop_map(Command::Compact),
         (any::<u64>(), any::<u32>(), any::<String>()).prop_map(|(member, ordinal, name)| {
-            Command::Describe(MemberAttributes {
+            Command::SetMemberAttributes(MemberAttributes {
                 member: MemberId(member),
                 ordinal: Ordinal(ordinal),
                 peer_urls: vec![name.clone()],
@@ -126,7 +126,7 @@ fn command() -> impl Strategy<Value = Command> {
         any::<u64>().prop_map(|member| Command::AdmitMember(MemberId(member))),
         (any::<String>(), any::<u64>(), any::<u32>(), any::<u32>()).prop_map(
             |(set, generation, start, replicas)| {
-                Command::Desire(Desired { set, generation, start, replicas })
+                Command::SetDesiredReplicas(DesiredReplicas { set, generation, start, replicas })
             }
         ),
         (any::<u32>(), any::<u64>()).prop_map(|(ordinal, nonce)| {
@@ -138,7 +138,7 @@ fn command() -> impl Strategy<Value = Command> {
 
 fn lease_command() -> impl Strategy<Value = Command> {
     let id = || any::<i64>().prop_map(LeaseId);
-    let lease = || (id(), any::<u64>()).prop_map(|(id, epoch)| LeaseAt { id, epoch });
+    let lease = || (id(), any::<u64>()).prop_map(|(id, epoch)| LeaseRef { id, epoch });
     let checkpoint =
         (lease(), any::<i64>()).prop_map(|(lease, remaining)| LeaseCheckpoint { lease, remaining });
     let term = || any::<u64>().prop_map(Term);
@@ -192,7 +192,7 @@ fn reply() -> impl Strategy<Value = Result<Reply, CommandError>> {
         CommandError::LeaseExists,
         CommandError::LeaseTtlTooLarge,
         CommandError::NoSpace,
-        CommandError::OtherTerm,
+        CommandError::StaleTerm,
     ];
     prop_oneof![
         4 => (revision(), op_reply()).prop_map(|(revision, op)| Ok(match op {
@@ -201,7 +201,7 @@ fn reply() -> impl Strategy<Value = Result<Reply, CommandError>> {
             OpReply::Txn(reply) => Reply::Txn { revision: reply.revision, reply },
             OpReply::Range(_) => Reply::Compact { revision },
         })),
-        1 => Just(Ok(Reply::Described)),
+        1 => Just(Ok(Reply::MembersUpdated)),
         1 => any::<u64>().prop_map(|id| Ok(Reply::Assigned(MemberId(id)))),
         1 => (revision(), any::<i64>())
             .prop_map(|(revision, ttl)| Ok(Reply::LeaseGrant { revision, ttl })),
@@ -328,8 +328,8 @@ fn a_peer_of_another_version_is_refused_by_name() {
     );
 }
 
-/// In etcd a part of a transaction says the revision that it saw or made, and a nested transaction
-/// says none.
+/// In etcd the header of an operation in a transaction has the revision that it saw or made; that of
+/// a nested transaction has none.
 #[test]
 fn parts_of_a_transaction_say_the_revision_they_saw() {
     let nested = TxnReply {
@@ -366,7 +366,7 @@ fn parts_of_a_transaction_that_wrote_nothing_say_its_revision() {
     assert_eq!(revisions(&response::txn(header, reply)), [9]);
 }
 
-/// The headers' revisions, depth first; that of a nested transaction before those of its parts.
+/// The revisions of the headers, depth first; a nested transaction comes before its operations.
 fn revisions(txn: &pb::TxnResponse) -> Vec<i64> {
     use pb::response_op::Response;
     let revision = |header: Option<pb::ResponseHeader>| header.unwrap().revision;

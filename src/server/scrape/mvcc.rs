@@ -1,21 +1,21 @@
 //! `etcd_mvcc_*` and `etcd_debugging_mvcc_*`.
 
-use super::Now;
+use super::sources::MemberSample;
 use crate::{metrics::Exposition, types::Revision};
 
-pub(super) fn show(text: &mut Exposition, now: &Now<'_>) {
+pub fn expose(text: &mut Exposition, now: &MemberSample<'_>) {
     sizes(text, now);
     operations(text, now);
     revisions(text, now);
     compaction(text, now);
     text.histogram(
         "etcd_mvcc_hash_rev_duration_seconds",
-        "How long it took to hash all keys.",
-        &now.node().metrics().hash,
+        "Time to hash all keys.",
+        &now.node().metrics().hash_duration,
     );
 }
 
-fn sizes(text: &mut Exposition, now: &Now<'_>) {
+fn sizes(text: &mut Exposition, now: &MemberSample<'_>) {
     let view = now.node().raft().view();
     text.gauge(
         "etcd_mvcc_db_total_size_in_bytes",
@@ -27,11 +27,11 @@ fn sizes(text: &mut Exposition, now: &Now<'_>) {
         "Of these, the bytes that live records and tables need.",
         now.status.db_size_in_use_bytes,
     );
-    text.gauge("etcd_mvcc_db_open_read_transactions", "Reads under way.", view.reads_under_way());
+    text.gauge("etcd_mvcc_db_open_read_transactions", "Reads in progress.", view.open_reads());
     text.gauge("etcd_debugging_mvcc_keys_total", "Keys that exist.", view.keys());
 }
 
-fn operations(text: &mut Exposition, now: &Now<'_>) {
+fn operations(text: &mut Exposition, now: &MemberSample<'_>) {
     let applied = &now.node().raft().metrics().operations;
     let read = now.node().metrics();
     text.counter("etcd_mvcc_put_total", "Puts applied.", applied.puts.get());
@@ -48,38 +48,38 @@ fn operations(text: &mut Exposition, now: &Now<'_>) {
     );
 }
 
-fn revisions(text: &mut Exposition, now: &Now<'_>) {
+fn revisions(text: &mut Exposition, now: &MemberSample<'_>) {
     let Revision(revision) = now.header.revision;
     let Revision(compacted) = now.node().raft().view().compacted();
     text.gauge("etcd_debugging_mvcc_current_revision", "The revision of the store.", revision);
     text.gauge(
         "etcd_debugging_mvcc_compact_revision",
-        "Revisions before this one were forgotten; -1 if nothing was ever compacted.",
+        "The last compacted revision; -1 if nothing was ever compacted.",
         compacted,
     );
 }
 
-fn compaction(text: &mut Exposition, now: &Now<'_>) {
+fn compaction(text: &mut Exposition, now: &MemberSample<'_>) {
     let consensus = now.node().raft().metrics();
     text.counter(
         "etcd_debugging_mvcc_db_compaction_keys_total",
-        "Records that compactions took away.",
+        "Records that compactions removed.",
         consensus.compacted_records.get(),
     );
     let last = consensus.last_compaction().map_or(0, |ago| now.time.saturating_sub(ago).as_secs());
     text.gauge(
         "etcd_debugging_mvcc_db_compaction_last",
-        "When a compaction ended last, in seconds since 1970; zero: not since the start.",
+        "End of the last compaction, in seconds since 1970; zero: none since the start.",
         last,
     );
     text.histogram(
         "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds",
-        "How long one step of a compaction kept others from being applied.",
+        "Time that one step of a compaction blocked the apply lane.",
         &consensus.compaction_step,
     );
     text.histogram(
         "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
-        "How long a compaction took from its first step to its last.",
+        "Time from the first step of a compaction to its last.",
         &consensus.compaction,
     );
 }

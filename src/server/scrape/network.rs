@@ -1,17 +1,17 @@
-//! `etcd_network_peer_*` and `etcd_network_snapshot_*`. Followers talk to the leader only, so a member
-//! has traffic with those that it led or followed.
+//! `etcd_network_peer_*` and `etcd_network_snapshot_*`. Followers exchange messages with the leader only, so
+//! a member has traffic with the members that it led or followed.
 
 use std::sync::Arc;
 
-use super::{Now, id};
+use super::sources::{MemberSample, etcd_id};
 use crate::{
-    metrics::{Counter, Exposition, Histogram, Kind, Number},
+    metrics::{Counter, Exposition, Histogram, MetricKind, Number},
     peer::PeerTraffic,
-    raft::PeerCounts,
+    raft::PeerMetrics,
     types::MemberId,
 };
 
-pub(super) fn show(text: &mut Exposition, now: &Now<'_>) {
+pub fn expose(text: &mut Exposition, now: &MemberSample<'_>) {
     connections(text, now);
     traffic(text, &now.sources.peers.all());
     let peers = now.node().raft().metrics().peers.all();
@@ -19,50 +19,50 @@ pub(super) fn show(text: &mut Exposition, now: &Now<'_>) {
     snapshots(text, &peers);
 }
 
-fn connections(text: &mut Exposition, now: &Now<'_>) {
-    let me = now.me();
+fn connections(text: &mut Exposition, now: &MemberSample<'_>) {
+    let me = now.member_id();
     let peers = now.sources.peers.all();
     let help = "Whether a stream with that member is open.";
-    let mut active = text.family("etcd_network_active_peers", Kind::Gauge, help);
+    let mut active = text.family("etcd_network_active_peers", MetricKind::Gauge, help);
     for (member, traffic) in &peers {
-        active.sample(&[("Local", &me), ("Remote", &id(*member))], traffic.is_connected());
+        active.sample(&[("Local", &me), ("Remote", &etcd_id(*member))], traffic.is_connected());
     }
     let help = "How often the last stream with that member ended.";
-    let mut lost = text.family("etcd_network_disconnected_peers_total", Kind::Counter, help);
+    let mut lost = text.family("etcd_network_disconnected_peers_total", MetricKind::Counter, help);
     for (member, traffic) in &peers {
-        lost.sample(&[("Local", &me), ("Remote", &id(*member))], traffic.disconnects.get());
+        lost.sample(&[("Local", &me), ("Remote", &etcd_id(*member))], traffic.disconnects.get());
     }
     let help = "The members, this one too.";
-    let mut known = text.family("etcd_network_known_peers", Kind::Gauge, help);
+    let mut known = text.family("etcd_network_known_peers", MetricKind::Gauge, help);
     for member in now.node().raft().members() {
-        known.sample(&[("Local", &me), ("Remote", &id(member.place.member))], true);
+        known.sample(&[("Local", &me), ("Remote", &etcd_id(member.member_ref.member))], true);
     }
 }
 
-/// One value for each member.
-fn each<T>(
+/// Writes a family with one value for each peer.
+fn per_peer<T>(
     text: &mut Exposition,
-    (name, kind, help): (&str, Kind, &str),
+    (name, kind, help): (&str, MetricKind, &str),
     label: &str,
     peers: &[(MemberId, Arc<T>)],
     value: impl Fn(&T) -> Number,
 ) {
     let mut family = text.family(name, kind, help);
     for (member, of) in peers {
-        family.sample(&[(label, &id(*member))], value(of));
+        family.sample(&[(label, &etcd_id(*member))], value(of));
     }
 }
 
-fn each_histogram<T>(
+fn histogram_per_peer<T>(
     text: &mut Exposition,
     (name, help): (&str, &str),
     label: &str,
     peers: &[(MemberId, Arc<T>)],
     histogram: impl Fn(&T) -> &Histogram,
 ) {
-    let mut family = text.family(name, Kind::Histogram, help);
+    let mut family = text.family(name, MetricKind::Histogram, help);
     for (member, of) in peers {
-        family.histogram(&[(label, &id(*member))], histogram(of));
+        family.histogram(&[(label, &etcd_id(*member))], histogram(of));
     }
 }
 
@@ -71,46 +71,46 @@ fn total(counter: &Counter) -> Number {
 }
 
 fn traffic(text: &mut Exposition, peers: &[(MemberId, Arc<PeerTraffic>)]) {
-    let counter = Kind::Counter;
+    let counter = MetricKind::Counter;
     let family = ("etcd_network_peer_sent_bytes_total", counter, "Bytes of messages sent.");
-    each(text, family, "To", peers, |peer| total(&peer.sent_bytes));
+    per_peer(text, family, "To", peers, |peer| total(&peer.sent_bytes));
     let family = ("etcd_network_peer_received_bytes_total", counter, "Bytes of messages received.");
-    each(text, family, "From", peers, |peer| total(&peer.received_bytes));
+    per_peer(text, family, "From", peers, |peer| total(&peer.received_bytes));
     let help = "Streams of that member that broke.";
     let family = ("etcd_network_peer_received_failures_total", counter, help);
-    each(text, family, "From", peers, |peer| total(&peer.receive_failures));
+    per_peer(text, family, "From", peers, |peer| total(&peer.receive_failures));
 }
 
-fn consensus(text: &mut Exposition, peers: &[(MemberId, Arc<PeerCounts>)]) {
+fn consensus(text: &mut Exposition, peers: &[(MemberId, Arc<PeerMetrics>)]) {
     let help = "Heartbeats, votes and batches of entries that got no answer.";
-    let family = ("etcd_network_peer_sent_failures_total", Kind::Counter, help);
-    each(text, family, "To", peers, |peer| total(&peer.send_failures));
+    let family = ("etcd_network_peer_sent_failures_total", MetricKind::Counter, help);
+    per_peer(text, family, "To", peers, |peer| total(&peer.send_failures));
     let help = "As the leader: from a heartbeat to its answer.";
     let family = ("etcd_network_peer_round_trip_time_seconds", help);
-    each_histogram(text, family, "To", peers, |peer| &peer.round_trip);
+    histogram_per_peer(text, family, "To", peers, |peer| &peer.round_trip);
 }
 
-fn snapshots(text: &mut Exposition, peers: &[(MemberId, Arc<PeerCounts>)]) {
-    let (counter, gauge) = (Kind::Counter, Kind::Gauge);
+fn snapshots(text: &mut Exposition, peers: &[(MemberId, Arc<PeerMetrics>)]) {
+    let (counter, gauge) = (MetricKind::Counter, MetricKind::Gauge);
     let family = ("etcd_network_snapshot_send_success", counter, "Snapshots sent.");
-    each(text, family, "To", peers, |peer| total(&peer.sent.succeeded));
+    per_peer(text, family, "To", peers, |peer| total(&peer.sent.succeeded));
     let family = ("etcd_network_snapshot_send_failures", counter, "Snapshots not sent to the end.");
-    each(text, family, "To", peers, |peer| total(&peer.sent.failed));
+    per_peer(text, family, "To", peers, |peer| total(&peer.sent.failed));
     let family = ("etcd_network_snapshot_send_inflights_total", gauge, "Snapshots being sent.");
-    each(text, family, "To", peers, |peer| peer.sent.under_way.get().into());
+    per_peer(text, family, "To", peers, |peer| peer.sent.under_way.get().into());
     let family =
         ("etcd_network_snapshot_send_total_duration_seconds", "How long sending one took.");
-    each_histogram(text, family, "To", peers, |peer| &peer.sent.took);
+    histogram_per_peer(text, family, "To", peers, |peer| &peer.sent.took);
 
     let family = ("etcd_network_snapshot_receive_success", counter, "Snapshots received.");
-    each(text, family, "From", peers, |peer| total(&peer.received.succeeded));
+    per_peer(text, family, "From", peers, |peer| total(&peer.received.succeeded));
     let help = "Snapshots not received to the end.";
     let family = ("etcd_network_snapshot_receive_failures", counter, help);
-    each(text, family, "From", peers, |peer| total(&peer.received.failed));
+    per_peer(text, family, "From", peers, |peer| total(&peer.received.failed));
     let help = "Snapshots being received.";
     let family = ("etcd_network_snapshot_receive_inflights_total", gauge, help);
-    each(text, family, "From", peers, |peer| peer.received.under_way.get().into());
+    per_peer(text, family, "From", peers, |peer| peer.received.under_way.get().into());
     let help = "How long receiving and installing one took.";
     let family = ("etcd_network_snapshot_receive_total_duration_seconds", help);
-    each_histogram(text, family, "From", peers, |peer| &peer.received.took);
+    histogram_per_peer(text, family, "From", peers, |peer| &peer.received.took);
 }

@@ -1,5 +1,5 @@
-//! What the kernel says of this process, under the names that every Prometheus client uses. Linux
-//! only: elsewhere, and where `/proc` is not readable, there are none.
+//! The kernel's numbers of this process, under the names that all Prometheus clients use. Linux only:
+//! without a readable `/proc` there are none.
 
 use std::{path::Path, sync::OnceLock};
 
@@ -8,11 +8,11 @@ use crate::{
     metrics::Exposition,
 };
 
-/// The kernel shows times in hundredths of a second, on every architecture.
+/// The kernel's unit of CPU times: a hundredth of a second, on every architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(in crate::server) struct Process {
+pub struct Process {
     cpu_seconds: Option<f64>,
     resident_bytes: Option<u64>,
     virtual_bytes: Option<u64>,
@@ -24,7 +24,7 @@ pub(in crate::server) struct Process {
 
 impl Process {
     /// Reads `/proc`: not for an async worker.
-    pub(in crate::server) fn look() -> Process {
+    pub fn read() -> Process {
         let stat = read("/proc/self/stat");
         let status = read("/proc/self/status");
         let limits = read("/proc/self/limits");
@@ -40,7 +40,7 @@ impl Process {
         }
     }
 
-    pub(super) fn show(&self, text: &mut Exposition) {
+    pub fn expose(&self, text: &mut Exposition) {
         if let Some(seconds) = self.cpu_seconds {
             let help = "Total user and system CPU time spent in seconds.";
             text.counter("process_cpu_seconds_total", help, seconds);
@@ -71,7 +71,7 @@ impl Process {
     }
 }
 
-/// Empty if it cannot be read.
+/// The text of a file; empty if it cannot be read.
 fn read(path: &str) -> String {
     let bytes = disk::read_to_end(&RealDisk, Path::new(path)).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
@@ -90,7 +90,7 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
 }
 
 fn start_seconds(stat: &str) -> Option<f64> {
-    // It has a line for each processor, and never changes.
+    // The file has a line for each processor, and this value never changes.
     static BOOT: OnceLock<Option<f64>> = OnceLock::new();
     let boot = *BOOT.get_or_init(|| value(&read("/proc/stat"), "btime")?.parse().ok());
     Some(boot? + stat_field(stat, 22)? / TICKS_PER_SECOND)
@@ -105,7 +105,7 @@ fn kilobytes(status: &str, name: &str) -> Option<u64> {
     Some(value(status, name)?.parse::<u64>().ok()? << 10)
 }
 
-/// A soft limit. Without a bound: what Go's client shows then, the largest number.
+/// A soft limit. An unlimited one is the largest number, as in Go's client.
 fn limit(limits: &str, name: &str) -> Option<f64> {
     match value(limits, name)? {
         "unlimited" => Some(u64::MAX as f64),
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn this_process_has_memory_and_files() {
-        let process = Process::look();
+        let process = Process::read();
         assert!(process.resident_bytes.unwrap() > 1 << 20, "{process:?}");
         assert!(process.open_fds.unwrap() > 2 && process.start_seconds.unwrap() > 1e9);
     }

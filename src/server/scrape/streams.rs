@@ -1,18 +1,18 @@
-//! Watches and leases: `etcd_debugging_mvcc_*watch*`, `etcd_debugging_lease_*`, and what is ours.
+//! Watches and leases: `etcd_debugging_mvcc_*watch*`, `etcd_debugging_lease_*`, and our own.
 
-use super::Now;
-use crate::metrics::{Exposition, Kind};
+use super::sources::MemberSample;
+use crate::metrics::{Exposition, MetricKind};
 
-pub(super) fn show(text: &mut Exposition, now: &Now<'_>) {
+pub fn expose(text: &mut Exposition, now: &MemberSample<'_>) {
     watches(text, now);
     leases(text, now);
 }
 
-fn watches(text: &mut Exposition, now: &Now<'_>) {
+fn watches(text: &mut Exposition, now: &MemberSample<'_>) {
     let counters = now.sources.watches.counters();
     text.gauge(
         "etcd_debugging_mvcc_watch_stream_total",
-        "Streams that watch through this member.",
+        "Open watch streams of this member.",
         counters.streams.get(),
     );
     text.gauge(
@@ -22,34 +22,34 @@ fn watches(text: &mut Exposition, now: &Now<'_>) {
     );
     text.gauge(
         "etcd_debugging_mvcc_slow_watcher_total",
-        "Watches that read the history, or wait until their client reads.",
-        counters.slow.get(),
+        "Unsynced watches: those that read the history or wait for their client to read.",
+        counters.slow_watchers.get(),
     );
     text.counter(
         "etcd_debugging_mvcc_events_total",
-        "Events sent, counted for each watch that got them.",
+        "Events sent, once for each watch that received them.",
         counters.events_total.get(),
     );
     text.gauge(
         "etcd_debugging_mvcc_pending_events_total",
-        "Events that wait to be sent, counted for each watch.",
+        "Events queued for sending, once for each watch.",
         counters.pending_events.get(),
     );
     text.counter(
-        "ordinal_watches_cut_off_total",
-        "Watches that fell behind until what they missed was compacted.",
-        counters.cut_off_total.get(),
+        "ordinal_watches_compacted_total",
+        "Watches canceled because the revision they needed was compacted.",
+        counters.compacted_total.get(),
     );
     text.gauge(
         "ordinal_watch_queued_bytes",
-        "Bytes of events that wait to be sent.",
+        "Bytes of events queued for watch streams or in flight on them.",
         counters.queued_bytes.get(),
     );
 }
 
-fn leases(text: &mut Exposition, now: &Now<'_>) {
+fn leases(text: &mut Exposition, now: &MemberSample<'_>) {
     let counters = now.node().lease_counters();
-    text.gauge("ordinal_leases", "Leases that live.", counters.live);
+    text.gauge("ordinal_leases", "Leases that exist.", counters.live);
     text.counter("etcd_debugging_lease_granted_total", "Leases granted.", counters.granted);
     text.counter(
         "etcd_debugging_lease_revoked_total",
@@ -67,6 +67,6 @@ fn leases(text: &mut Exposition, now: &Now<'_>) {
         counters.expired,
     );
     let help = "The time to live of each lease that was granted, in seconds.";
-    text.family("etcd_debugging_lease_ttl_total", Kind::Histogram, help)
+    text.family("etcd_debugging_lease_ttl_total", MetricKind::Histogram, help)
         .histogram(&[], now.node().lease_ttls());
 }

@@ -9,14 +9,14 @@ use std::{
 };
 
 use crate::{
-    state::{Machine, MemoryStorage, View},
+    state::{MemoryStorage, StateMachine, View},
     types::*,
 };
 
 const KEYS: i64 = 10;
 const TRANSACTIONS: i64 = 3000;
 
-/// Revision `r` of the store: ten keys whose value is `r`, and `r % KEYS` keys under `n`.
+/// Revision `r` of the store: ten keys with the value `r`, and `r % KEYS` keys under `n`.
 fn transaction(revision: i64) -> Command {
     let put = |key: String| {
         TxnOp::Put(Put { key: key.into(), value: revision.to_string().into(), ..Put::default() })
@@ -33,7 +33,7 @@ fn under(start: &'static str, end: &'static str) -> KeyRange {
     KeyRange::Span { start: start.into(), end: end.into() }
 }
 
-/// Reads once; `back` revisions ago. True if that was not compacted.
+/// Reads once, `back` revisions ago. True if that revision was not compacted.
 fn check_one_read(view: &View, keys: KeyRange, back: i64) -> bool {
     let now = view.revision();
     let wanted = Revision((now.0 - back).max(11));
@@ -61,9 +61,9 @@ fn check_one_read(view: &View, keys: KeyRange, back: i64) -> bool {
 #[test]
 fn a_reader_never_sees_half_a_transaction_nor_loses_its_revision_to_compaction() {
     let storage = Arc::new(MemoryStorage::default());
-    let mut machine = Machine::recover(storage, None, [], []).unwrap();
+    let mut machine = StateMachine::recover(storage, None, [], []).unwrap();
     let mut position = LogPosition::default();
-    // Revision 10 deletes what is under `n`: from 11 on, what a revision holds is known.
+    // Revision 10 deletes the keys under `n`: from 11 on, the content of a revision is known.
     machine.apply(position, (2..=11).map(transaction)).unwrap();
     machine.publish();
     let (view, done) = (machine.view(), AtomicBool::new(false));

@@ -1,4 +1,4 @@
-//! How scripts say commands: `put a 1 prev_kv`, `get a end=c sort=mod desc`, `value(a..c)>x`.
+//! The syntax of commands in scripts: `put a 1 prev_kv`, `get a end=c sort=mod desc`, `value(a..c)>x`.
 
 use std::error::Error;
 
@@ -7,17 +7,17 @@ use goldenscript::Argument;
 
 use crate::types::*;
 
-pub(super) type Parsed<T> = Result<T, Box<dyn Error>>;
+pub type Parsed<T> = Result<T, Box<dyn Error>>;
 
 /// The arguments of a command: words, and `key=value` pairs.
 #[derive(Debug)]
-pub(super) struct Words {
+pub struct Words {
     words: Vec<String>,
     pairs: Vec<(String, String)>,
 }
 
 impl Words {
-    pub(super) fn of(args: &[Argument]) -> Words {
+    pub fn of(args: &[Argument]) -> Words {
         let mut words = Words { words: Vec::new(), pairs: Vec::new() };
         for arg in args {
             match arg {
@@ -41,39 +41,39 @@ impl Words {
         (name, words)
     }
 
-    pub(super) fn next(&mut self) -> Parsed<String> {
+    pub fn next(&mut self) -> Parsed<String> {
         if self.words.is_empty() {
             return Err("a word is missing".into());
         }
         Ok(self.words.remove(0))
     }
 
-    pub(super) fn flag(&mut self, name: &str) -> bool {
+    pub fn flag(&mut self, name: &str) -> bool {
         let found = self.words.iter().position(|word| word == name);
         found.map(|at| self.words.remove(at)).is_some()
     }
 
-    pub(super) fn pair(&mut self, key: &str) -> Option<String> {
+    pub fn pair(&mut self, key: &str) -> Option<String> {
         let found = self.pairs.iter().position(|(name, _)| name == key)?;
         Some(self.pairs.remove(found).1)
     }
 
-    pub(super) fn number(&mut self, key: &str) -> Parsed<i64> {
+    pub fn number(&mut self, key: &str) -> Parsed<i64> {
         Ok(self.pair(key).map_or(Ok(0), |number| number.parse())?)
     }
 
-    pub(super) fn end(self) -> Parsed<()> {
+    pub fn end(self) -> Parsed<()> {
         if self.words.is_empty() && self.pairs.is_empty() {
             return Ok(());
         }
         Err(format!("not understood: {:?} {:?}", self.words, self.pairs).into())
     }
 
-    pub(super) fn rest(&mut self) -> impl Iterator<Item = String> + use<> {
+    pub fn rest(&mut self) -> impl Iterator<Item = String> + use<> {
         std::mem::take(&mut self.words).into_iter()
     }
 
-    pub(super) fn pairs(&mut self) -> impl Iterator<Item = (String, String)> + use<> {
+    pub fn pairs(&mut self) -> impl Iterator<Item = (String, String)> + use<> {
         std::mem::take(&mut self.pairs).into_iter()
     }
 
@@ -88,18 +88,18 @@ impl Words {
 }
 
 /// `ID@EPOCH`
-pub(super) fn lease_at(text: &str) -> Parsed<LeaseAt> {
+pub fn lease_at(text: &str) -> Parsed<LeaseRef> {
     let (id, epoch) = text.split_once('@').ok_or("a lease is ID@EPOCH")?;
-    Ok(LeaseAt { id: LeaseId(id.parse()?), epoch: epoch.parse()? })
+    Ok(LeaseRef { id: LeaseId(id.parse()?), epoch: epoch.parse()? })
 }
 
 /// `ID@EPOCH=LEFT`
-pub(super) fn checkpoint((lease, left): (String, String)) -> Parsed<LeaseCheckpoint> {
+pub fn checkpoint((lease, left): (String, String)) -> Parsed<LeaseCheckpoint> {
     Ok(LeaseCheckpoint { lease: lease_at(&lease)?, remaining: left.parse()? })
 }
 
 /// `put KEY [VALUE] [lease=N] [prev_kv] [ignore_value] [ignore_lease]`
-pub(super) fn put(mut words: Words) -> Parsed<Put> {
+pub fn put(mut words: Words) -> Parsed<Put> {
     let put = Put {
         prev_kv: words.flag("prev_kv"),
         ignore_value: words.flag("ignore_value"),
@@ -113,7 +113,7 @@ pub(super) fn put(mut words: Words) -> Parsed<Put> {
 }
 
 /// `del KEY [end=KEY|from] [prev_kv]`
-pub(super) fn delete(mut words: Words) -> Parsed<DeleteRange> {
+pub fn delete(mut words: Words) -> Parsed<DeleteRange> {
     let delete = DeleteRange { keys: words.keys()?, prev_kv: words.flag("prev_kv") };
     words.end()?;
     Ok(delete)
@@ -121,7 +121,7 @@ pub(super) fn delete(mut words: Words) -> Parsed<DeleteRange> {
 
 /// `get KEY [end=KEY|from] [rev=N] [limit=N] [sort=TARGET] [asc|desc] [keys_only] [count_only]
 /// [min_mod=N] [max_mod=N] [min_create=N] [max_create=N]`
-pub(super) fn range(mut words: Words) -> Parsed<Range> {
+pub fn range(mut words: Words) -> Parsed<Range> {
     let target = words.pair("sort").unwrap_or_default();
     let range = Range {
         keys: words.keys()?,
@@ -152,7 +152,7 @@ pub(super) fn range(mut words: Words) -> Parsed<Range> {
 }
 
 /// `txn [if=COMPARE]... [then=OP]... [else=OP]...`; a nested one is named: `then="txn NAME"`.
-pub(super) fn txn(mut words: Words, named: impl Fn(&str) -> Option<Txn>) -> Parsed<Txn> {
+pub fn txn(mut words: Words, named: impl Fn(&str) -> Option<Txn>) -> Parsed<Txn> {
     let mut txn = Txn::default();
     while let Some(text) = words.pair("if") {
         txn.compare.push(compare(&text)?);

@@ -3,6 +3,7 @@
 //! [`MemoryStorage`]: super::MemoryStorage
 
 mod concurrent;
+mod examples;
 mod grammar;
 mod model;
 mod properties;

@@ -1,5 +1,5 @@
-//! The state machine as one would write it without caring for memory or time: a list of every
-//! version there ever was. What it answers is what [`Machine`](crate::state::Machine) must answer.
+//! A simple model of the state machine, without regard for memory or time: a list of all versions.
+//! [`StateMachine`](crate::state::StateMachine) must give the same replies.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use bytes::Bytes;
 use crate::types::*;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Model {
-    pub(super) revision: Revision,
-    pub(super) compacted: Revision,
-    pub(super) leases: BTreeMap<LeaseId, Lease>,
+pub struct Model {
+    pub revision: Revision,
+    pub compacted: Revision,
+    pub leases: BTreeMap<LeaseId, Lease>,
     last_epoch: u64,
-    /// In the order of writing; no value: deleted.
+    /// In the order of writing; `None`: deleted.
     log: Vec<(Revision, Bytes, Option<KeyValue>)>,
 }
 
@@ -29,11 +29,11 @@ impl Default for Model {
     }
 }
 
-pub(super) type Keys = BTreeMap<Bytes, KeyValue>;
+pub type Keys = BTreeMap<Bytes, KeyValue>;
 
 impl Model {
-    /// `term` is the entry's.
-    pub(super) fn apply(&mut self, term: Term, command: &Command) -> Result<Reply, CommandError> {
+    /// `term` is that of the entry.
+    pub fn apply(&mut self, term: Term, command: &Command) -> Result<Reply, CommandError> {
         let txn = |op| Txn { success: vec![op], ..Txn::default() };
         let only = |mut reply: TxnReply| reply.responses.remove(0);
         match command {
@@ -53,7 +53,7 @@ impl Model {
                 let reply = self.txn(txn)?;
                 Ok(Reply::Txn { revision: self.revision, reply })
             }
-            Command::AdmitMember(_) | Command::Desire(_) => Ok(Reply::Described),
+            Command::AdmitMember(_) | Command::SetDesiredReplicas(_) => Ok(Reply::MembersUpdated),
             Command::Compact(revision) if *revision <= self.compacted => {
                 Err(CommandError::Compacted)
             }
@@ -64,6 +64,15 @@ impl Model {
                 self.compacted = *revision;
                 Ok(Reply::Compact { revision: self.revision })
             }
+            Command::SetMemberAttributes(_) | Command::AssignMember { .. } => {
+                unreachable!("not generated")
+            }
+            lease => self.apply_lease(term, lease),
+        }
+    }
+
+    fn apply_lease(&mut self, term: Term, command: &Command) -> Result<Reply, CommandError> {
+        match command {
             Command::LeaseGrant { id, ttl } => self.grant(*id, *ttl),
             Command::LeaseRevoke(id) => {
                 self.check_lease(*id)?;
@@ -75,10 +84,10 @@ impl Model {
             | Command::LeaseRenew { term: decided_in, .. }
                 if *decided_in != term =>
             {
-                Err(CommandError::OtherTerm)
+                Err(CommandError::StaleTerm)
             }
             Command::LeaseExpire { leases, .. } => {
-                for LeaseAt { id, epoch } in leases {
+                for LeaseRef { id, epoch } in leases {
                     if self.leases.get(id).is_some_and(|lease| lease.epoch == *epoch) {
                         self.end_lease(*id);
                     }
@@ -86,7 +95,7 @@ impl Model {
                 Ok(Reply::LeasesUpdated)
             }
             Command::LeaseCheckpoint { checkpoints, .. } => {
-                for LeaseCheckpoint { lease: LeaseAt { id, epoch }, remaining } in checkpoints {
+                for LeaseCheckpoint { lease: LeaseRef { id, epoch }, remaining } in checkpoints {
                     if self.leases.get(id).is_some_and(|lease| lease.epoch == *epoch) {
                         self.set_remaining(*id, *remaining);
                     }
@@ -101,12 +110,12 @@ impl Model {
                 }
                 Ok(Reply::LeasesUpdated)
             }
-            Command::Describe(_) | Command::AssignMember { .. } => unreachable!("not generated"),
+            _ => unreachable!("not a command about leases"),
         }
     }
 
-    /// The keys that a read now finds attached.
-    pub(super) fn attached(&self, id: LeaseId) -> Vec<Bytes> {
+    /// The keys attached to a lease at the current revision.
+    pub fn attached(&self, id: LeaseId) -> Vec<Bytes> {
         let keys = self.at(self.revision);
         keys.into_values().filter(|kv| kv.lease == id).map(|kv| kv.key).collect()
     }
@@ -146,7 +155,7 @@ impl Model {
         self.log.extend(keys.into_iter().map(|key| (next, key, None)));
     }
 
-    pub(super) fn range(&self, range: &Range) -> Result<RangeReply, CommandError> {
+    pub fn range(&self, range: &Range) -> Result<RangeReply, CommandError> {
         let at = if range.revision.0 <= 0 { self.revision } else { range.revision };
         if at > self.revision {
             return Err(CommandError::FutureRevision);
@@ -157,13 +166,13 @@ impl Model {
         Ok(select(&self.at(at), range))
     }
 
-    /// Every change from a revision on, in order; no value: deleted.
-    pub(super) fn since(&self, from: Revision) -> &[(Revision, Bytes, Option<KeyValue>)] {
+    /// Every change from a revision on, in order; `None`: deleted.
+    pub fn since(&self, from: Revision) -> &[(Revision, Bytes, Option<KeyValue>)] {
         &self.log[self.log.partition_point(|(at, ..)| *at < from)..]
     }
 
-    /// All keys as they were.
-    pub(super) fn at(&self, revision: Revision) -> Keys {
+    /// All keys at a revision.
+    pub fn at(&self, revision: Revision) -> Keys {
         let mut keys = Keys::new();
         for (_, key, kv) in self.log.iter().take_while(|(at, ..)| *at <= revision) {
             match kv {
@@ -192,7 +201,7 @@ impl Model {
                 TxnOp::Range(range) if range.revision > self.revision => {
                     return Err(CommandError::FutureRevision);
                 }
-                // Here, but not in a range of its own, a negative one is below what was compacted.
+                // In a transaction, unlike in a plain range, a negative revision counts as compacted.
                 TxnOp::Range(range)
                     if range.revision != Revision(0) && range.revision < self.compacted =>
                 {
@@ -257,7 +266,7 @@ impl Model {
     }
 }
 
-/// A transaction whose comparisons are made.
+/// A transaction after its comparisons.
 struct Plan {
     succeeded: bool,
     ops: Vec<(TxnOp, Option<Plan>)>,
@@ -307,8 +316,8 @@ fn within(keys: &Keys, range: &KeyRange) -> Vec<KeyValue> {
     keys.values().filter(|kv| holds(&kv.key)).cloned().collect()
 }
 
-/// etcd's order of doing: take (one more than the limit, unless everything is needed), filter, sort,
-/// cut.
+/// etcd's order of steps: take (one more than the limit, unless all are needed), filter, sort,
+/// truncate.
 fn select(keys: &Keys, range: &Range) -> RangeReply {
     let mut kvs = within(keys, &range.keys);
     let count = kvs.len() as i64;

@@ -1,5 +1,5 @@
-//! Random histories: the machine answers what the model answers, however its work is cut into
-//! chunks, pruned, restarted, and read meanwhile.
+//! Random histories: the state machine and the model give the same replies, for any division into
+//! chunks, with pruning, restarts and reads in between.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::model::Model;
 use crate::{
-    state::{Attempt, Machine, MemoryStorage, Pruning, RangeRead, ReadError},
+    state::{MemoryStorage, Pruning, RangeRead, ReadError, ReadProgress, StateMachine},
     types::*,
 };
 
-/// Of every entry.
+/// The term of every entry.
 const TERM: Term = Term(3);
 
-/// What happens to a machine.
+/// A step of a history.
 #[derive(Debug, Clone)]
 enum Event {
     Apply(Vec<Command>),
@@ -22,7 +22,7 @@ enum Event {
     Step {
         keys_max: usize,
     },
-    /// Loses what was not published, and replays the log from there.
+    /// Loses unpublished changes, and replays the log from there.
     Crash,
     Read(Range),
     /// Begins a read that is finished at the next `Finish`.
@@ -77,12 +77,12 @@ fn lease() -> impl Strategy<Value = LeaseId> {
     select(vec![LeaseId(7), LeaseId(-8), LeaseId(9)])
 }
 
-/// Seldom the right epoch, of those that a short history has.
-fn lease_at() -> impl Strategy<Value = LeaseAt> {
-    (lease(), 1u64..8).prop_map(|(id, epoch)| LeaseAt { id, epoch })
+/// An epoch of a short history, rarely the right one.
+fn lease_at() -> impl Strategy<Value = LeaseRef> {
+    (lease(), 1u64..8).prop_map(|(id, epoch)| LeaseRef { id, epoch })
 }
 
-/// Of the entry's term, and of another one.
+/// Lease commands of the entry's term and of another one.
 fn lease_command() -> impl Strategy<Value = Command> {
     let term = || prop_oneof![6 => Just(TERM), 1 => Just(Term(TERM.0 - 1))];
     let id = prop_oneof![12 => lease(), 1 => Just(LeaseId(0))];
@@ -176,11 +176,11 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A machine, and what it should answer.
+/// A state machine and its model.
 struct Rig {
     storage: Arc<MemoryStorage>,
-    machine: Machine,
-    /// As applied, and as published.
+    machine: StateMachine,
+    /// After the applied and after the published entries.
     model: Model,
     published: Model,
     log: Vec<Vec<Command>>,
@@ -190,7 +190,7 @@ struct Rig {
 impl Rig {
     fn new() -> Rig {
         let storage = Arc::new(MemoryStorage::default());
-        let machine = Machine::recover(storage.clone(), None, [], []).unwrap();
+        let machine = StateMachine::recover(storage.clone(), None, [], []).unwrap();
         Rig {
             storage,
             machine,
@@ -238,7 +238,7 @@ impl Rig {
         self.check_leases();
     }
 
-    /// That there are the leases that should be, with the keys that name them.
+    /// Compares the leases and their attached keys with the model.
     fn check_leases(&self) {
         let view = self.machine.view();
         assert_eq!(view.leases(), self.model.leases.values().copied().collect::<Vec<_>>());
@@ -253,7 +253,8 @@ impl Rig {
         let from = self.storage.contents();
         let storage = self.storage.clone();
         self.read = None;
-        self.machine = Machine::recover(storage, from.position, from.tables, from.records).unwrap();
+        self.machine =
+            StateMachine::recover(storage, from.position, from.tables, from.records).unwrap();
         let next = from.position.map_or(0, |last| last.index + 1);
         for index in next..self.log.len() as u64 {
             let commands = self.log[index as usize].clone();
@@ -264,21 +265,21 @@ impl Rig {
 
     fn read(&self, range: &Range) -> Result<RangeReply, CommandError> {
         match self.machine.view().range(range.clone())?.in_memory().unwrap() {
-            Attempt::Done(revision, reply) => {
+            ReadProgress::Done(revision, reply) => {
                 assert_eq!(revision, self.published.revision);
                 Ok(reply)
             }
-            Attempt::Unfinished(_) => panic!("all of it is in memory"),
+            ReadProgress::Unfinished(_) => panic!("all values are in memory"),
         }
     }
 
-    fn check_past(&self, from: Revision, bytes_max: usize) {
+    fn check_changes(&self, from: Revision, bytes_max: usize) {
         let view = self.machine.view();
         if from < self.model.compacted {
-            let refused = view.past(from, view.revision(), bytes_max).unwrap_err();
+            let refused = view.scan_changes(from, view.revision(), bytes_max).unwrap_err();
             return assert!(matches!(refused, ReadError::Refused(CommandError::Compacted)));
         }
-        // What changed twice in the compacted revision itself is there once or twice, as pruning goes.
+        // A key that changed twice in the compacted revision has one or two records, depending on pruning.
         // The API refuses such transactions.
         let first = self.model.since(from).iter().filter(|(at, ..)| *at == self.model.compacted);
         let keys: Vec<_> = first.map(|(_, key, _)| key).collect();
@@ -286,29 +287,29 @@ impl Rig {
         let from = if twice { from.next() } else { from };
         let (mut next, mut expected) = (from, self.model.since(from).iter());
         while next <= self.model.revision {
-            let past = view.past(next, view.revision(), bytes_max).unwrap();
-            assert!(past.next > next, "a piece without anything");
-            let one = view.past(next, next, bytes_max).unwrap();
-            assert_eq!(one.next, next.next(), "not beyond what was asked for");
+            let scan = view.scan_changes(next, view.revision(), bytes_max).unwrap();
+            assert!(scan.next > next, "an empty scan");
+            let one = view.scan_changes(next, next, bytes_max).unwrap();
+            assert_eq!(one.next, next.next(), "the scan exceeds its end");
             assert!(one.records.iter().all(|record| record.meta.id.main == next));
-            let previous = past.previous(&past.records).unwrap();
-            for (record, from_past) in past.records.iter().zip(previous) {
+            let previous = scan.previous(&scan.records).unwrap();
+            for (record, from_scan) in scan.records.iter().zip(previous) {
                 let (at, key, kv) = expected.next().unwrap();
                 assert_eq!((&record.meta.id.main, &record.meta.key), (at, key));
                 assert_eq!(&Some(record.key_value()).filter(|_| !record.meta.tombstone), kv);
                 let before = Revision(at.0 - 1);
                 let readable = before >= self.model.compacted;
                 let before = self.model.at(before).remove(key).filter(|_| readable);
-                for found in [from_past, view.previous_in_memory(key, *at).unwrap()] {
+                for found in [from_scan, view.previous_in_memory(key, *at).unwrap()] {
                     assert_eq!(found.map(|record| record.key_value()), before);
                 }
             }
-            next = past.next;
+            next = scan.next;
             let rest = self.model.since(next).len();
             assert_eq!(
                 expected.len(),
                 rest,
-                "a piece ends within a revision, or beyond what is in it"
+                "a scan ends within a revision, or beyond its records"
             );
         }
     }
@@ -338,7 +339,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn answers_are_the_models_whatever_the_chunks_pruning_and_restarts(
+    fn replies_are_the_models_for_any_chunks_pruning_and_restarts(
         events in vec(event(), 1..60),
     ) {
         let mut rig = Rig::new();
@@ -353,7 +354,7 @@ proptest! {
     }
 
     #[test]
-    fn the_past_is_whole_in_pieces_of_any_size_from_the_compacted_revision_on(
+    fn changes_are_complete_in_scans_of_any_size_from_the_compacted_revision_on(
         events in vec(event(), 1..60),
         bytes_max in select(vec![0, 3, 20, usize::MAX]),
     ) {
@@ -363,12 +364,12 @@ proptest! {
         }
         rig.publish();
         for from in -1..=rig.model.revision.0 + 1 {
-            rig.check_past(Revision(from), bytes_max);
+            rig.check_changes(Revision(from), bytes_max);
         }
     }
 
     #[test]
-    fn members_with_the_same_log_have_the_same_hash_whatever_else_they_did(
+    fn members_with_the_same_log_have_the_same_hash(
         events in vec(event(), 1..60),
     ) {
         let (mut busy, mut plain) = (Rig::new(), Rig::new());
@@ -389,7 +390,7 @@ proptest! {
     }
 
     #[test]
-    fn a_fully_pruned_storage_holds_the_same_records_whatever_the_way_there(
+    fn a_fully_pruned_storage_holds_the_same_records_on_every_member(
         events in vec(event(), 1..60),
     ) {
         let (mut busy, mut plain) = (Rig::new(), Rig::new());
@@ -445,7 +446,7 @@ fn only_reads(txn: &mut Txn) {
     }
 }
 
-/// A difference in one value, on one member only, must show.
+/// A different value on one member must change its hash.
 #[test]
 fn a_value_that_differs_changes_the_hash() {
     let hash_with = |value: &'static str| {
@@ -461,7 +462,7 @@ fn a_value_that_differs_changes_the_hash() {
     assert_ne!(hash_with("2"), hash_with("x"));
 }
 
-/// Everything changes for readers at once, and what they began before ends as it began.
+/// Later reads see all of the new state; open reads finish on the old one.
 #[test]
 fn an_installed_snapshot_replaces_all_that_later_reads_see_and_nothing_of_earlier_ones() {
     let put = |value: &'static str| {
@@ -481,7 +482,8 @@ fn an_installed_snapshot_replaces_all_that_later_reads_see_and_nothing_of_earlie
 
     let storage = Arc::new(ahead.storage.copied());
     let from = storage.contents();
-    let recovered = Machine::recover(storage, from.position, from.tables, from.records).unwrap();
+    let recovered =
+        StateMachine::recover(storage, from.position, from.tables, from.records).unwrap();
     behind.machine.replace(recovered);
 
     assert_eq!((view.revision(), view.compacted()), (Revision(3), Revision(3)));

@@ -1,26 +1,26 @@
-//! A start from what does not fit together is refused, and the error says where.
+//! Recovery from inconsistent data is refused, and the error names the place.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::{
-    state::{Contents, Machine, MemoryStorage, StateError},
+    state::{MemoryContents, MemoryStorage, StateError, StateMachine},
     types::*,
 };
 
-fn contents() -> Contents {
+fn contents() -> MemoryContents {
     let storage = Arc::new(MemoryStorage::default());
-    let mut machine = Machine::recover(storage.clone(), None, [], []).unwrap();
+    let mut machine = StateMachine::recover(storage.clone(), None, [], []).unwrap();
     let puts = ["a", "b"].map(|key| Command::Put(Put { key: key.into(), ..Put::default() }));
     machine.apply(LogPosition::default(), puts).unwrap();
     machine.publish();
     storage.contents()
 }
 
-fn recover(from: Contents) -> Result<Machine, StateError> {
+fn recover(from: MemoryContents) -> Result<StateMachine, StateError> {
     let storage = Arc::new(MemoryStorage::default());
-    Machine::recover(storage, from.position, from.tables, from.records)
+    StateMachine::recover(storage, from.position, from.tables, from.records)
 }
 
 #[test]
@@ -48,15 +48,15 @@ fn a_damaged_table_is_refused_by_its_key() {
 #[should_panic(expected = "is applied after")]
 fn an_entry_is_never_applied_twice() {
     let mut machine = recover(contents()).unwrap();
-    machine.note(LogPosition::default());
+    machine.advance_applied(LogPosition::default());
 }
 
 #[test]
-fn what_is_kept_does_not_hold_the_buffer_of_its_request() {
+fn stored_keys_and_values_do_not_hold_the_buffer_of_their_request() {
     let request = Bytes::from(b"key and value".to_vec());
     let lease = LeaseId(7);
     let put = Put { key: request.slice(..3), value: request.slice(8..), lease, ..Put::default() };
-    let mut machine = recover(Contents::default()).unwrap();
+    let mut machine = recover(MemoryContents::default()).unwrap();
     let grant = Command::LeaseGrant { id: lease, ttl: 60 };
     machine.apply(LogPosition::default(), [grant, Command::Put(put)]).unwrap();
     machine.publish();

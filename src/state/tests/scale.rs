@@ -1,9 +1,9 @@
-//! What is too much for one step goes on in the next.
+//! Work that exceeds one step continues in the next.
 
 use std::sync::Arc;
 
 use crate::{
-    state::{Attempt, Machine, MemoryStorage, Pruning},
+    state::{MemoryStorage, Pruning, ReadProgress, StateMachine},
     types::*,
 };
 
@@ -14,9 +14,9 @@ fn key(number: i64) -> String {
 }
 
 /// Every key put twice, each time in one transaction.
-fn machine() -> (Arc<MemoryStorage>, Machine) {
+fn machine() -> (Arc<MemoryStorage>, StateMachine) {
     let storage = Arc::new(MemoryStorage::default());
-    let mut machine = Machine::recover(storage.clone(), None, [], []).unwrap();
+    let mut machine = StateMachine::recover(storage.clone(), None, [], []).unwrap();
     let put = |number: i64| {
         TxnOp::Put(Put { key: key(number).into(), value: "v".into(), ..Put::default() })
     };
@@ -31,7 +31,8 @@ fn machine() -> (Arc<MemoryStorage>, Machine) {
 fn a_long_range_leaves_the_callers_thread_and_is_finished_elsewhere() {
     let (_, machine) = machine();
     let all = Range::of(KeyRange::From("".into()));
-    let Attempt::Unfinished(read) = machine.view().range(all).unwrap().in_memory().unwrap() else {
+    let ReadProgress::Unfinished(read) = machine.view().range(all).unwrap().in_memory().unwrap()
+    else {
         panic!("{KEYS} keys are too many for a thread that must not block");
     };
     let (_, reply) = read.finish().unwrap();
@@ -44,7 +45,9 @@ fn a_range_of_a_thousand_keys_is_answered_from_memory() {
     let (_, machine) = machine();
     let keys = KeyRange::Span { start: key(500).into(), end: key(1500).into() };
     let read = machine.view().range(Range::of(keys)).unwrap();
-    assert!(matches!(read.in_memory().unwrap(), Attempt::Done(_, reply) if reply.count == 1000));
+    assert!(
+        matches!(read.in_memory().unwrap(), ReadProgress::Done(_, reply) if reply.count == 1000)
+    );
 }
 
 #[test]
@@ -67,7 +70,7 @@ fn pruning_goes_in_bounded_steps_and_ends() {
 #[test]
 fn the_end_of_a_lease_with_many_keys_is_one_revision() {
     let storage = Arc::new(MemoryStorage::default());
-    let mut machine = Machine::recover(storage, None, [], []).unwrap();
+    let mut machine = StateMachine::recover(storage, None, [], []).unwrap();
     let lease = LeaseId(7);
     let put = |number: i64| TxnOp::Put(Put { key: key(number).into(), lease, ..Put::default() });
     let commands = [
@@ -87,12 +90,12 @@ fn the_end_of_a_lease_with_many_keys_is_one_revision() {
     assert_eq!(machine.view().lease_count(), 0);
 }
 
-/// What they cost the tables is a small part of an entry each.
+/// Each lease costs a small part of a table entry.
 #[test]
 fn leases_that_are_granted_one_after_the_other_share_entries_of_the_tables() {
     const LEASES: i64 = 6400;
     let storage = Arc::new(MemoryStorage::default());
-    let mut machine = Machine::recover(storage.clone(), None, [], []).unwrap();
+    let mut machine = StateMachine::recover(storage.clone(), None, [], []).unwrap();
     let scattered = |number: i64| LeaseId(number.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64 as i64));
     let grants = (1..=LEASES).map(|n| Command::LeaseGrant { id: scattered(n), ttl: 60 });
     machine.apply(LogPosition::default(), grants).unwrap();

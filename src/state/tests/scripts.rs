@@ -1,21 +1,21 @@
 //! Runs the scripts of `tests/scripts/state`: one behaviour a file.
 //!
-//! Every command is an entry of its own and is published at once, but between `hold` and `publish`.
-//! See [`grammar`] for `put`, `del`, `get` and `txn`. Besides there are:
+//! Each command is an entry of its own and is published at once, except between `hold` and `publish`.
+//! See [`grammar`] for `put`, `del`, `get` and `txn`. Further commands:
 //!
 //! | | |
 //! |---|---|
 //! | `define NAME [if=] [then=] [else=]` | a transaction to be nested, or read with `read-txn NAME` |
 //! | `batch "put a 1" "del b" ...` | one entry of several commands |
 //! | `compact N`, `prune [keys=N]` | compaction, and one step of pruning |
-//! | `begin KEY ...`, `finish` | a read that goes on while other commands run |
-//! | `grant id=N ttl=N`, `revoke id=N` | leases, as a client asks |
-//! | `expire N@EPOCH ... [term=N]`, `renew N ... [term=N]` | as a leader does; the term is the entry's if not said |
+//! | `begin KEY ...`, `finish` | a read that stays open while other commands run |
+//! | `grant id=N ttl=N`, `revoke id=N` | leases, as requested by clients |
+//! | `expire N@EPOCH ... [term=N]`, `renew N ... [term=N]` | as proposed by a leader; the default term is that of the entry |
 //! | `checkpoint N@EPOCH=LEFT ... [term=N]` | the same |
 //! | `term N` | the term of the entries from now on |
-//! | `leases` | what readers see of leases |
-//! | `recover`, `chill` | starts again from the storage; leaves no value in memory |
-//! | `status`, `records` | what readers see; what the storage keeps |
+//! | `leases` | the leases that readers see |
+//! | `recover`, `evict` | restarts from the storage; evicts all values from memory |
+//! | `status`, `records` | the published state; the records in the storage |
 
 use std::{collections::BTreeMap, error::Error, fmt::Write as _, path::Path, sync::Arc};
 
@@ -23,7 +23,7 @@ use goldenscript::{Command as Line, Context};
 
 use super::grammar::{self, Parsed, Words};
 use crate::{
-    state::{Attempt, Machine, MemoryStorage, RangeRead, ReadError},
+    state::{MemoryStorage, RangeRead, ReadError, ReadProgress, StateMachine},
     types::*,
 };
 
@@ -44,7 +44,7 @@ fn scripts_answer_as_recorded() {
 
 struct Script {
     storage: Arc<MemoryStorage>,
-    machine: Machine,
+    machine: StateMachine,
     next: LogPosition,
     held: bool,
     named: BTreeMap<String, Txn>,
@@ -54,7 +54,7 @@ struct Script {
 impl Default for Script {
     fn default() -> Self {
         let storage = Arc::new(MemoryStorage::default());
-        let machine = Machine::recover(storage.clone(), None, [], []).unwrap();
+        let machine = StateMachine::recover(storage.clone(), None, [], []).unwrap();
         let next = LogPosition { term: Term(1), index: 0 };
         Script { storage, machine, next, held: false, named: BTreeMap::new(), read: None }
     }
@@ -97,8 +97,8 @@ impl goldenscript::Runner for Script {
             "publish" => self.hold(false),
             "membership" => Ok(self.membership(words.next()?)),
             "recover" => self.recover(),
-            "chill" => {
-                self.storage.chill();
+            "evict" => {
+                self.storage.evict_cache();
                 Ok(String::new())
             }
             "term" => {
@@ -156,7 +156,7 @@ impl Script {
                 ordinal: Ordinal(words.number("ordinal")? as u32),
                 nonce: words.number("nonce")? as u64,
             },
-            "describe" => Command::Describe(MemberAttributes {
+            "describe" => Command::SetMemberAttributes(MemberAttributes {
                 member: MemberId(words.number("member")? as u64),
                 ordinal: Ordinal(words.number("ordinal")? as u32),
                 name: words.pair("name").unwrap_or_default(),
@@ -165,7 +165,7 @@ impl Script {
                 boot: words.pair("boot").map_or(Ok(0), |boot| boot.parse())?,
             }),
             "admit" => Command::AdmitMember(MemberId(words.number("member")? as u64)),
-            "desire" => Command::Desire(Desired {
+            "desired" => Command::SetDesiredReplicas(DesiredReplicas {
                 set: words.next()?,
                 generation: words.number("generation")? as u64,
                 start: words.number("start")? as u32,
@@ -211,7 +211,7 @@ impl Script {
         let mut text = String::new();
         for reply in self.machine.apply(position, commands)? {
             match reply {
-                Ok(reply) => say_reply(&mut text, &reply),
+                Ok(reply) => write_reply(&mut text, &reply),
                 Err(refusal) => writeln!(text, "refused: {refusal}")?,
             }
         }
@@ -238,13 +238,13 @@ impl Script {
 
     fn get(&self, range: Range) -> Result<String, ReadError> {
         let (at, reply) = match self.machine.view().range(range)?.in_memory()? {
-            Attempt::Done(at, reply) => (at, reply),
-            Attempt::Unfinished(read) => {
+            ReadProgress::Done(at, reply) => (at, reply),
+            ReadProgress::Unfinished(read) => {
                 let (at, reply) = read.finish()?;
-                return Ok(format!("from disk\n{}", say_range(at, &reply)));
+                return Ok(format!("from disk\n{}", format_range(at, &reply)));
             }
         };
-        Ok(say_range(at, &reply))
+        Ok(format_range(at, &reply))
     }
 
     fn read_txn(&self, name: &str) -> Result<String, ReadError> {
@@ -254,7 +254,7 @@ impl Script {
             None => view.read_txn(&self.named[name])?,
         };
         let mut text = String::new();
-        say_reply(&mut text, &Reply::Txn { revision, reply });
+        write_reply(&mut text, &Reply::Txn { revision, reply });
         Ok(text)
     }
 
@@ -267,7 +267,7 @@ impl Script {
 
     fn finish(&mut self) -> Result<String, ReadError> {
         let (at, reply) = self.read.take().expect("a read was begun").finish()?;
-        Ok(say_range(at, &reply))
+        Ok(format_range(at, &reply))
     }
 
     fn prune(&mut self, keys: i64) -> String {
@@ -283,7 +283,8 @@ impl Script {
         self.read = None;
         let from = self.storage.contents();
         let storage = self.storage.clone();
-        self.machine = Machine::recover(storage, from.position, from.tables, from.records).unwrap();
+        self.machine =
+            StateMachine::recover(storage, from.position, from.tables, from.records).unwrap();
         Ok(String::new())
     }
 
@@ -313,7 +314,7 @@ impl Script {
         if roster.last_admitted != MemberId::default() {
             write!(text, "\nadmitted up to {}", roster.last_admitted).unwrap();
         }
-        if let Some(Desired { set, generation, start, replicas }) = &roster.desired {
+        if let Some(DesiredReplicas { set, generation, start, replicas }) = &roster.desired {
             write!(text, "\ndesired by {set} at {generation}: {replicas} from {start}").unwrap();
         }
         text
@@ -329,22 +330,22 @@ impl Script {
     }
 }
 
-fn say_reply(text: &mut String, reply: &Reply) {
+fn write_reply(text: &mut String, reply: &Reply) {
     match reply {
         Reply::Put { revision, reply } => {
             writeln!(text, "at {revision}").unwrap();
-            say_op(text, &OpReply::Put(reply.clone()), "");
+            write_op(text, &OpReply::Put(reply.clone()), "");
         }
         Reply::DeleteRange { revision, reply } => {
             writeln!(text, "at {revision}").unwrap();
-            say_op(text, &OpReply::DeleteRange(reply.clone()), "");
+            write_op(text, &OpReply::DeleteRange(reply.clone()), "");
         }
         Reply::Txn { revision, reply } => {
             writeln!(text, "at {revision}").unwrap();
-            say_op(text, &OpReply::Txn(reply.clone()), "");
+            write_op(text, &OpReply::Txn(reply.clone()), "");
         }
         Reply::Compact { revision } => writeln!(text, "at {revision}").unwrap(),
-        Reply::Described => writeln!(text, "described").unwrap(),
+        Reply::MembersUpdated => writeln!(text, "described").unwrap(),
         Reply::Assigned(member) => writeln!(text, "member {}", member.0).unwrap(),
         Reply::LeaseGrant { revision, ttl } => {
             writeln!(text, "at {revision}: {ttl} seconds").unwrap();
@@ -354,11 +355,11 @@ fn say_reply(text: &mut String, reply: &Reply) {
     }
 }
 
-fn say_op(text: &mut String, reply: &OpReply, indent: &str) {
+fn write_op(text: &mut String, reply: &OpReply, indent: &str) {
     match reply {
         OpReply::Put(reply) => {
             if let Some(kv) = &reply.prev_kv {
-                writeln!(text, "{indent}was {}", say_kv(kv)).unwrap();
+                writeln!(text, "{indent}was {}", format_kv(kv)).unwrap();
             }
             if !indent.is_empty() {
                 writeln!(text, "{indent}put").unwrap();
@@ -366,36 +367,36 @@ fn say_op(text: &mut String, reply: &OpReply, indent: &str) {
         }
         OpReply::DeleteRange(reply) => {
             for kv in &reply.prev_kvs {
-                writeln!(text, "{indent}was {}", say_kv(kv)).unwrap();
+                writeln!(text, "{indent}was {}", format_kv(kv)).unwrap();
             }
             writeln!(text, "{indent}{} deleted", reply.deleted).unwrap();
         }
-        OpReply::Range(reply) => say_range_reply(text, reply, indent),
+        OpReply::Range(reply) => write_range_reply(text, reply, indent),
         OpReply::Txn(reply) => {
             let branch = if reply.succeeded { "then" } else { "else" };
             writeln!(text, "{indent}{branch}").unwrap();
             for response in &reply.responses {
-                say_op(text, response, &format!("{indent}  "));
+                write_op(text, response, &format!("{indent}  "));
             }
         }
     }
 }
 
-fn say_range(at: Revision, reply: &RangeReply) -> String {
+fn format_range(at: Revision, reply: &RangeReply) -> String {
     let mut text = format!("at {at}\n");
-    say_range_reply(&mut text, reply, "");
+    write_range_reply(&mut text, reply, "");
     text
 }
 
-fn say_range_reply(text: &mut String, reply: &RangeReply, indent: &str) {
+fn write_range_reply(text: &mut String, reply: &RangeReply, indent: &str) {
     for kv in &reply.kvs {
-        writeln!(text, "{indent}{}", say_kv(kv)).unwrap();
+        writeln!(text, "{indent}{}", format_kv(kv)).unwrap();
     }
     let more = if reply.more { ", more" } else { "" };
     writeln!(text, "{indent}count {}{more}", reply.count).unwrap();
 }
 
-fn say_kv(kv: &KeyValue) -> String {
+fn format_kv(kv: &KeyValue) -> String {
     let KeyValue { key, value, create_revision, mod_revision, version, .. } = kv;
     let (key, value) = (key.escape_ascii(), value.escape_ascii());
     format!("{key} = \"{value}\" (create {create_revision}, mod {mod_revision}, version {version})")

@@ -1,4 +1,4 @@
-//! A block on disk.
+//! An open block file.
 
 use std::{
     io,
@@ -8,7 +8,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{BlockFacts, DIRECTORY_ENTRY_BYTES, MAGIC, Page, TRAILER_BYTES, record::MetaCursor};
+use super::{
+    format::{BlockFacts, DIRECTORY_ENTRY_BYTES, MAGIC, MAGIC_1, Page, TRAILER_BYTES},
+    record::{MetaCursor, ValueLengths},
+};
 use crate::{
     disk::{Disk, File, Open},
     state::Record,
@@ -16,14 +19,16 @@ use crate::{
     types::{MemberId, RecordId, Revision},
 };
 
-/// An open block. The directory of its pages stays in memory (about 6 KiB for 4 MiB).
+/// An open block. The page directory stays in memory (about 6 KiB for 4 MiB).
 #[derive(Debug)]
-pub(in crate::storage) struct Block {
+pub struct Block {
     facts: BlockFacts,
     path: PathBuf,
     file: Arc<dyn File>,
     pages: Vec<Page>,
     footer: Footer,
+    lengths: ValueLengths,
+    record_bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -34,92 +39,117 @@ struct Footer {
     crc: u32,
 }
 
+impl Footer {
+    /// Mean length of a value. Pages repeat the content of the metas.
+    fn value_bytes_mean(&self, records: u32) -> usize {
+        let metas = self.bytes.saturating_sub(self.pages * DIRECTORY_ENTRY_BYTES);
+        let pages = usize::try_from(self.offset).unwrap_or(usize::MAX);
+        pages.saturating_sub(MAGIC.len() + metas) / (records.max(1) as usize)
+    }
+}
+
 impl Block {
-    /// Opens a block that the manifest or a snapshot names, and verifies all of it but the values.
-    pub(in crate::storage) fn open(
-        disk: &dyn Disk,
-        dir: &Path,
-        facts: BlockFacts,
-    ) -> Result<Arc<Block>, StoreError> {
+    /// Opens a block that the manifest or a snapshot names, and verifies everything except values.
+    pub fn open(disk: &dyn Disk, dir: &Path, facts: BlockFacts) -> Result<Arc<Block>, StoreError> {
         let path = dir.join(facts.name.to_string());
         let file = disk.open(&path, Open::Read).map_err(StoreError::io("open", &path))?;
         Block::with_file(file, path, facts)
     }
 
-    pub(super) fn with_file(
+    pub fn with_file(
         file: Arc<dyn File>,
         path: PathBuf,
         facts: BlockFacts,
     ) -> Result<Arc<Block>, StoreError> {
         let len = file.len().map_err(StoreError::io("stat", &path))?;
         if len != facts.bytes {
-            return Err(StoreError::damaged(&path, len.min(facts.bytes), "its length is wrong"));
+            return Err(StoreError::damaged(&path, len.min(facts.bytes), "wrong file length"));
         }
-        if *read_at(&*file, &path, 0, MAGIC.len())? != MAGIC[..] {
-            return Err(StoreError::damaged(&path, 0, "it does not begin as a block does"));
+        let magic = read_at(&*file, &path, 0, MAGIC.len())?;
+        if *magic != MAGIC[..] && *magic != MAGIC_1[..] {
+            let newer = magic[..MAGIC.len() - 1] == MAGIC[..MAGIC.len() - 1];
+            let problem = match newer {
+                true => "written by a newer version of Ordinal: continue with that version",
+                false => "not a block file",
+            };
+            return Err(StoreError::damaged(&path, 0, problem));
         }
         let footer = read_trailer(&*file, &path, &facts)?;
-        let mut block = Block { facts, path, file, pages: Vec::new(), footer };
+        let lengths = match *magic == MAGIC[..] {
+            true => ValueLengths::Stored,
+            false => ValueLengths::Estimated(footer.value_bytes_mean(facts.records)),
+        };
+        let pages = Vec::new();
+        let mut block = Block { facts, path, file, pages, footer, lengths, record_bytes: 0 };
         let bytes = block.read_footer()?;
         block.pages = block.decode_directory(&bytes)?;
-        block.check_metas(block.metas_of(&bytes))?;
+        block.record_bytes = block.check_metas(block.metas_of(&bytes))?;
         Ok(Arc::new(block))
     }
 
     fn metas_of(&self, footer: &Bytes) -> MetaCursor {
-        MetaCursor::new(footer.slice(self.footer.pages * DIRECTORY_ENTRY_BYTES..))
+        let metas = footer.slice(self.footer.pages * DIRECTORY_ENTRY_BYTES..);
+        MetaCursor::of_metas(metas, self.lengths)
     }
 
-    /// The metas must be those of as many ascending records as the manifest says.
-    fn check_metas(&self, mut metas: MetaCursor) -> Result<(), StoreError> {
-        let wrong = || self.damaged(self.footer.offset, "the records in the footer are wrong");
-        let mut records = 0;
+    /// Checks that the metas ascend and agree with the manifest. Returns the live bytes of the
+    /// records.
+    fn check_metas(&self, mut metas: MetaCursor) -> Result<u64, StoreError> {
+        let wrong = || self.damaged(self.footer.offset, "wrong record metas in the footer");
+        let (mut records, mut record_bytes) = (0, 0);
         let mut last = None;
         while !metas.is_done() {
-            let id = metas.meta().ok_or_else(wrong)?.id;
+            let (meta, bytes) = metas.sized_meta().ok_or_else(wrong)?;
+            let id = meta.id;
             if last.is_some_and(|last| last >= id) {
                 return Err(wrong());
             }
             records += 1;
+            record_bytes += bytes;
             last = Some(id);
         }
         let expected = (self.facts.records, Some(self.facts.last));
-        if (records, last) == expected { Ok(()) } else { Err(wrong()) }
+        if (records, last) == expected { Ok(record_bytes) } else { Err(wrong()) }
     }
 
-    /// The metas of all records, in order; known to be well formed. Reads the footer: metas are not
-    /// kept in memory.
-    pub(in crate::storage) fn metas(&self) -> Result<MetaCursor, StoreError> {
+    /// The metas of all records, in order, with the live bytes of each. They were checked on opening.
+    /// Reads the footer: metas do not stay in memory.
+    pub fn sized_metas(&self) -> Result<MetaCursor, StoreError> {
         Ok(self.metas_of(&self.read_footer()?))
     }
 
-    pub(in crate::storage) fn facts(&self) -> &BlockFacts {
+    /// The live bytes of all records, including dead ones.
+    pub fn record_bytes(&self) -> u64 {
+        self.record_bytes
+    }
+
+    pub fn facts(&self) -> &BlockFacts {
         &self.facts
     }
 
-    pub(in crate::storage) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(in crate::storage) fn file(&self) -> &Arc<dyn File> {
+    pub fn file(&self) -> &Arc<dyn File> {
         &self.file
     }
 
-    fn damaged(&self, offset: u64, what: &'static str) -> StoreError {
-        StoreError::damaged(&self.path, offset, what)
+    fn damaged(&self, offset: u64, problem: &'static str) -> StoreError {
+        StoreError::damaged(&self.path, offset, problem)
     }
 
     fn read_footer(&self) -> Result<Bytes, StoreError> {
         let bytes = read_at(&*self.file, &self.path, self.footer.offset, self.footer.bytes)?;
         if crc32fast::hash(&bytes) != self.footer.crc {
-            return Err(self.damaged(self.footer.offset, "the footer's checksum is wrong"));
+            return Err(self.damaged(self.footer.offset, "wrong checksum of the footer"));
         }
         Ok(bytes)
     }
 
-    /// Pages must ascend and fill the file from the magic to the footer without a gap.
+    /// Checks that pages ascend and fill the file from the magic to the footer without a gap.
     fn decode_directory(&self, footer: &[u8]) -> Result<Vec<Page>, StoreError> {
-        let wrong = || self.damaged(self.footer.offset, "the page directory is wrong");
+        let wrong = || self.damaged(self.footer.offset, "wrong page directory");
         let mut decoder = Decoder::new(footer);
         let mut next = MAGIC.len() as u64;
         let mut pages: Vec<Page> = Vec::new();
@@ -139,9 +169,9 @@ impl Block {
         Ok(pages)
     }
 
-    /// Appends these records (ascending) to `out`. All of them must be in this block; each page is
-    /// read once. `Ok(false)`: one was not there.
-    pub(in crate::storage) fn read(
+    /// Appends these records (ascending), which must all be in this block, to `out`. Reads each page
+    /// once. `Ok(false)`: a record is missing.
+    pub fn read(
         &self,
         mut ids: &[RecordId],
         out: &mut Vec<Arc<Record>>,
@@ -178,8 +208,8 @@ impl Block {
         Ok(wanted.peek().is_none())
     }
 
-    /// Gives every record to `each`, in order, until that fails.
-    pub(in crate::storage) fn each_record(
+    /// Calls `each` with every record, in order, until it fails.
+    pub fn each_record(
         &self,
         mut each: impl FnMut(&Record) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
@@ -194,28 +224,28 @@ impl Block {
         Ok(())
     }
 
-    /// Gives the records from `from` on to `each`, in order, until that says false. Answers whether
-    /// it went on to the end.
-    pub(in crate::storage) fn scan(
+    /// Calls `each` with the records from `from` on, in order, until it returns false. Returns whether
+    /// the scan reached the end.
+    pub fn scan(
         &self,
         from: RecordId,
         mut each: impl FnMut(Arc<Record>) -> bool,
     ) -> Result<bool, StoreError> {
         let first = self.pages.partition_point(|page| page.first <= from).saturating_sub(1);
-        let mut goes_on = true;
+        let mut continues = true;
         for page in &self.pages[first..] {
             self.each_in_page(page, |record| {
-                goes_on = record.meta.id < from || each(record);
-                goes_on
+                continues = record.meta.id < from || each(record);
+                continues
             })?;
-            if !goes_on {
+            if !continues {
                 break;
             }
         }
-        Ok(goes_on)
+        Ok(continues)
     }
 
-    /// Reads and verifies a page; gives its records to `each` until that says false.
+    /// Reads and verifies a page, and calls `each` with its records until it returns false.
     fn each_in_page(
         &self,
         page: &Page,
@@ -224,12 +254,12 @@ impl Block {
         let offset = u64::from(page.offset);
         let bytes = read_at(&*self.file, &self.path, offset, page.bytes as usize)?;
         if crc32fast::hash(&bytes) != page.crc {
-            return Err(self.damaged(offset, "the page's checksum is wrong"));
+            return Err(self.damaged(offset, "wrong checksum of the page"));
         }
-        let mut cursor = MetaCursor::new(bytes);
+        let mut cursor = MetaCursor::of_page(bytes);
         while !cursor.is_done() {
             let at = offset + cursor.position() as u64;
-            let record = cursor.record().ok_or_else(|| self.damaged(at, "no record"))?;
+            let record = cursor.record().ok_or_else(|| self.damaged(at, "invalid record"))?;
             if !each(record) {
                 break;
             }
@@ -246,22 +276,22 @@ fn decode_page(decoder: &mut Decoder<'_>) -> Option<Page> {
 }
 
 fn read_trailer(file: &dyn File, path: &Path, facts: &BlockFacts) -> Result<Footer, StoreError> {
-    let wrong = |at, what| StoreError::damaged(path, at, what);
+    let wrong = |at, problem| StoreError::damaged(path, at, problem);
     let Some(at) = facts.bytes.checked_sub((TRAILER_BYTES + MAGIC.len()) as u64) else {
-        return Err(wrong(facts.bytes, "it is too short to be a block"));
+        return Err(wrong(facts.bytes, "too short for a block"));
     };
     let at = at + MAGIC.len() as u64;
     let bytes = read_at(file, path, at, TRAILER_BYTES)?;
     let (body, crc) = bytes.split_at(TRAILER_BYTES - 4);
     if crc32fast::hash(body).to_be_bytes() != *crc {
-        return Err(wrong(at, "the trailer's checksum is wrong"));
+        return Err(wrong(at, "wrong checksum of the trailer"));
     }
     let mut decoder = Decoder::new(body);
     let (Some(member), Some(sequence)) = (decoder.u64(), decoder.u32()) else {
         return Err(wrong(at, "the trailer is too short"));
     };
     if (MemberId(member), sequence) != (facts.name.member, facts.name.sequence) {
-        return Err(wrong(at, "it is another block"));
+        return Err(wrong(at, "the trailer names another block"));
     }
     let mut word = || decoder.u32().unwrap_or_default();
     let (offset, bytes, pages, records, crc) = (word(), word(), word(), word(), word());
@@ -279,7 +309,7 @@ fn read_trailer(file: &dyn File, path: &Path, facts: &BlockFacts) -> Result<Foot
 fn read_at(file: &dyn File, path: &Path, offset: u64, len: usize) -> Result<Bytes, StoreError> {
     let mut buf = vec![0; len];
     file.read_exact_at(&mut buf, offset).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => StoreError::damaged(path, offset, "it ends too early"),
+        io::ErrorKind::UnexpectedEof => StoreError::damaged(path, offset, "unexpected end of file"),
         _ => StoreError::io("read", path)(error),
     })?;
     Ok(buf.into())

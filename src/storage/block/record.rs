@@ -1,4 +1,4 @@
-//! One record as bytes.
+//! The encoding of records and metas.
 
 use std::sync::Arc;
 
@@ -6,15 +6,18 @@ use bytes::Bytes;
 
 use crate::{
     state::{Record, RecordMeta},
-    storage::codec::{Decoder, put_bytes, put_varint},
+    storage::{
+        codec::{Decoder, put_bytes, put_varint},
+        live_bytes::record_bytes,
+    },
     types::{LeaseId, RecordId, Revision},
 };
 
 const TOMBSTONE: u8 = 1;
 const LEASED: u8 = 2;
 
-/// `previous` is the revision of the record before this one in the same run, or zero.
-pub(super) fn put_meta(out: &mut Vec<u8>, meta: &RecordMeta, previous: Revision) {
+/// `previous` is the revision of the previous record in the same run, or zero.
+pub fn put_meta(out: &mut Vec<u8>, meta: &RecordMeta, previous: Revision) {
     let main = meta.id.main.0;
     put_varint(out, main.wrapping_sub(previous.0) as u64);
     put_varint(out, u64::from(meta.id.sub));
@@ -28,36 +31,73 @@ pub(super) fn put_meta(out: &mut Vec<u8>, meta: &RecordMeta, previous: Revision)
     put_bytes(out, &meta.key);
 }
 
-pub(super) fn put_record(out: &mut Vec<u8>, record: &Record, previous: Revision) {
+pub fn put_record(out: &mut Vec<u8>, record: &Record, previous: Revision) {
     put_meta(out, &record.meta, previous);
     put_bytes(out, &record.value);
 }
 
-/// Walks encoded records; keys and values are slices of the buffer. As an iterator: over a run of
-/// metas that is known to be well formed.
+/// A meta in the footer, with the length of the value.
+pub fn put_sized_meta(out: &mut Vec<u8>, record: &Record, previous: Revision) {
+    put_meta(out, &record.meta, previous);
+    put_varint(out, record.value.len() as u64);
+}
+
+/// The source of value lengths for a run of metas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueLengths {
+    Stored,
+    /// Not stored: this is the mean.
+    Estimated(usize),
+}
+
+/// Decodes records in order; keys and values are slices of the buffer. The iterator is over a checked
+/// run of metas, each with the live bytes of its record.
 #[derive(Debug)]
-pub(in crate::storage) struct MetaCursor {
+pub struct MetaCursor {
     bytes: Bytes,
     at: usize,
     previous: Revision,
+    lengths: ValueLengths,
 }
 
 impl MetaCursor {
-    pub(super) fn new(bytes: Bytes) -> MetaCursor {
-        MetaCursor { bytes, at: 0, previous: Revision::ZERO }
+    /// Over the records of a page.
+    pub fn of_page(bytes: Bytes) -> MetaCursor {
+        MetaCursor::of_metas(bytes, ValueLengths::Estimated(0))
     }
 
-    pub(super) fn is_done(&self) -> bool {
+    /// Over a run of metas.
+    pub fn of_metas(bytes: Bytes, lengths: ValueLengths) -> MetaCursor {
+        MetaCursor { bytes, at: 0, previous: Revision::ZERO, lengths }
+    }
+
+    pub fn is_done(&self) -> bool {
         self.at == self.bytes.len()
     }
 
-    /// How many bytes were taken: where a record that is `None` begins.
-    pub(super) fn position(&self) -> usize {
+    /// Number of bytes decoded so far: the offset of a record that is `None`.
+    pub fn position(&self) -> usize {
         self.at
     }
 
-    /// The next meta, from a run of metas. `None` at the end, or if it is no meta.
-    pub(super) fn meta(&mut self) -> Option<RecordMeta> {
+    /// The next meta of a run, and the live bytes of its record. `None` at the end, or if it is
+    /// invalid.
+    pub fn sized_meta(&mut self) -> Option<(RecordMeta, u64)> {
+        let meta = self.meta()?;
+        let value_bytes = match self.lengths {
+            ValueLengths::Estimated(bytes) => bytes,
+            ValueLengths::Stored => {
+                let mut decoder = Decoder::at(&self.bytes, self.at);
+                let length = usize::try_from(decoder.varint()?).ok()?;
+                self.at = decoder.position();
+                length
+            }
+        };
+        let bytes = record_bytes(meta.key.len(), value_bytes);
+        Some((meta, bytes))
+    }
+
+    fn meta(&mut self) -> Option<RecordMeta> {
         let mut decoder = Decoder::at(&self.bytes, self.at);
         let main = self.previous.0.wrapping_add(decoder.varint()? as i64);
         let sub = u32::try_from(decoder.varint()?).ok()?;
@@ -78,8 +118,8 @@ impl MetaCursor {
         })
     }
 
-    /// The next record, from a page. `None` if it is no record.
-    pub(super) fn record(&mut self) -> Option<Arc<Record>> {
+    /// The next record of a page. `None` if it is invalid.
+    pub fn record(&mut self) -> Option<Arc<Record>> {
         let meta = self.meta()?;
         let mut decoder = Decoder::at(&self.bytes, self.at);
         let value = self.bytes.slice(decoder.bytes_span()?);
@@ -89,9 +129,9 @@ impl MetaCursor {
 }
 
 impl Iterator for MetaCursor {
-    type Item = RecordMeta;
+    type Item = (RecordMeta, u64);
 
-    fn next(&mut self) -> Option<RecordMeta> {
-        self.meta()
+    fn next(&mut self) -> Option<(RecordMeta, u64)> {
+        self.sized_meta()
     }
 }

@@ -2,11 +2,15 @@ use std::{path::Path, sync::Arc};
 
 use proptest::prelude::*;
 
-use super::{Block, BlockBuilder, BlockFacts, BlockName, MetaCursor};
+use super::{
+    Block, BlockBuilder, BlockFacts, BlockName, MetaCursor,
+    format::{DIRECTORY_ENTRY_BYTES, MAGIC_1, TRAILER_BYTES},
+    record::put_meta,
+};
 use crate::{
     disk::{self, Disk, Open, sim::SimDisk},
     state::{Record, RecordMeta},
-    storage::error::StoreError,
+    storage::{error::StoreError, live_bytes::record_bytes},
     types::{LeaseId, MemberId, RecordId, Revision},
 };
 
@@ -59,8 +63,15 @@ proptest! {
     fn records_come_back_as_they_went(records in any_records(), step in 1..5_usize) {
         let (disk, written) = write(&records);
         let block = Block::open(&disk, Path::new(""), written.facts().clone()).unwrap();
-        let metas: Vec<_> = block.metas().unwrap().collect();
-        let expected: Vec<_> = records.iter().map(|record| record.meta.clone()).collect();
+        let metas: Vec<_> = block.sized_metas().unwrap().collect();
+        let sized = |record: &Arc<Record>| {
+            let meta = record.meta.clone();
+            let bytes = record_bytes(meta.key.len(), record.value.len());
+            (meta, bytes)
+        };
+        let expected: Vec<_> = records.iter().map(sized).collect();
+        prop_assert_eq!(block.record_bytes(), expected.iter().map(|(_, bytes)| bytes).sum::<u64>());
+        prop_assert!(block.record_bytes() <= block.facts().bytes, "more than the file");
         prop_assert_eq!(metas, expected);
         let some: Vec<_> = records.iter().step_by(step).cloned().collect();
         let ids: Vec<_> = some.iter().map(|record| record.meta.id).collect();
@@ -74,7 +85,7 @@ proptest! {
     fn no_bytes_make_the_record_decoder_panic(
         bytes in proptest::collection::vec(any::<u8>(), 0..100),
     ) {
-        let mut cursor = MetaCursor::new(bytes.into());
+        let mut cursor = MetaCursor::of_page(bytes.into());
         while cursor.record().is_some() {}
     }
 
@@ -95,6 +106,42 @@ proptest! {
         let refused = matches!(opened, Err(StoreError::Damaged { .. }));
         prop_assert!(refused);
     }
+}
+
+/// A block of one page as version 1 wrote it.
+fn as_version_1(bytes: &[u8], records: &[Arc<Record>]) -> Vec<u8> {
+    let trailer = &bytes[bytes.len() - TRAILER_BYTES..];
+    let offset = u32::from_be_bytes(trailer[12..16].try_into().unwrap()) as usize;
+    let mut footer = bytes[offset..offset + DIRECTORY_ENTRY_BYTES].to_vec();
+    let mut before = Revision::ZERO;
+    for record in records {
+        put_meta(&mut footer, &record.meta, before);
+        before = record.meta.id.main;
+    }
+    let mut trailer = trailer[..TRAILER_BYTES - 4].to_vec();
+    trailer[16..20].copy_from_slice(&(footer.len() as u32).to_be_bytes());
+    trailer[28..32].copy_from_slice(&crc32fast::hash(&footer).to_be_bytes());
+    let crc = crc32fast::hash(&trailer);
+    [MAGIC_1, &bytes[8..offset], &footer, &trailer, &crc.to_be_bytes()].concat()
+}
+
+#[test]
+fn a_block_of_the_first_version_is_read_and_its_values_are_estimated() {
+    let records: Vec<_> = (1..21).map(|n| record(n, 0, vec![b'k'; 5], vec![1; 90])).collect();
+    let ids: Vec<_> = records.iter().map(|record| record.meta.id).collect();
+    let (disk, written) = write(&records);
+    let bytes = as_version_1(&disk::read(&disk, written.path()).unwrap(), &records);
+    let dir = Path::new("old");
+    disk.create_dir_all(dir).unwrap();
+    let file = disk.open(&dir.join(NAME.to_string()), Open::CreateNew).unwrap();
+    file.write_all_at(&bytes, 0).unwrap();
+    let facts = BlockFacts { bytes: bytes.len() as u64, ..written.facts().clone() };
+    let block = Block::open(&disk, dir, facts).unwrap();
+    assert_eq!(read_all(&block, &ids).unwrap(), records);
+    let estimated = block.record_bytes().abs_diff(written.record_bytes());
+    assert!(estimated <= 2 * records.len() as u64, "{estimated} bytes off");
+    let metas: Vec<_> = block.sized_metas().unwrap().map(|(meta, _)| meta.id).collect();
+    assert_eq!(metas, ids);
 }
 
 #[test]
@@ -139,11 +186,11 @@ fn a_block_under_another_name_is_refused() {
     disk.rename(Path::new(&NAME.to_string()), Path::new(&other.to_string())).unwrap();
     let facts = BlockFacts { name: other, ..written.facts().clone() };
     let error = Block::open(&disk, Path::new(""), facts).unwrap_err();
-    assert!(error.to_string().contains("it is another block"), "{error}");
+    assert!(error.to_string().contains("the trailer names another block"), "{error}");
 }
 
 #[test]
-fn only_our_own_names_are_block_names() {
+fn only_well_formed_names_are_block_names() {
     assert_eq!(BlockName::parse(&NAME.to_string()), Some(NAME));
     for wrong in ["", "../x.blk", "7-3.blk", "0000000000000007-00000003.blk.tmp", "next"] {
         assert_eq!(BlockName::parse(wrong), None);

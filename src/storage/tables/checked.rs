@@ -1,28 +1,28 @@
-//! Tables that carry a checksum of themselves.
+//! Tables with a checksum of their content.
 
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::{Batch, Tables, TablesEngine, TablesError};
+use super::engine::{Batch, Tables, TablesEngine, TablesError};
 use crate::storage::{
     error::StoreError,
-    schema::{self, Entry},
+    schema::{self, StorageEntry},
 };
 
-/// Engine tables, and the sum over their content: each entry's hash, added up, so that the order
-/// does not matter and a change costs what it changes.
+/// An engine's tables, and the sum of the hashes of all entries. The order of entries does not matter,
+/// and the cost of an update depends only on the changed entries.
 #[derive(Debug)]
-pub(in crate::storage) struct CheckedTables {
+pub struct CheckedTables {
     dir: PathBuf,
     engine: Box<dyn Tables>,
     sum: u64,
 }
 
 impl CheckedTables {
-    /// New tables with this content (which brings its own checksum, if it has one), read back and
-    /// verified.
-    pub(in crate::storage) fn create(
+    /// Creates tables with this content (a checksum entry in it is replaced), reads them back and
+    /// verifies them.
+    pub fn create(
         engine: &dyn TablesEngine,
         dir: &Path,
         content: Vec<(Bytes, Bytes)>,
@@ -39,8 +39,8 @@ impl CheckedTables {
         Ok((tables, content))
     }
 
-    /// Opens tables that were created before, verifies them, and gives their content.
-    pub(in crate::storage) fn open(
+    /// Opens and verifies existing tables, and returns their content.
+    pub fn open(
         engine: &dyn TablesEngine,
         dir: &Path,
     ) -> Result<(CheckedTables, Vec<(Bytes, Bytes)>), StoreError> {
@@ -53,10 +53,10 @@ impl CheckedTables {
         Ok((tables, content))
     }
 
-    /// Scans everything and compares the checksum; takes it over.
+    /// Scans everything, compares the checksum, and adopts it.
     fn verify(&mut self) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         let content = self.engine.scan().map_err(at(&self.dir))?;
-        let wrong = |what: &str| at(&self.dir)(TablesError(what.to_owned()));
+        let wrong = |problem: &str| at(&self.dir)(TablesError(problem.to_owned()));
         let mut sum = 0_u64;
         let (mut format, mut expected) = (None, None);
         for (key, value) in &content {
@@ -70,19 +70,19 @@ impl CheckedTables {
             sum = sum.wrapping_add(entry_hash(key, value));
         }
         match (&format, expected) {
-            (None, None) => return Err(wrong("they are empty")),
-            (_, Some(Entry::Checksum(expected))) if expected == sum => {}
-            _ => return Err(wrong("the checksum is wrong")),
+            (None, None) => return Err(wrong("no entries")),
+            (_, Some(StorageEntry::Checksum(expected))) if expected == sum => {}
+            _ => return Err(wrong("wrong checksum")),
         }
-        if format != Some(Entry::Format { known: true }) {
-            return Err(wrong("they have a format of another version"));
+        if format != Some(StorageEntry::Format { known: true }) {
+            return Err(wrong("unknown format version"));
         }
         self.sum = sum;
         Ok(content)
     }
 
-    /// Applies a batch, and the checksum with it.
-    pub(in crate::storage) fn commit(&mut self, mut batch: Batch) -> Result<(), StoreError> {
+    /// Applies a batch together with the new checksum.
+    pub fn commit(&mut self, mut batch: Batch) -> Result<(), StoreError> {
         batch.remove(schema::CHECKSUM);
         let mut sum = self.sum;
         for (key, value) in &batch {
@@ -100,31 +100,33 @@ impl CheckedTables {
         Ok(())
     }
 
-    /// Everything, in order of keys, storage's own entries too: verified once more.
-    pub(in crate::storage) fn dump(&mut self) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    /// All entries, in key order, including the storage's own. Verifies them again.
+    pub fn dump(&mut self) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         let expected = self.sum;
         let content = self.verify()?;
         if self.sum != expected {
-            return Err(at(&self.dir)(TablesError("they are not what was written".into())));
+            return Err(at(&self.dir)(TablesError(
+                "the content is not that of the last commit".into(),
+            )));
         }
         Ok(content)
     }
 
-    pub(in crate::storage) fn size(&self) -> Result<u64, StoreError> {
+    pub fn size(&self) -> Result<u64, StoreError> {
         self.engine.size().map_err(at(&self.dir))
     }
 
-    pub(in crate::storage) fn close(self) -> Result<(), StoreError> {
+    pub fn close(self) -> Result<(), StoreError> {
         self.engine.close().map_err(at(&self.dir))
     }
 }
 
 fn at(dir: &Path) -> impl FnOnce(TablesError) -> StoreError {
-    move |error| StoreError::Tables { path: dir.to_owned(), what: error.0 }
+    move |error| StoreError::Tables { path: dir.to_owned(), problem: error.0 }
 }
 
 /// FNV-1a over key length, key and value, then mixed so that sums of hashes stay well spread.
-pub(super) fn entry_hash(key: &[u8], value: &[u8]) -> u64 {
+pub fn entry_hash(key: &[u8], value: &[u8]) -> u64 {
     let length = (key.len() as u64).to_be_bytes();
     let bytes = length.iter().chain(key).chain(value);
     let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

@@ -1,4 +1,4 @@
-//! Tables in memory, for simulations and tests: what survives a crash is the test's choice.
+//! Tables in memory, for simulations and tests, which choose the data that survives a crash.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -8,27 +8,27 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Batch, Tables, TablesEngine, TablesError};
+use super::engine::{Batch, Tables, TablesEngine, TablesError};
 
-/// So many batches can be taken back.
+/// Batches that can be undone.
 const UNDO_MAX: usize = 64;
 
-/// The contents of all directories that were opened with it; clones share them, as processes share
-/// a disk. Everything survives a crash, unless [`MemoryTables::lose_last`] says otherwise.
+/// The contents of all directories; clones share them, as processes share a disk. Everything survives
+/// a crash, except batches that [`MemoryTables::lose_last`] drops.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryTables {
-    dirs: Arc<Mutex<HashMap<PathBuf, Content>>>,
+    dirs: Arc<Mutex<HashMap<PathBuf, MemoryDir>>>,
 }
 
 #[derive(Debug, Default)]
-struct Content {
+struct MemoryDir {
     entries: BTreeMap<Bytes, Bytes>,
-    /// What the last batches replaced, oldest first.
+    /// The replaced values of the last batches, oldest first.
     undo: VecDeque<Batch>,
 }
 
 impl MemoryTables {
-    /// A power failure that took the last batches with it, in every directory.
+    /// Simulates a power failure that lost the last batches, in every directory.
     pub fn lose_last(&self, batches: usize) {
         self.each(|content| {
             for _ in 0..batches {
@@ -52,18 +52,18 @@ impl MemoryTables {
         });
     }
 
-    fn each(&self, change: impl FnMut(&mut Content)) {
+    fn each(&self, change: impl FnMut(&mut MemoryDir)) {
         self.dirs.lock().unwrap_or_else(PoisonError::into_inner).values_mut().for_each(change);
     }
 
-    fn with<T>(&self, dir: &Path, f: impl FnOnce(&mut Content) -> T) -> T {
+    fn with<T>(&self, dir: &Path, f: impl FnOnce(&mut MemoryDir) -> T) -> T {
         let mut dirs = self.dirs.lock().unwrap_or_else(PoisonError::into_inner);
         f(dirs.entry(dir.to_owned()).or_default())
     }
 }
 
-impl Content {
-    /// Gives back what was there.
+impl MemoryDir {
+    /// Returns the previous value.
     fn set(&mut self, key: Bytes, value: Option<Bytes>) -> Option<Bytes> {
         match value {
             Some(value) => self.entries.insert(key, value),
@@ -109,7 +109,7 @@ impl Tables for OpenMemory {
     }
 
     fn scan(&self) -> Result<Vec<(Bytes, Bytes)>, TablesError> {
-        let pairs = |content: &mut Content| {
+        let pairs = |content: &mut MemoryDir| {
             content.entries.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
         };
         Ok(self.all.with(&self.dir, pairs))

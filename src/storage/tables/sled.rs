@@ -1,10 +1,12 @@
-//! Tables on disk, in sled: the only place that knows it.
+//! Tables on disk, in sled. Only this file uses sled.
 //!
-//! What was read and measured of sled 0.34.7, and what follows from it here: one batch in one tree
-//! is atomic under SIGKILL, so there is one tree; it panics on damaged pages, so every call is
-//! guarded and a panic is an error; its flush does not sync, so nothing relies on the last batches
-//! after a power failure; its cache takes a multiple of its capacity, so that is small; its own threads
-//! may hold the directory a while after the last handle is dropped, so closing waits for them.
+//! Properties of sled 0.34.7, as read and measured, and their consequences here:
+//! - One batch in one tree is atomic under SIGKILL, so there is one tree.
+//! - It panics on damaged pages, so every call is guarded, and a panic is an error.
+//! - Its flush does not sync, so the last batches may be lost in a power failure.
+//! - Its cache takes a multiple of its capacity, so the capacity is small.
+//! - Its own threads may hold the directory for a while after the last handle is dropped, so closing
+//!   waits for them.
 
 use std::{
     fs::{File, TryLockError},
@@ -17,17 +19,17 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Batch, Tables, TablesEngine, TablesError};
+use super::engine::{Batch, Tables, TablesEngine, TablesError};
 
 const CACHE_BYTES: u64 = 4 << 20;
-/// How often sled's own thread syncs and cleans up its segments.
-const SYNC_EVERY_MS: u64 = 1000;
+/// Interval at which sled's own thread syncs and cleans up its segments.
+const SYNC_INTERVAL_MS: u64 = 1000;
 
 /// The file that sled locks in its directory.
-const LOCK: &str = "db";
-/// It lets go within milliseconds, on a machine that is not busy with other things.
-const RELEASE_LOOKS: u32 = 5000;
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+const LOCK_FILE: &str = "db";
+/// Limit of polls for the release of the lock, which takes milliseconds on an idle machine.
+const RELEASE_POLLS_MAX: u32 = 5000;
+const RELEASE_POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The engine of production.
 #[derive(Debug, Clone, Copy, Default)]
@@ -39,9 +41,9 @@ impl TablesEngine for SledTables {
             .path(dir)
             .mode(::sled::Mode::LowSpace)
             .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(Some(SYNC_EVERY_MS));
+            .flush_every_ms(Some(SYNC_INTERVAL_MS));
         let db = guarded(|| config.open())?;
-        Ok(Box::new(OpenSled { db, lock: dir.join(LOCK) }))
+        Ok(Box::new(OpenSled { db, lock: dir.join(LOCK_FILE) }))
     }
 }
 
@@ -67,7 +69,7 @@ impl Tables for OpenSled {
         }
         guarded(|| {
             self.db.apply_batch(changes)?;
-            // Gives it to the operating system, so that a killed process has less to replay.
+            // Passes it to the operating system, so that a killed process has less to replay.
             self.db.flush().map(drop)
         })
     }
@@ -91,22 +93,23 @@ impl Tables for OpenSled {
     }
 }
 
-/// Whoever opens the directory next must find it free. sled lets go of it on a thread of its own, which
-/// tells nobody when; and a lock can be waited for, but not with a limit. So it is looked at.
+/// Waits until sled has released the directory, so that it can be opened again. sled releases it on a
+/// thread of its own without a notification, and file locks cannot be awaited with a timeout. So this
+/// polls the lock.
 #[expect(clippy::disallowed_methods, reason = "sled's own file, on the thread that closes it")]
 fn await_release(lock: &Path) -> io::Result<()> {
-    // Writable: NFS locks nothing else.
+    // Writable, because NFS requires that for a lock.
     let file = File::options().read(true).write(true).open(lock)?;
-    for _ in 0..RELEASE_LOOKS {
+    for _ in 0..RELEASE_POLLS_MAX {
         match file.try_lock() {
-            Err(TryLockError::WouldBlock) => thread::sleep(LOOK_EVERY),
+            Err(TryLockError::WouldBlock) => thread::sleep(RELEASE_POLL_INTERVAL),
             free => return Ok(free?),
         }
     }
-    Err(io::Error::other(format!("sled does not let go of {}", lock.display())))
+    Err(io::Error::other(format!("sled does not release {}", lock.display())))
 }
 
-/// Makes errors of sled's, and its panics, ours.
+/// Converts sled's errors and panics.
 fn guarded<T>(call: impl FnOnce() -> ::sled::Result<T>) -> Result<T, TablesError> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(result) => result.map_err(|error| TablesError(error.to_string())),

@@ -50,7 +50,7 @@ fn a_value_that_changed_by_itself_is_noticed() {
     engine.damage();
     assert!(tables.dump().is_err(), "by a snapshot");
     let error = CheckedTables::open(&engine, dir).unwrap_err();
-    assert_eq!(error.to_string(), "tables t: the checksum is wrong");
+    assert_eq!(error.to_string(), "tables t: wrong checksum");
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! The power fails at every point of a life with writes, compactions and snapshots.
+//! The power fails at every point of a run with writes, compactions and snapshots.
 
-use super::harness::{Machine, history, process, replay_and_check};
+use super::harness::{Host, history, process, replay_and_check};
 use crate::{
     disk::sim::Crash,
     state::{Changes, Storage},
@@ -9,51 +9,51 @@ use crate::{
 
 const ENTRIES: u64 = 90;
 
-/// A life: writes in small batches, and now and then a snapshot and a purge of the log.
-async fn live(machine: &mut Machine, history: &[Changes]) -> Result<(), StoreError> {
-    let opened = machine.open().await?;
+/// A run: writes in small batches, with some snapshots and purges of the log.
+async fn run(host: &mut Host, history: &[Changes]) -> Result<(), StoreError> {
+    let opened = host.open().await?;
     let done = opened.recovered.position.map_or(0, |position| position.index as usize + 1);
     for changes in &history[done..] {
         let index = changes.position.index;
-        machine.wal.end = machine.wal.end.max(index + 1);
+        host.wal.end = host.wal.end.max(index + 1);
         opened.store.records().submit(changes.clone());
-        opened.store.note_durable(index);
+        opened.store.set_durable(index);
         match index % 30 {
             9 | 19 => drop(opened.store.flush().await?),
-            29 => machine.snapshot_and_purge(&opened.store).await?,
+            29 => host.snapshot_and_purge(&opened.store).await?,
             _ => {}
         }
     }
     opened.store.close().await
 }
 
-/// Runs until the power fails after so many changes of the disk; says whether it did.
-fn live_until(machine: &mut Machine, history: &[Changes], changes: u64) -> bool {
-    machine.disk.power_off_after(changes);
-    process(live(machine, history)).is_err()
+/// Runs until the power fails after `changes` disk operations. Returns whether it failed.
+fn run_until(host: &mut Host, history: &[Changes], changes: u64) -> bool {
+    host.disk.power_off_after(changes);
+    process(run(host, history)).is_err()
 }
 
 #[test]
-fn whatever_is_lost_in_a_power_failure_the_log_replaces() {
+fn the_log_replaces_everything_that_a_power_failure_lost() {
     let history = history(ENTRIES);
     let mut failed_at = 0;
     for changes in 0.. {
-        let mut machine = Machine::new(changes);
-        if !live_until(&mut machine, &history, changes) {
+        let mut host = Host::new(changes);
+        if !run_until(&mut host, &history, changes) {
             break;
         }
         failed_at += 1;
         let how = if changes % 3 == 0 { Crash::LoseAll } else { Crash::Arbitrary };
-        machine.crash(how);
-        // sled syncs when it likes: the last batches may be gone too.
-        machine.tables.lose_last(changes as usize % 4);
+        host.crash(how);
+        // sled controls its own syncs: the last batches may be lost too.
+        host.tables.lose_last(changes as usize % 4);
         let outcome = process(async {
-            let opened = machine.open().await?;
-            replay_and_check(machine.clone(), opened, &history).await
+            let opened = host.open().await?;
+            replay_and_check(host.clone(), opened, &history).await
         });
         outcome.unwrap_or_else(|error| panic!("after {changes} changes: {error}"));
     }
-    assert!(failed_at > 100, "the life is too short to prove anything: {failed_at}");
+    assert!(failed_at > 100, "the run is too short to prove anything: {failed_at}");
 }
 
 #[test]
@@ -61,17 +61,17 @@ fn a_second_failure_during_recovery_is_survived_too() {
     let history = history(ENTRIES);
     for changes in (20..200).step_by(9) {
         for second in (0..24).step_by(2) {
-            let mut machine = Machine::new(changes * 100 + second);
-            if !live_until(&mut machine, &history, changes) {
+            let mut host = Host::new(changes * 100 + second);
+            if !run_until(&mut host, &history, changes) {
                 break;
             }
-            machine.crash(Crash::Arbitrary);
-            machine.tables.lose_last(changes as usize % 3);
-            live_until(&mut machine, &history, second);
-            machine.crash(Crash::Arbitrary);
+            host.crash(Crash::Arbitrary);
+            host.tables.lose_last(changes as usize % 3);
+            run_until(&mut host, &history, second);
+            host.crash(Crash::Arbitrary);
             let outcome = process(async {
-                let opened = machine.open().await?;
-                replay_and_check(machine.clone(), opened, &history).await
+                let opened = host.open().await?;
+                replay_and_check(host.clone(), opened, &history).await
             });
             outcome.unwrap_or_else(|error| panic!("after {changes}, then {second}: {error}"));
         }

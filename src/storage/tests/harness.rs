@@ -1,4 +1,4 @@
-//! A history of changes, a model of what they make, and a machine to run the store on.
+//! A history of changes, a model of the resulting state, and a host to run the store on.
 
 use std::{collections::BTreeMap, future::Future, path::PathBuf, sync::Arc};
 
@@ -13,38 +13,38 @@ use crate::{
     lane::Lanes,
     state::{Changes, Record, RecordMeta, Storage, TableChange},
     storage::{
-        BlockStorage, MemoryTables, Opened, Recovered, StorageOptions, StoreError, TablesEngine,
-        WalBounds,
+        BlockStorage, MemoryTables, OpenedStore, RecoveredState, StorageOptions, StoreError,
+        TablesEngine, WalBounds, live_bytes::record_bytes,
     },
     types::{LeaseId, LogPosition, MemberId, RecordId, Revision, Term},
 };
 
-pub(super) const DATA: &str = "data";
+pub const DATA: &str = "data";
 /// Small, so that a short history makes many blocks.
-pub(super) const BLOCK_BYTES: usize = 2000;
+pub const BLOCK_BYTES: usize = 2000;
 
 /// Entry `index` of a log that was written in one term.
-pub(super) fn at(index: u64) -> LogPosition {
+pub fn at(index: u64) -> LogPosition {
     LogPosition { term: Term(1), index }
 }
 
-/// What a state holds.
+/// The content of a state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Model {
-    pub(super) position: Option<LogPosition>,
-    pub(super) records: BTreeMap<RecordId, Arc<Record>>,
-    pub(super) tables: BTreeMap<Bytes, Bytes>,
+pub struct Model {
+    pub position: Option<LogPosition>,
+    pub records: BTreeMap<RecordId, Arc<Record>>,
+    pub tables: BTreeMap<Bytes, Bytes>,
 }
 
 impl Model {
-    /// What these changes make of nothing.
-    pub(super) fn of(changes: &[Changes]) -> Model {
+    /// The state after these changes, from an empty one.
+    pub fn of(changes: &[Changes]) -> Model {
         let mut model = Model::default();
         changes.iter().for_each(|changes| model.apply(changes));
         model
     }
 
-    pub(super) fn apply(&mut self, changes: &Changes) {
+    pub fn apply(&mut self, changes: &Changes) {
         self.position = Some(changes.position);
         self.records.extend(changes.records.iter().map(|record| (record.meta.id, record.clone())));
         for change in &changes.tables {
@@ -58,6 +58,14 @@ impl Model {
         }
     }
 
+    /// A function of the data alone.
+    pub fn live_bytes(&self) -> u64 {
+        let records = self.records.values();
+        let records = records.map(|record| record_bytes(record.meta.key.len(), record.value.len()));
+        let tables = self.tables.iter().map(|(key, value)| (key.len() + value.len()) as u64);
+        records.chain(tables).sum()
+    }
+
     /// All but the newest record of each key.
     fn superseded(&self) -> Vec<RecordId> {
         let newest: BTreeMap<_, _> =
@@ -67,7 +75,7 @@ impl Model {
     }
 }
 
-pub(super) fn record(main: i64, sub: u32, key: &str, value_bytes: usize) -> Arc<Record> {
+pub fn record(main: i64, sub: u32, key: &str, value_bytes: usize) -> Arc<Record> {
     let meta = RecordMeta {
         id: RecordId { main: Revision(main), sub },
         key: Bytes::copy_from_slice(key.as_bytes()),
@@ -79,8 +87,8 @@ pub(super) fn record(main: i64, sub: u32, key: &str, value_bytes: usize) -> Arc<
     Arc::new(Record { meta, value: vec![main as u8; value_bytes].into() })
 }
 
-/// So many entries, from index 0: puts over a few keys, changes of the tables, and compactions.
-pub(super) fn history(entries: u64) -> Vec<Changes> {
+/// A number of entries from index 0: puts over a few keys, changes of the tables, and compactions.
+pub fn history(entries: u64) -> Vec<Changes> {
     let mut model = Model::default();
     let mut history = Vec::new();
     for index in 0..entries {
@@ -104,12 +112,12 @@ pub(super) fn history(entries: u64) -> Vec<Changes> {
     history
 }
 
-/// What the WAL is said to hold: entries of term 1.
+/// The content of the simulated WAL: entries of term 1.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Wal {
-    pub(super) first: u64,
+pub struct Wal {
+    pub first: u64,
     /// One more than the last durable index.
-    pub(super) end: u64,
+    pub end: u64,
 }
 
 impl WalBounds for Wal {
@@ -126,43 +134,43 @@ impl WalBounds for Wal {
     }
 }
 
-/// A machine with a disk, tables, and a WAL that never fails.
+/// A host with a disk, tables, and a WAL that never fails.
 #[derive(Debug, Clone)]
-pub(super) struct Machine {
-    pub(super) disk: SimDisk,
-    pub(super) tables: MemoryTables,
-    pub(super) wal: Wal,
-    pub(super) member: u64,
+pub struct Host {
+    pub disk: SimDisk,
+    pub tables: MemoryTables,
+    pub wal: Wal,
+    pub member: u64,
 }
 
-impl Machine {
-    pub(super) fn new(seed: u64) -> Machine {
+impl Host {
+    pub fn new(seed: u64) -> Host {
         let (tables, wal) = (MemoryTables::default(), Wal::default());
-        Machine { disk: SimDisk::new(seed), tables, wal, member: 1 }
+        Host { disk: SimDisk::new(seed), tables, wal, member: 1 }
     }
 
     /// Opens the store, in the runtime of the caller.
-    pub(super) async fn open(&self) -> Result<Opened, StoreError> {
+    pub async fn open(&self) -> Result<OpenedStore, StoreError> {
         self.open_with(Fault::default()).await
     }
 
-    pub(super) async fn open_with(&self, fault: Fault) -> Result<Opened, StoreError> {
+    pub async fn open_with(&self, fault: Fault) -> Result<OpenedStore, StoreError> {
         let disk = Arc::new(self.disk.clone());
         open(disk, Arc::new(self.tables.clone()), self.options(), self.wal, fault).await
     }
 
-    pub(super) fn options(&self) -> StorageOptions {
+    pub fn options(&self) -> StorageOptions {
         let options = StorageOptions::new(PathBuf::from(DATA), MemberId(self.member));
         StorageOptions { block_bytes: BLOCK_BYTES, cache_bytes: 10_000, ..options }
     }
 
     /// The power fails and comes back.
-    pub(super) fn crash(&mut self, how: Crash) {
+    pub fn crash(&mut self, how: Crash) {
         self.disk = self.disk.crash(how);
     }
 
     /// Submits entries, each durable at once, and waits until they are written.
-    pub(super) async fn write(
+    pub async fn write(
         &mut self,
         store: &BlockStorage,
         changes: &[Changes],
@@ -170,47 +178,52 @@ impl Machine {
         for changes in changes {
             self.wal.end = self.wal.end.max(changes.position.index + 1);
             store.records().submit(changes.clone());
-            store.note_durable(changes.position.index);
+            store.set_durable(changes.position.index);
         }
         store.flush().await.map(drop)
     }
 
     /// A snapshot, and the log purged behind it.
-    pub(super) async fn snapshot_and_purge(
-        &mut self,
-        store: &BlockStorage,
-    ) -> Result<(), StoreError> {
+    pub async fn snapshot_and_purge(&mut self, store: &BlockStorage) -> Result<(), StoreError> {
         let snapshot = store.snapshot().await?;
         self.wal.first = snapshot.position().index + 1;
         Ok(())
     }
 
-    pub(super) fn block_files(&self) -> Vec<PathBuf> {
+    pub fn block_files(&self) -> Vec<PathBuf> {
         let dir = PathBuf::from(DATA).join("blocks");
         let names = self.disk.list(&dir).unwrap_or_default();
         names.iter().filter(|name| name.ends_with(".blk")).map(|name| dir.join(name)).collect()
     }
 }
 
-pub(super) async fn open(
+pub async fn open(
     disk: Arc<dyn Disk>,
     tables: Arc<dyn TablesEngine>,
     options: StorageOptions,
     wal: Wal,
     fault: Fault,
-) -> Result<Opened, StoreError> {
+) -> Result<OpenedStore, StoreError> {
     BlockStorage::open(options, disk, tables, Lanes::Tasks, wal, fault).await
 }
 
-/// Runs one process: what it leaves running dies with it.
-pub(super) fn process<T>(body: impl Future<Output = T>) -> T {
+/// Runs one process. Its tasks end with it.
+pub fn process<T>(body: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(body)
 }
 
-/// The recovered state is exactly what the history up to its position makes.
-pub(super) fn check(recovered: Recovered, history: &[Changes]) {
-    let Recovered { storage, position, tables, records } = recovered;
+/// Checks that the recovered state is exactly the result of the history up to its position.
+pub fn check(recovered: RecoveredState, history: &[Changes]) {
+    let entries = recovered.position.map_or(0, |position| position.index as usize + 1);
+    let (counted, model) = (recovered.storage.size().live_bytes, Model::of(&history[..entries]));
+    assert_eq!(counted, model.live_bytes(), "live bytes at {entries} entries");
+    check_content(recovered, history);
+}
+
+/// The same for a state with later submissions.
+pub fn check_content(recovered: RecoveredState, history: &[Changes]) {
+    let RecoveredState { storage, position, tables, records } = recovered;
     let entries = position.map_or(0, |position| position.index as usize + 1);
     let model = Model::of(&history[..entries]);
     assert_eq!(position, model.position);
@@ -223,19 +236,19 @@ pub(super) fn check(recovered: Recovered, history: &[Changes]) {
     assert_eq!(read, model.records.into_values().collect::<Vec<_>>(), "at {entries} entries");
 }
 
-/// Goes on from what was recovered to the end of the history, and checks the result of that after
+/// Continues from the recovered state to the end of the history, and checks the result after
 /// another start.
-pub(super) async fn replay_and_check(
-    mut machine: Machine,
-    opened: Opened,
+pub async fn replay_and_check(
+    mut host: Host,
+    opened: OpenedStore,
     history: &[Changes],
 ) -> Result<(), StoreError> {
     let done = opened.recovered.position.map_or(0, |position| position.index as usize + 1);
-    assert!(done as u64 + 1 >= machine.wal.first, "{done} entries cannot be replayed from");
+    assert!(done as u64 + 1 >= host.wal.first, "{done} entries cannot be replayed from");
     check(opened.recovered, history);
-    machine.write(&opened.store, &history[done..]).await?;
+    host.write(&opened.store, &history[done..]).await?;
     opened.store.close().await?;
-    let again = machine.open().await?;
+    let again = host.open().await?;
     assert_eq!(again.rebuilt, None);
     assert_eq!(again.recovered.position, history.last().map(|changes| changes.position));
     check(again.recovered, history);

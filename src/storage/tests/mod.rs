@@ -1,10 +1,10 @@
-//! Storage as a whole, on a simulated disk that loses what was not synced, and on a real one.
+//! Tests of the storage as a whole, on a simulated disk that loses unsynced data, and on a real one.
 
 mod crash;
 mod harness;
 mod real;
 mod reclaim;
+mod recovery;
 mod snapshots;
-mod start;
 mod syncs;
 mod writing;

@@ -1,4 +1,4 @@
-//! With sled and real files: what the simulated disk cannot show.
+//! Tests with sled and real files, which the simulated disk cannot replace.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,7 +11,7 @@ use crate::{
     fault::Fault,
     lane::Lanes,
     state::{Changes, Storage},
-    storage::{BlockStorage, Opened, SledTables, StorageOptions, StoreError},
+    storage::{BlockStorage, OpenedStore, SledTables, StorageOptions, StoreError},
     types::MemberId,
 };
 
@@ -20,14 +20,14 @@ fn options(dir: &Path) -> StorageOptions {
     StorageOptions { block_bytes: super::harness::BLOCK_BYTES, ..options }
 }
 
-async fn open_real(dir: &Path, wal: Wal) -> Result<Opened, StoreError> {
+async fn open_real(dir: &Path, wal: Wal) -> Result<OpenedStore, StoreError> {
     open(Arc::new(RealDisk), Arc::new(SledTables), options(dir), wal, Fault::default()).await
 }
 
 async fn write(store: &BlockStorage, changes: &[Changes]) {
     for changes in changes {
         store.records().submit(changes.clone());
-        store.note_durable(changes.position.index);
+        store.set_durable(changes.position.index);
     }
     store.flush().await.unwrap();
 }
@@ -45,7 +45,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A directory as a killed process leaves it: copied while the store is open.
+/// The directory of a killed process: copied while the store is open.
 async fn killed(history: &[Changes]) -> (tempfile::TempDir, PathBuf, Wal) {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal { first: 0, end: history.len() as u64 };
@@ -60,7 +60,7 @@ async fn killed(history: &[Changes]) -> (tempfile::TempDir, PathBuf, Wal) {
 }
 
 #[test]
-fn what_a_killed_process_wrote_is_there() {
+fn the_data_of_a_killed_process_is_complete() {
     process(async {
         let history = history(60);
         let (_dir, image, wal) = killed(&history).await;
@@ -72,8 +72,8 @@ fn what_a_killed_process_wrote_is_there() {
     });
 }
 
-/// Sled panics, hangs or answers wrongly when its pages are damaged. Whatever it does, the state
-/// that comes out is right.
+/// Sled panics, hangs or returns wrong data when its pages are damaged. In any case the recovered
+/// state is right.
 #[test]
 fn damaged_sled_files_never_become_a_wrong_state() {
     process(async {
@@ -104,7 +104,7 @@ fn deleted_and_truncated_sled_files_lead_to_a_rebuild() {
         let history = history(60);
         let (dir, image, wal) = killed(&history).await;
         for (n, len) in [0, 100, 5000].into_iter().enumerate() {
-            // Cut in the middle, sled goes back to an older state, which is as good.
+            // Truncated in the middle, sled returns to an older state, which is fine, too.
             let broken = dir.path().join(format!("broken-{n}"));
             copy(&image, &broken);
             let db = broken.join("tables/00000001/db");
@@ -138,7 +138,7 @@ fn threads_write_and_read_at_the_same_time() {
                 let mut found = 0;
                 for changes in history.iter().cycle().take(4000) {
                     for record in &changes.records {
-                        // Not submitted yet, or compacted already: else it is what was written.
+                        // Unless it is not submitted yet, or compacted already, it is the written record.
                         if let Ok(read) = records.read(&[record.meta.id]) {
                             assert_eq!(read[0], *record);
                             found += 1;
@@ -150,7 +150,7 @@ fn threads_write_and_read_at_the_same_time() {
             })
         };
         for changes in &history {
-            store.room().await;
+            store.wait_for_room().await;
             write(&store, std::slice::from_ref(changes)).await;
             tokio::task::yield_now().await;
         }

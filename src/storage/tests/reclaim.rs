@@ -1,20 +1,20 @@
-//! Compaction gives space back, and never takes a record that is alive.
+//! Compaction frees space, and never loses a live record.
 
 use proptest::prelude::*;
 
-use super::harness::{BLOCK_BYTES, Machine, Model, at, check, history, process, record};
+use super::harness::{BLOCK_BYTES, Host, Model, at, check, history, process, record};
 use crate::{
     state::{Changes, Storage, TableChange},
     storage::BlockStorage,
     types::{LogPosition, RecordId},
 };
 
-/// One thing that happens to a store.
+/// A step of a history.
 #[derive(Debug, Clone)]
 enum Step {
     /// A chunk with records of these sizes.
     Put(Vec<usize>),
-    /// Discards each live record for which the number of this seed says so, of a hundred.
+    /// Discards about this percentage of the live records, by this seed.
     Discard {
         seed: u64,
         percent: u64,
@@ -39,8 +39,8 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A number that depends on the id and the seed only.
-fn dice(id: RecordId, seed: u64) -> u64 {
+/// A number below 100 that depends only on the id and the seed.
+fn percentile(id: RecordId, seed: u64) -> u64 {
     let mixed = (id.main.0 as u64 ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 32) % 100
 }
@@ -57,9 +57,9 @@ fn chunk(step: &Step, model: &Model, last: i64) -> Option<Changes> {
         }
         Step::Discard { seed, percent } => {
             let ids = model.records.keys().copied();
-            changes.discarded = ids.filter(|id| dice(*id, *seed) < *percent).collect();
-            // The order in which an index is walked is not that of revisions.
-            changes.discarded.sort_by_key(|id| dice(*id, seed ^ 1));
+            changes.discarded = ids.filter(|id| percentile(*id, *seed) < *percent).collect();
+            // The index is not walked in the order of revisions.
+            changes.discarded.sort_by_key(|id| percentile(*id, seed ^ 1));
         }
         Step::Table(key, value) => {
             let key = vec![0x10, *key].into();
@@ -73,8 +73,8 @@ fn chunk(step: &Step, model: &Model, last: i64) -> Option<Changes> {
     Some(changes)
 }
 
-/// Waits until the writer has nothing to do.
-async fn rest(store: &BlockStorage) {
+/// Waits until the writer is idle.
+async fn settle(store: &BlockStorage) {
     store.flush().await.unwrap();
     for _ in 0..300 {
         tokio::task::yield_now().await;
@@ -82,44 +82,42 @@ async fn rest(store: &BlockStorage) {
 }
 
 async fn run(steps: Vec<Step>) {
-    let mut machine = Machine::new(1);
-    let mut opened = machine.open().await.unwrap();
+    let mut host = Host::new(1);
+    let mut opened = host.open().await.unwrap();
     let mut model = Model::default();
     let mut last = 1;
     for step in steps {
         if let Some(changes) = chunk(&step, &model, last) {
             last += i64::from(!changes.records.is_empty());
             model.apply(&changes);
-            machine.wal.end = changes.position.index + 1;
+            host.wal.end = changes.position.index + 1;
             opened.store.records().submit(changes.clone());
-            opened.store.note_durable(changes.position.index);
+            opened.store.set_durable(changes.position.index);
         }
         match step {
-            Step::Flush => rest(&opened.store).await,
+            Step::Flush => settle(&opened.store).await,
             Step::Snapshot if model.position.is_some() => {
                 opened.store.snapshot().await.unwrap();
             }
             Step::Reopen => {
                 opened.store.close().await.unwrap();
-                opened = machine.open().await.unwrap();
+                opened = host.open().await.unwrap();
                 assert_eq!(opened.rebuilt, None);
                 assert_eq!(opened.recovered.position, model.position);
-                // Held, it would keep its blocks.
-                opened.snapshot = None;
             }
             _ => {}
         }
         readable(&opened.store, &model);
     }
-    // Nothing holds the blocks of an older state back any more.
-    rest(&opened.store).await;
+    // Drops all references to the blocks of older states.
+    settle(&opened.store).await;
     if model.position.is_some() {
         opened.store.snapshot().await.unwrap();
     }
-    rest(&opened.store).await;
-    bounded(&machine, &model);
+    settle(&opened.store).await;
+    bounded(&host, &model);
     opened.store.close().await.unwrap();
-    let opened = machine.open().await.unwrap();
+    let opened = host.open().await.unwrap();
     let metas: Vec<_> = opened.recovered.records.collect();
     let expected: Vec<_> = model.records.values().map(|record| record.meta.clone()).collect();
     assert_eq!(metas, expected);
@@ -133,16 +131,16 @@ fn readable(store: &BlockStorage, model: &Model) {
     assert_eq!(read, model.records.values().cloned().collect::<Vec<_>>());
 }
 
-/// Blocks take at most about twice what lives in them, and there are not too many of them.
-fn bounded(machine: &Machine, model: &Model) {
-    let files = machine.block_files();
+/// Checks that blocks take at most about twice their live data, and that there are not too many.
+fn bounded(host: &Host, model: &Model) {
+    let files = host.block_files();
     let bytes: u64 =
-        files.iter().map(|file| crate::disk::read(&machine.disk, file).unwrap().len() as u64).sum();
+        files.iter().map(|file| crate::disk::read(&host.disk, file).unwrap().len() as u64).sum();
     let record_bytes = |record: &crate::state::Record| {
         record.value.len() as u64 + 2 * record.meta.key.len() as u64 + 30
     };
     let live: u64 = model.records.values().map(|record| record_bytes(record)).sum();
-    // The average that the writer goes by hides how large the dead ones are.
+    // The writer works with averages, which hide the size of dead records.
     let largest = model.records.values().map(|record| record.value.len() as u64).max();
     let slack = 100 * files.len() as u64 + 8 * (BLOCK_BYTES as u64) + 8 * largest.unwrap_or(0);
     assert!(bytes <= 3 * live + slack, "{bytes} bytes on disk, {live} alive");
@@ -164,19 +162,19 @@ proptest! {
 #[test]
 fn compacting_everything_leaves_no_block() {
     process(async {
-        let mut machine = Machine::new(1);
+        let mut host = Host::new(1);
         let history = history(60);
-        let opened = machine.open().await.unwrap();
-        machine.write(&opened.store, &history).await.unwrap();
+        let opened = host.open().await.unwrap();
+        host.write(&opened.store, &history).await.unwrap();
         let model = Model::of(&history);
         let position = LogPosition { index: 60, ..at(0) };
         let discarded = model.records.into_keys().collect();
         let all = Changes { position, discarded, ..Changes::default() };
-        machine.write(&opened.store, &[all]).await.unwrap();
-        rest(&opened.store).await;
-        assert_eq!(machine.block_files(), Vec::<std::path::PathBuf>::new());
+        host.write(&opened.store, &[all]).await.unwrap();
+        settle(&opened.store).await;
+        assert_eq!(host.block_files(), Vec::<std::path::PathBuf>::new());
         opened.store.close().await.unwrap();
-        let opened = machine.open().await.unwrap();
+        let opened = host.open().await.unwrap();
         assert_eq!(opened.rebuilt, None);
         assert_eq!(opened.recovered.records.count(), 0);
     });
@@ -185,45 +183,45 @@ fn compacting_everything_leaves_no_block() {
 #[test]
 fn blocks_of_the_retained_snapshot_stay_until_the_next_one() {
     process(async {
-        let mut machine = Machine::new(1);
+        let mut host = Host::new(1);
         let history = history(60);
-        let opened = machine.open().await.unwrap();
-        machine.write(&opened.store, &history[..30]).await.unwrap();
-        machine.snapshot_and_purge(&opened.store).await.unwrap();
-        machine.write(&opened.store, &history[30..]).await.unwrap();
-        rest(&opened.store).await;
-        let before = machine.block_files().len();
+        let opened = host.open().await.unwrap();
+        host.write(&opened.store, &history[..30]).await.unwrap();
+        host.snapshot_and_purge(&opened.store).await.unwrap();
+        host.write(&opened.store, &history[30..]).await.unwrap();
+        settle(&opened.store).await;
+        let before = host.block_files().len();
         // The tables are lost: the snapshot must be complete.
-        machine.tables.damage();
-        let again = Machine { disk: machine.disk.kill(), ..machine.clone() };
+        host.tables.damage();
+        let again = Host { disk: host.disk.kill(), ..host.clone() };
         let opened = again.open().await.unwrap();
         assert!(opened.rebuilt.is_some());
         check(opened.recovered, &history);
-        assert!(again.block_files().len() < before, "those of the lost tables are swept");
+        assert!(again.block_files().len() < before, "the blocks of the lost tables are swept");
     });
 }
 
 #[test]
 fn many_flushes_do_not_leave_many_files() {
     process(async {
-        let mut machine = Machine::new(1);
-        let opened = machine.open().await.unwrap();
+        let mut host = Host::new(1);
+        let opened = host.open().await.unwrap();
         for index in 0..300 {
             let records = vec![record(index as i64 + 2, 0, "k", 10)];
             let changes = Changes { position: at(index), records, ..Changes::default() };
-            machine.write(&opened.store, &[changes]).await.unwrap();
+            host.write(&opened.store, &[changes]).await.unwrap();
         }
-        rest(&opened.store).await;
-        let files = machine.block_files().len();
+        settle(&opened.store).await;
+        let files = host.block_files().len();
         assert!(files < 40, "{files} files for 300 small records");
     });
 }
 
 #[test]
-fn a_retained_snapshot_does_not_keep_what_a_large_compaction_freed() {
+fn a_retained_snapshot_does_not_keep_the_blocks_that_a_large_compaction_freed() {
     process(async {
-        let mut machine = Machine::new(1);
-        let opened = machine.open().await.unwrap();
+        let mut host = Host::new(1);
+        let opened = host.open().await.unwrap();
         let mut history: Vec<_> = (0..100)
             .map(|index| {
                 let records = vec![record(index as i64 + 2, 0, "k", 300)];
@@ -234,18 +232,18 @@ fn a_retained_snapshot_does_not_keep_what_a_large_compaction_freed() {
         let ids = Model::of(&history).records.into_keys();
         let discarded = ids.filter(|id| *id != live).collect();
         history.push(Changes { position: at(100), discarded, ..Changes::default() });
-        machine.wal.end = 101;
+        host.wal.end = 101;
         history.iter().for_each(|changes| opened.store.records().submit(changes.clone()));
-        opened.store.note_durable(100);
+        opened.store.set_durable(100);
         // At the position of the compaction, before its blocks are dropped.
         let first = opened.store.snapshot().await.unwrap();
-        rest(&opened.store).await;
-        assert!(machine.block_files().len() > 10, "held, it keeps them");
+        settle(&opened.store).await;
+        assert!(host.block_files().len() > 10, "the snapshot keeps them");
         drop(first);
-        rest(&opened.store).await;
-        assert!(machine.block_files().len() < 4);
-        machine.tables.damage();
-        let again = Machine { disk: machine.disk.kill(), ..machine.clone() };
+        settle(&opened.store).await;
+        assert!(host.block_files().len() < 4);
+        host.tables.damage();
+        let again = Host { disk: host.disk.kill(), ..host.clone() };
         let opened = again.open().await.unwrap();
         assert!(opened.rebuilt.is_some());
         assert_eq!(opened.recovered.position, Some(at(100)));

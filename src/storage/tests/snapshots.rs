@@ -1,16 +1,16 @@
-//! Snapshots on their way from one member to another.
+//! Transfers of snapshots from one member to another.
 
 use bytes::Bytes;
 
-use super::harness::{DATA, Machine, at, check, history, process, replay_and_check};
+use super::harness::{DATA, Host, at, check, check_content, history, process, replay_and_check};
 use crate::{
     disk::{Disk, sim::Crash},
     state::{Changes, Storage},
     storage::{BlockStorage, IncomingSnapshot, SnapshotFile, SnapshotRef, StoreError},
 };
 
-/// Sends all that is wanted, in chunks.
-pub(super) async fn send(from: &BlockStorage, snapshot: &SnapshotRef, to: &IncomingSnapshot) {
+/// Sends all wanted parts, in chunks.
+pub async fn send(from: &BlockStorage, snapshot: &SnapshotRef, to: &IncomingSnapshot) {
     for (file, offset) in to.wanted().into_iter().enumerate() {
         send_file(from, snapshot, to, file, offset, u64::MAX).await;
     }
@@ -35,8 +35,8 @@ async fn send_file(
 }
 
 /// A sender with a snapshot of all of the history, and a receiver with a part of it.
-async fn pair(history: &[Changes], part: usize) -> (Machine, BlockStorage, SnapshotRef, Machine) {
-    let (mut from, mut to) = (Machine::new(1), Machine { member: 2, ..Machine::new(2) });
+async fn pair(history: &[Changes], part: usize) -> (Host, BlockStorage, SnapshotRef, Host) {
+    let (mut from, mut to) = (Host::new(1), Host { member: 2, ..Host::new(2) });
     let sender = from.open().await.unwrap().store;
     from.write(&sender, history).await.unwrap();
     let snapshot = sender.snapshot().await.unwrap();
@@ -47,16 +47,16 @@ async fn pair(history: &[Changes], part: usize) -> (Machine, BlockStorage, Snaps
 }
 
 async fn receive(
-    to: &Machine,
+    to: &Host,
     snapshot: &SnapshotRef,
-) -> (crate::storage::Opened, IncomingSnapshot) {
+) -> (crate::storage::OpenedStore, IncomingSnapshot) {
     let opened = to.open().await.unwrap();
     let incoming = opened.store.receive(snapshot.files().to_vec()).await.unwrap();
     (opened, incoming)
 }
 
-fn incoming_files(machine: &Machine) -> Vec<String> {
-    machine.disk.list(&std::path::Path::new(DATA).join("incoming")).unwrap()
+fn incoming_files(host: &Host) -> Vec<String> {
+    host.disk.list(&std::path::Path::new(DATA).join("incoming")).unwrap()
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn an_installed_snapshot_is_the_senders_state_and_survives_a_restart() {
         check(recovered, &history);
         assert_eq!(opened.store.retained().unwrap().position(), at(39));
         assert!(incoming_files(&to).is_empty());
-        // And it goes on from there.
+        // Writing continues from there.
         to.wal.first = 40;
         to.write(&opened.store, &history[40..]).await.unwrap();
         opened.store.close().await.unwrap();
@@ -97,8 +97,8 @@ fn reads_that_began_before_an_install_end_on_the_old_state() {
         opened.store.install(incoming).await.unwrap();
         let ids: Vec<_> = pending.iter().map(|record| record.meta.id).collect();
         assert_eq!(old.storage.read(&ids).unwrap(), pending);
-        check(old, &history);
-        assert!(!opened.store.pressure());
+        check_content(old, &history);
+        assert!(!opened.store.is_full());
     });
 }
 
@@ -156,7 +156,7 @@ fn an_interrupted_transfer_goes_on_after_a_restart() {
 }
 
 #[test]
-fn what_a_power_failure_left_of_a_transfer_is_not_believed() {
+fn the_remains_of_a_transfer_after_a_power_failure_are_not_trusted() {
     let history = history(40);
     for seed in 0..20 {
         process(async {
@@ -188,7 +188,9 @@ fn a_chunk_that_arrives_damaged_costs_its_file_only() {
         incoming.write(2, 0, wrong.into()).await.unwrap();
         send(&sender, &snapshot, &incoming).await;
         let error = incoming.finish().await.unwrap_err();
-        assert!(matches!(&error, StoreError::Refused(what) if what.contains("arrived damaged")));
+        assert!(
+            matches!(&error, StoreError::Refused(message) if message.contains("arrived damaged"))
+        );
         let again: Vec<_> = incoming
             .wanted()
             .iter()
@@ -249,7 +251,7 @@ fn wrong_offers_and_chunks_are_refused_and_do_no_harm() {
         }
         let incomplete = opened.store.install(incoming).await;
         assert!(matches!(incomplete, Err(StoreError::Refused(_))));
-        // A snapshot that names a block which was not offered.
+        // A snapshot that names a block outside the offer.
         let offer: Vec<_> = good[..good.len() - 1].to_vec();
         let incoming = opened.store.receive(offer).await.unwrap();
         send(&sender, &snapshot, &incoming).await;
@@ -298,26 +300,26 @@ fn a_crash_in_the_middle_of_an_install_leaves_the_old_state_or_the_new_one() {
             seen.insert(position);
             check(opened.recovered, &history);
             opened.store.close().await.unwrap();
-            assert_eq!(to.open().await.unwrap().rebuilt, None, "the next start is an ordinary one");
+            assert_eq!(to.open().await.unwrap().rebuilt, None, "the next start needs no rebuild");
         });
     }
-    assert_eq!(seen.len(), 2, "both outcomes were seen");
+    assert_eq!(seen.len(), 2, "both outcomes occurred");
 }
 
 #[test]
 fn a_snapshot_is_exactly_what_was_submitted_before_it() {
     process(async {
-        let mut machine = Machine::new(1);
+        let mut host = Host::new(1);
         let history = history(50);
-        let opened = machine.open().await.unwrap();
+        let opened = host.open().await.unwrap();
         history[..20].iter().for_each(|changes| opened.store.records().submit(changes.clone()));
         let snapshot = opened.store.snapshot();
         tokio::pin!(snapshot);
         let waited = tokio::time::timeout(std::time::Duration::ZERO, &mut snapshot).await;
-        assert!(waited.is_err(), "it waits for the log");
+        assert!(waited.is_err(), "the snapshot waits for the log");
         history[20..].iter().for_each(|changes| opened.store.records().submit(changes.clone()));
-        machine.wal.end = 50;
-        opened.store.note_durable(49);
+        host.wal.end = 50;
+        opened.store.set_durable(49);
         assert_eq!(snapshot.await.unwrap().position(), at(19));
         assert_eq!(opened.store.flush().await.unwrap(), Some(at(49)));
     });
@@ -326,19 +328,19 @@ fn a_snapshot_is_exactly_what_was_submitted_before_it() {
 #[test]
 fn files_of_a_replaced_snapshot_stay_while_it_is_sent() {
     process(async {
-        let mut machine = Machine::new(1);
+        let mut host = Host::new(1);
         let history = history(60);
-        let opened = machine.open().await.unwrap();
-        machine.write(&opened.store, &history[..30]).await.unwrap();
+        let opened = host.open().await.unwrap();
+        host.write(&opened.store, &history[..30]).await.unwrap();
         let first = opened.store.snapshot().await.unwrap();
-        machine.write(&opened.store, &history[30..]).await.unwrap();
+        host.write(&opened.store, &history[30..]).await.unwrap();
         let second = opened.store.snapshot().await.unwrap();
         assert_ne!(first.files(), second.files());
-        let there = |machine: &Machine, file: &SnapshotFile| {
+        let there = |host: &Host, file: &SnapshotFile| {
             let dirs = ["blocks", "snapshots"].map(|dir| std::path::Path::new(DATA).join(dir));
-            dirs.iter().any(|dir| machine.disk.exists(&dir.join(&file.name)).unwrap())
+            dirs.iter().any(|dir| host.disk.exists(&dir.join(&file.name)).unwrap())
         };
-        assert!(first.files().iter().all(|file| there(&machine, file)));
+        assert!(first.files().iter().all(|file| there(&host, file)));
         let only_first: Vec<_> =
             first.files().iter().filter(|file| !second.files().contains(file)).cloned().collect();
         assert!(only_first.len() > 1);
@@ -347,7 +349,7 @@ fn files_of_a_replaced_snapshot_stay_while_it_is_sent() {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        assert!(only_first.iter().all(|file| !there(&machine, file)));
-        assert!(second.files().iter().all(|file| there(&machine, file)));
+        assert!(only_first.iter().all(|file| !there(&host, file)));
+        assert!(second.files().iter().all(|file| there(&host, file)));
     });
 }

@@ -4,23 +4,23 @@
 //! |---|---|---|
 //! | content of a block | records that the snapshot or the tables name | `a_block…` |
 //! | `blocks/` after writing | the same | `a_blocks_name…` |
-//! | content of a snapshot | what lost tables are rebuilt from | `a_snapshot…` |
+//! | content of a snapshot | the base of a rebuild | `a_snapshot…` |
 //! | `snapshots/` after writing | the same | `a_snapshots_name…` |
-//! | content of `CURRENT` | which tables are in use: a rebuild | `current…` |
+//! | content of `CURRENT` | the name of the tables in use: a rebuild | `current…` |
 //! | `tables/` after writing `CURRENT` | the same | `currents_name…` |
-//! | `tables/` after creating `OPENING` | that opening killed the process | `the_marker…` |
+//! | `tables/` after creating `OPENING` | the knowledge that opening killed the process | `the_marker…` |
 //! | `tables/` after removing `OPENING` | sound tables: a rebuild | `the_markers_removal…` |
-//! | content of `blocks/next` | that a number was used | `the_reservation…` |
-//! | content of what a peer sent | the installed state | `received_files…` |
+//! | content of `blocks/next` | the knowledge that a number was used | `the_reservation…` |
+//! | content of received files | the installed state | `received_files…` |
 //! | `blocks/`, `snapshots/` at an install | the same | `received_names…` |
 //!
-//! The sync of `blocks/` after writing `blocks/next` (a part of every atomic write) has none: that of
-//! the block, which follows before the number is of any importance, covers it.
+//! The sync of `blocks/` after writing `blocks/next` (a part of every atomic write) has no test: the sync
+//! of the block, which follows before the number matters, covers it.
 
 use std::path::Path;
 
 use super::{
-    harness::{Machine, Wal, at, check, history, process, replay_and_check},
+    harness::{Host, Wal, at, check, history, process, replay_and_check},
     snapshots::send,
 };
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
     storage::MemoryTables,
 };
 
-/// Whether a scenario loses nothing, though syncs for which `ignored` holds are forgotten.
+/// Whether a scenario loses nothing although the disk ignores the syncs that `ignored` selects.
 type Scenario = fn(ignored: fn(&DiskOp) -> bool) -> bool;
 
 fn obeyed(_: &DiskOp) -> bool {
@@ -54,22 +54,22 @@ fn is_file(op: &DiskOp, in_dir: &str, extension: &str) -> bool {
         && path.extension().is_some_and(|found| found == extension)
 }
 
-/// The log is purged behind a snapshot, and then the power fails and takes the tables along.
+/// The log is purged up to a snapshot, and then a power failure loses the tables.
 fn lost_tables(ignored: fn(&DiskOp) -> bool) -> bool {
-    let (mut machine, history) = (Machine::new(1), history(40));
-    machine.disk.ignore_syncs(ignored);
+    let (mut host, history) = (Host::new(1), history(40));
+    host.disk.ignore_syncs(ignored);
     process(async {
-        let opened = machine.open().await.unwrap();
-        machine.write(&opened.store, &history[..30]).await.unwrap();
-        machine.snapshot_and_purge(&opened.store).await.unwrap();
+        let opened = host.open().await.unwrap();
+        host.write(&opened.store, &history[..30]).await.unwrap();
+        host.snapshot_and_purge(&opened.store).await.unwrap();
     });
-    machine.crash(Crash::LoseAll);
-    machine.disk.obey();
-    machine.tables = MemoryTables::default();
+    host.crash(Crash::LoseAll);
+    host.disk.remove_hook();
+    host.tables = MemoryTables::default();
     process(async {
-        let Ok(opened) = machine.open().await else { return false };
+        let Ok(opened) = host.open().await else { return false };
         opened.recovered.position == Some(at(29))
-            && replay_and_check(machine.clone(), opened, &history).await.is_ok()
+            && replay_and_check(host.clone(), opened, &history).await.is_ok()
     })
 }
 
@@ -93,21 +93,21 @@ fn a_snapshots_name_is_synced_before_the_log_is_purged() {
     needed(lost_tables, |op| is_dir(op, "snapshots"));
 }
 
-/// The power fails after everything was written: the tables, which survive, must be found.
+/// The power fails after everything was written. The surviving tables must be found.
 fn kept_tables(ignored: fn(&DiskOp) -> bool) -> bool {
-    let (mut machine, history) = (Machine::new(1), history(40));
-    machine.disk.ignore_syncs(ignored);
+    let (mut host, history) = (Host::new(1), history(40));
+    host.disk.ignore_syncs(ignored);
     process(async {
-        let opened = machine.open().await.unwrap();
-        machine.write(&opened.store, &history).await.unwrap();
+        let opened = host.open().await.unwrap();
+        host.write(&opened.store, &history).await.unwrap();
         opened.store.close().await.unwrap();
     });
     // Again, now that there are tables to open.
-    process(async { drop(machine.open().await.unwrap()) });
-    machine.crash(Crash::LoseAll);
-    machine.disk.obey();
+    process(async { drop(host.open().await.unwrap()) });
+    host.crash(Crash::LoseAll);
+    host.disk.remove_hook();
     process(async {
-        let opened = machine.open().await.unwrap();
+        let opened = host.open().await.unwrap();
         opened.rebuilt.is_none() && opened.recovered.position == Some(at(39))
     })
 }
@@ -123,24 +123,24 @@ fn currents_name_is_synced() {
 }
 
 /// The second sync of `tables/` in a start is that of the marker's removal; the first one that of
-/// its creation. Says whether tables that were verified are used after a power failure.
+/// its creation. Returns whether verified tables are used after a power failure.
 fn verified_tables(ignored: fn(&DiskOp) -> bool) -> bool {
-    let (mut machine, history) = (Machine::new(1), history(40));
+    let (mut host, history) = (Host::new(1), history(40));
     process(async {
-        let opened = machine.open().await.unwrap();
-        machine.write(&opened.store, &history).await.unwrap();
+        let opened = host.open().await.unwrap();
+        host.write(&opened.store, &history).await.unwrap();
         opened.store.close().await.unwrap();
     });
     let created = std::sync::atomic::AtomicBool::new(false);
-    machine.disk.ignore_syncs(move |op| {
+    host.disk.ignore_syncs(move |op| {
         let first =
             is_dir(op, "tables") && !created.swap(true, std::sync::atomic::Ordering::Relaxed);
         !first && ignored(op)
     });
-    process(async { drop(machine.open().await.unwrap()) });
-    machine.crash(Crash::LoseAll);
-    machine.disk.obey();
-    process(async { machine.open().await.unwrap().rebuilt.is_none() })
+    process(async { drop(host.open().await.unwrap()) });
+    host.crash(Crash::LoseAll);
+    host.disk.remove_hook();
+    process(async { host.open().await.unwrap().rebuilt.is_none() })
 }
 
 #[test]
@@ -148,21 +148,21 @@ fn the_markers_removal_is_synced() {
     needed(verified_tables, |op| is_dir(op, "tables"));
 }
 
-/// The power fails while the tables are opened. Says whether the next start knows.
+/// The power fails while the tables are opened. Returns whether the next start notices.
 fn killed_by_opening(ignored: fn(&DiskOp) -> bool) -> bool {
-    let (mut machine, history) = (Machine::new(1), history(40));
+    let (mut host, history) = (Host::new(1), history(40));
     process(async {
-        let opened = machine.open().await.unwrap();
-        machine.write(&opened.store, &history).await.unwrap();
+        let opened = host.open().await.unwrap();
+        host.write(&opened.store, &history).await.unwrap();
         opened.store.close().await.unwrap();
     });
-    machine.disk.ignore_syncs(ignored);
+    host.disk.ignore_syncs(ignored);
     // The marker is created and its name synced; its removal fails.
-    machine.disk.power_off_after(2);
-    process(async { machine.open().await.unwrap_err() });
-    machine.crash(Crash::LoseAll);
-    machine.disk.obey();
-    process(async { machine.open().await.unwrap().rebuilt.is_some() })
+    host.disk.power_off_after(2);
+    process(async { host.open().await.unwrap_err() });
+    host.crash(Crash::LoseAll);
+    host.disk.remove_hook();
+    process(async { host.open().await.unwrap().rebuilt.is_some() })
 }
 
 #[test]
@@ -170,37 +170,37 @@ fn the_marker_is_synced_before_the_tables_are_opened() {
     needed(killed_by_opening, |op| is_dir(op, "tables"));
 }
 
-/// Blocks come and go, and then the power fails and takes the tables back to the beginning. Says
-/// whether no name is used again.
+/// Blocks are written and removed, and then a power failure resets the tables. Returns
+/// whether no name is reused.
 fn fresh_names(ignored: fn(&DiskOp) -> bool) -> bool {
-    let (mut machine, history) = (Machine::new(1), history(40));
-    machine.disk.ignore_syncs(ignored);
-    machine.disk.record();
+    let (mut host, history) = (Host::new(1), history(40));
+    host.disk.ignore_syncs(ignored);
+    host.disk.record();
     process(async {
-        let opened = machine.open().await.unwrap();
-        machine.write(&opened.store, &history).await.unwrap();
+        let opened = host.open().await.unwrap();
+        host.write(&opened.store, &history).await.unwrap();
     });
-    let created = |machine: &Machine| {
-        let ops = machine.disk.trace().into_iter();
+    let created = |host: &Host| {
+        let ops = host.disk.trace().into_iter();
         ops.filter_map(|op| match op {
             DiskOp::Create(path) if path.extension().is_some_and(|e| e == "blk") => Some(path),
             _ => None,
         })
         .collect::<std::collections::BTreeSet<_>>()
     };
-    let before = created(&machine);
-    machine.crash(Crash::LoseAll);
-    machine.disk.obey();
-    for path in machine.block_files() {
-        machine.disk.remove(&path).unwrap();
+    let before = created(&host);
+    host.crash(Crash::LoseAll);
+    host.disk.remove_hook();
+    for path in host.block_files() {
+        host.disk.remove(&path).unwrap();
     }
-    machine.tables = MemoryTables::default();
-    machine.disk.record();
+    host.tables = MemoryTables::default();
+    host.disk.record();
     process(async {
-        // A reservation that is not readable is as good as none: the store does not open.
-        let Ok(opened) = machine.open().await else { return false };
-        machine.write(&opened.store, &history).await.unwrap();
-        created(&machine).is_disjoint(&before)
+        // With an unreadable reservation the store does not open, which is fine, too.
+        let Ok(opened) = host.open().await else { return false };
+        host.write(&opened.store, &history).await.unwrap();
+        created(&host).is_disjoint(&before)
     })
 }
 
@@ -212,7 +212,7 @@ fn the_reservation_of_numbers_is_synced_before_they_are_used() {
 /// A snapshot is installed, and then the power fails.
 fn installed(ignored: fn(&DiskOp) -> bool) -> bool {
     let history = history(40);
-    let (mut from, mut to) = (Machine::new(1), Machine { member: 2, ..Machine::new(2) });
+    let (mut from, mut to) = (Host::new(1), Host { member: 2, ..Host::new(2) });
     process(async {
         let sender = from.open().await.unwrap().store;
         from.write(&sender, &history).await.unwrap();
@@ -226,14 +226,14 @@ fn installed(ignored: fn(&DiskOp) -> bool) -> bool {
         receiver.install(incoming).await.unwrap();
     });
     to.crash(Crash::LoseAll);
-    to.disk.obey();
+    to.disk.remove_hook();
     // Its log was purged up to the snapshot.
     to.wal = Wal { first: 40, end: 40 };
     let without_tables =
-        Machine { disk: to.disk.fork(), tables: MemoryTables::default(), ..to.clone() };
-    [to, without_tables].iter().all(|machine| {
+        Host { disk: to.disk.fork(), tables: MemoryTables::default(), ..to.clone() };
+    [to, without_tables].iter().all(|host| {
         process(async {
-            let Ok(opened) = machine.open().await else { return false };
+            let Ok(opened) = host.open().await else { return false };
             let all = opened.recovered.position == Some(at(39));
             if all {
                 check(opened.recovered, &history);

@@ -1,4 +1,4 @@
-//! Nothing acknowledged is lost, wherever the power fails and whatever the disk forgets.
+//! No acknowledged change is lost, at any point of a power failure and for any loss of unsynced data.
 
 use std::{
     path::Path,
@@ -9,14 +9,14 @@ use std::{
 };
 
 use super::{
-    Acked, DIR, Dice, Log, Model, Op, ask, check_survivor, entry, open, options, position, vote,
+    Acked, DIR, Log, Model, Op, TestRng, ask, check_survivor, entry, open, options, position, vote,
 };
 use crate::disk::{
     Disk,
     sim::{Crash, SimDisk},
 };
 
-/// What a crash leaves to be checked: all states that were asked for, and how many are certain.
+/// The expectation after a crash: all requested states, and the number of acknowledged ones.
 struct Survivors {
     states: Vec<Model>,
     acked: usize,
@@ -27,8 +27,8 @@ impl Survivors {
         Survivors { states: vec![Model::default()], acked: 0 }
     }
 
-    /// Opens the log, checks what is there, and takes that for certain from now on. `false`: the
-    /// power failed meanwhile.
+    /// Opens the log, checks its state, and expects that state from now on. `None`: the power failed
+    /// meanwhile.
     async fn reopen(&mut self, disk: &SimDisk) -> Result<Option<Log>, String> {
         let log = match open(disk, &options(4)) {
             Ok((log, _)) => log,
@@ -46,17 +46,17 @@ impl Survivors {
         Ok(Some(log))
     }
 
-    /// Asks for random things until the power fails, or `count` are asked for.
-    async fn work(&mut self, log: &Log, dice: &mut Dice, count: u64) {
+    /// Makes `count` random requests, or fewer if the power fails.
+    async fn work(&mut self, log: &Log, rng: &mut TestRng, count: u64) {
         let acked = Acked::default();
         for _ in 0..count {
             let model = self.states.last().unwrap();
-            let op = dice.op(model);
+            let op = rng.op(model);
             let mut next = model.clone();
             next.apply(&op);
             ask(log, op, acked.callback(self.states.len()));
             self.states.push(next);
-            for _ in 0..dice.below(4) {
+            for _ in 0..rng.below(4) {
                 tokio::task::yield_now().await;
             }
         }
@@ -70,17 +70,17 @@ impl Survivors {
 #[tokio::test]
 async fn many_lives_with_a_crash_anywhere_lose_nothing_acknowledged() {
     for seed in 0..300 {
-        let mut dice = Dice(seed);
+        let mut rng = TestRng(seed);
         let mut disk = SimDisk::new(seed);
         let mut survivors = Survivors::none_yet();
         for life in 0..8 {
-            disk.power_off_after(dice.below(60));
+            disk.power_off_after(rng.below(60));
             let outcome = survivors.reopen(&disk).await;
             let log = outcome.unwrap_or_else(|what| panic!("seed {seed}, life {life}: {what}"));
             if let Some(log) = log {
-                survivors.work(&log, &mut dice, 20).await;
+                survivors.work(&log, &mut rng, 20).await;
             }
-            disk = match dice.below(6) {
+            disk = match rng.below(6) {
                 0 => disk.kill(),
                 1 => disk.crash(Crash::LoseAll),
                 2 => disk.crash(Crash::KeepAll),
@@ -92,8 +92,8 @@ async fn many_lives_with_a_crash_anywhere_lose_nothing_acknowledged() {
     }
 }
 
-/// A workload in which everything happens: segments fill, entries are truncated and written again,
-/// purges leave segments behind.
+/// A workload with every kind of event: segments fill, entries are truncated and rewritten, purges
+/// leave segments behind.
 fn eventful() -> Vec<Op> {
     let mut ops = vec![Op::Vote(vote(1)), Op::Append(vec![entry(1, 0, 10)])];
     for round in 0..4 {
@@ -114,9 +114,9 @@ fn eventful() -> Vec<Op> {
     ops
 }
 
-/// Runs [`eventful`] with the power failing after each possible number of changes, and the crash
-/// forgetting in each way; `prepare` may tamper with the disk, given whether the log is being opened.
-/// Answers how many crashes were survived, or how one was not.
+/// Runs [`eventful`] with a power failure after each possible number of changes, and with each kind of
+/// crash. `prepare` may tamper with the disk; its flag is set while the log is being opened. Returns
+/// the number of crashes, or the first violation.
 pub(super) async fn crash_everywhere(
     prepare: impl Fn(&SimDisk, Arc<AtomicBool>),
 ) -> Result<usize, String> {
@@ -143,7 +143,7 @@ pub(super) async fn crash_everywhere(
     unreachable!("the workload ends")
 }
 
-/// All states that were asked for, how many are certain, and whether the power lasted.
+/// Returns all requested states, the number of acknowledged ones, and whether the power lasted.
 async fn run_eventful(
     disk: &SimDisk,
     opening: &AtomicBool,
@@ -175,8 +175,8 @@ async fn run_eventful(
     Ok((states, acked.count(), !fault.is_stopped() && disk.exists(Path::new(DIR)).is_ok()))
 }
 
-/// Crashes in this way, opens and checks; writes something more, loses the power again, and checks
-/// that what the first opening found was certain.
+/// Crashes in this way, opens and checks. Then writes more, loses the power again, and checks that the
+/// state of the first opening was durable.
 async fn end_and_check(
     survivors: &mut Survivors,
     disk: &SimDisk,
@@ -194,7 +194,7 @@ async fn end_and_check(
     opening.store(false, Relaxed);
     let log = log?.ok_or("there is power")?;
     if way != 2 {
-        survivors.work(&log, &mut Dice(way), 2).await;
+        survivors.work(&log, &mut TestRng(way), 2).await;
     }
     let disk = disk.crash(Crash::LoseAll);
     opening.store(true, Relaxed);

@@ -1,5 +1,5 @@
-//! A damaged log gives back all that was acknowledged, or is refused by file and offset. Only the
-//! final frame may be cut.
+//! A damaged log returns all acknowledged changes, or is refused by file and offset. Only the final
+//! frame may be cut.
 
 use std::{
     ops::RangeInclusive,
@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    DIR, Dice, MEMBER, Model, Op, WalError, entry, open, options, position, segment_path, vote,
+    DIR, MEMBER, Model, Op, TestRng, WalError, entry, open, options, position, segment_path, vote,
     write,
 };
 use crate::{
@@ -52,7 +52,7 @@ async fn record() -> Recorded {
 }
 
 impl Recorded {
-    /// Opens what `tamper` leaves of the log. The error is checked to name the file.
+    /// Opens the log after `tamper`.
     fn after(&self, tamper: impl FnOnce(&SimDisk)) -> Result<Model, WalError> {
         let disk = self.disk.fork();
         tamper(&disk);
@@ -84,7 +84,7 @@ async fn every_flipped_bit_is_harmless_or_refused_or_cuts_the_final_frame() {
     let (mut harmless, mut refused, mut cut) = (0, 0, 0);
     for (path, bytes) in recorded.segments() {
         for (offset, byte) in bytes.iter().enumerate() {
-            // All bits of what is written and of some bytes around it; a sample of the padding.
+            // All bits of written bytes and of some bytes around them; a sample of the padding.
             let near = offset.saturating_sub(8)..(offset + 8).min(bytes.len());
             let used = *byte != 0 || bytes[near].iter().any(|byte| *byte != 0);
             let long = offset % 97 != 0 && bytes[offset] == bytes[offset.saturating_sub(40)];
@@ -127,8 +127,8 @@ fn truncate(disk: &SimDisk, path: &Path, len: usize) {
     disk.open(path, Open::Write).unwrap().set_len(len as u64).unwrap();
 }
 
-/// As if the disk had never got what follows: in a segment that another one follows it is noticed; in
-/// the last one the frames before it are kept.
+/// As if the disk had never received the rest of a segment. In all segments but the last, recovery
+/// detects it; in the last one it keeps the frames before.
 #[tokio::test]
 async fn every_prefix_holds_the_frames_before_its_end_or_is_refused() {
     let recorded = record().await;
@@ -159,23 +159,23 @@ async fn every_prefix_holds_the_frames_before_its_end_or_is_refused() {
 async fn bytes_of_garbage_never_make_up_entries() {
     let recorded = record().await;
     let segments = recorded.segments();
-    let mut dice = Dice(3);
+    let mut rng = TestRng(3);
     for _ in 0..3000 {
-        let (path, bytes) = &segments[dice.below(segments.len() as u64) as usize];
-        let offset = dice.below(bytes.len() as u64 - 1);
-        let len = 1 + dice.below((bytes.len() as u64 - offset).min(5000));
-        let garbage: Vec<u8> = (0..len).map(|_| dice.below(256) as u8).collect();
+        let (path, bytes) = &segments[rng.below(segments.len() as u64) as usize];
+        let offset = rng.below(bytes.len() as u64 - 1);
+        let len = 1 + rng.below((bytes.len() as u64 - offset).min(5000));
+        let garbage: Vec<u8> = (0..len).map(|_| rng.below(256) as u8).collect();
         let scribble = |disk: &SimDisk| {
             disk.open(path, Open::Write).unwrap().write_all_at(&garbage, offset).unwrap();
         };
         if let Ok(found) = recorded.after(scribble) {
-            // Several frames of the last segment may have been hit: to the end, that is a torn tail.
+            // Garbage over several frames up to the end of the last segment is a torn tail.
             assert!(recorded.states.contains(&found), "{path:?} at {offset}: {found:?}");
         }
     }
 }
 
-/// A write that the disk put in the wrong place: all checksums hold.
+/// A misdirected write: all checksums hold.
 #[tokio::test]
 async fn a_frame_in_the_place_of_another_is_refused() {
     let recorded = record().await;
@@ -216,7 +216,7 @@ async fn a_segment_in_another_place_is_refused_by_name() {
     let error = recorded
         .after(|disk| disk.rename(&segment_path(1), &segment_path(4)).unwrap())
         .unwrap_err();
-    assert!(error.to_string().contains("this is segment 0000000000000001 under another name"));
+    assert!(error.to_string().contains("segment 0000000000000001 has this segment's name"));
 }
 
 /// An older copy of the same log: its segments have other salts.

@@ -20,7 +20,9 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{Log, WalError, WalOptions, format::PAGE_BYTES, recovery::Recovered, state::ReadPlan};
+use super::{
+    Log, WalError, WalOptions, format::PAGE_BYTES, recovery::RecoveredLog, state::ReadPlan,
+};
 use crate::{
     disk::{Disk, sim::SimDisk},
     fault::Fault,
@@ -69,7 +71,7 @@ fn vote(term: u64) -> Vote {
     }
 }
 
-/// Something that one can ask of a log.
+/// A request to a log.
 #[derive(Debug, Clone, PartialEq)]
 enum Op {
     Append(Vec<LogEntry>),
@@ -79,7 +81,7 @@ enum Op {
     Purge(LogPosition),
 }
 
-/// Asks; `done` is called when it is durable, for a commit mark never.
+/// Makes the request. `done` is called when it is durable; for a commit mark never.
 fn ask(log: &Log, op: Op, done: impl FnOnce(Result<(), WalError>) + Send + 'static) {
     match op {
         Op::Append(entries) => log.append(entries, done),
@@ -90,14 +92,14 @@ fn ask(log: &Log, op: Op, done: impl FnOnce(Result<(), WalError>) + Send + 'stat
     }
 }
 
-/// Asks and waits until it is durable.
+/// Makes the request and waits until it is durable.
 async fn write(log: &Log, op: Op) -> Result<(), WalError> {
     let (done, answer) = oneshot::channel();
     ask(log, op, move |result| done.send(result).unwrap());
     answer.await.unwrap()
 }
 
-/// What a log holds, the simplest way to say it.
+/// The content of a log, in the simplest form.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Model {
     hard: HardState,
@@ -144,7 +146,7 @@ impl Model {
         model
     }
 
-    /// What an open log says it holds; entries are read through memory or disk.
+    /// The content of an open log. Reads entries from memory or disk.
     async fn of(log: &Log) -> Result<Model, WalError> {
         let mut entries = BTreeMap::new();
         let mut index = log.first_index();
@@ -157,8 +159,8 @@ impl Model {
         Ok(Model { hard: log.hard_state(), last: log.last(), entries })
     }
 
-    /// The same of what recovery found, if memory holds all of it.
-    fn of_recovered(recovered: &Recovered) -> Model {
+    /// The content of a recovered log, if all of it is in memory.
+    fn of_recovered(recovered: &RecoveredLog) -> Model {
         let state = &recovered.state;
         let first = state.positions().first();
         let ReadPlan::Ready(read) = state.plan_read(first..u64::MAX, usize::MAX).unwrap() else {
@@ -169,18 +171,18 @@ impl Model {
     }
 }
 
-/// A seeded choice.
+/// A seeded generator.
 #[derive(Debug, Clone)]
-struct Dice(u64);
+struct TestRng(u64);
 
-impl Dice {
+impl TestRng {
     fn below(&mut self, bound: u64) -> u64 {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
 
-    /// Something that can be asked of a log that is so.
+    /// A possible request to a log with this content.
     fn op(&mut self, model: &Model) -> Op {
         let floor = model.hard.purged.map_or(0, |purged| purged.index + 1);
         let (next, term) = (model.next(), model.term());
@@ -188,10 +190,10 @@ impl Dice {
             0..6 => {
                 let term = term + u64::from(self.below(6) == 0);
                 let count = 1 + self.below(4);
-                let size = |dice: &mut Dice| match dice.below(8) {
+                let size = |rng: &mut TestRng| match rng.below(8) {
                     0 => 5000,
                     1 => 0,
-                    _ => dice.below(300) as usize,
+                    _ => rng.below(300) as usize,
                 };
                 Op::Append((next..next + count).map(|i| entry(term, i, size(self))).collect())
             }
@@ -215,7 +217,7 @@ impl Dice {
     }
 }
 
-/// How many of the ops asked for so far were acknowledged. They are numbered from one.
+/// The number of acknowledged ops. Ops are numbered from one.
 #[derive(Debug, Clone, Default)]
 struct Acked(Arc<AtomicUsize>);
 
@@ -236,8 +238,8 @@ impl Acked {
     }
 }
 
-/// The state a log must be in after a crash: one of those between what was acknowledged and what
-/// was asked for. The commit mark may trail, but not behind what was acknowledged.
+/// A log after a crash must be in one of the states from the last acknowledged one to the last
+/// requested one. The commit mark may be older, but not older than acknowledged states.
 fn check_survivor(states: &[Model], acked: usize, found: &Model) -> Result<(), String> {
     let allowed = &states[acked..];
     let same = |state: &&Model| {

@@ -1,11 +1,11 @@
-//! The log against the simplest thing that could be one.
+//! The log compared with the simplest possible model.
 
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use tokio::sync::Notify;
 
-use super::{Dice, Model, Op, ask, open, options};
+use super::{Model, Op, TestRng, ask, open, options};
 use crate::disk::sim::SimDisk;
 
 proptest! {
@@ -20,12 +20,12 @@ proptest! {
 }
 
 async fn compare(seed: u64, pages: u64, steps: u64) {
-    let mut dice = Dice(seed);
+    let mut rng = TestRng(seed);
     let mut disk = SimDisk::new(seed);
     let mut model = Model::default();
     let (mut log, mut fault) = open(&disk, &options(pages)).unwrap();
     for _ in 0..steps {
-        match dice.below(10) {
+        match rng.below(10) {
             0 => {
                 log.close().await;
                 disk = disk.kill();
@@ -34,14 +34,14 @@ async fn compare(seed: u64, pages: u64, steps: u64) {
             }
             1 => settle(&log).await,
             _ => {
-                let op = dice.op(&model);
+                let op = rng.op(&model);
                 model.apply(&op);
                 ask(&log, op, |result| result.unwrap());
             }
         }
         assert_eq!((log.hard_state(), log.last()), (model.hard, model.last));
         check_positions(&log, &model);
-        check_reads(&log, &model, &mut dice).await;
+        check_reads(&log, &model, &mut rng).await;
     }
     assert_eq!(Model::of(&log).await.unwrap(), model);
     settle(&log).await;
@@ -54,7 +54,7 @@ async fn compare(seed: u64, pages: u64, steps: u64) {
     assert_eq!(Model::of(&log).await.unwrap(), model);
 }
 
-/// Waits until all that was asked for is durable.
+/// Waits until all requests are durable.
 async fn settle(log: &super::Log) {
     let done = Arc::new(Notify::new());
     let notify = done.clone();
@@ -72,12 +72,12 @@ fn check_positions(log: &super::Log, model: &Model) {
     }
 }
 
-async fn check_reads(log: &super::Log, model: &Model, dice: &mut Dice) {
+async fn check_reads(log: &super::Log, model: &Model, rng: &mut TestRng) {
     let first = log.first_index();
     assert_eq!(first, model.entries.keys().next().copied().unwrap_or(model.next()));
-    let start = first + dice.below(model.next() - first + 1);
-    let end = start + dice.below(12);
-    let max = dice.below(3000) as usize;
+    let start = first + rng.below(model.next() - first + 1);
+    let end = start + rng.below(12);
+    let max = rng.below(3000) as usize;
     let read = log.read(start..end, max).await.unwrap();
     let expected = model.entries.range(start..end).map(|(_, entry)| entry);
     assert!(read.iter().zip(expected.clone()).all(|(read, expected)| read == expected));

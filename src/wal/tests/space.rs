@@ -1,9 +1,9 @@
-//! A full disk: seen early, never a loss, and the log goes on when there is space again.
+//! A full disk: detected early, loses nothing, and the log continues once there is space.
 
 use super::{Model, Op, entry, open, options, position, vote, write};
 use crate::{
-    disk::sim::{Crash, DiskOp, Fate, SimDisk},
-    wal::{Space, WalError},
+    disk::sim::{Crash, DiskOp, HookAction, SimDisk},
+    wal::{DiskSpace, WalError},
 };
 
 #[tokio::test]
@@ -12,12 +12,12 @@ async fn a_full_disk_is_seen_before_the_log_is_full_and_heals_with_space() {
     disk.set_budget_bytes(40_000);
     let (log, fault) = open(&disk, &options(8)).unwrap();
     let mut space = log.space();
-    space.wait_for(|space| *space == Space::Low).await.unwrap();
+    space.wait_for(|space| *space == DiskSpace::Low).await.unwrap();
     // There is still room in the active segment.
     write(&log, Op::Append(vec![entry(1, 0, 100)])).await.unwrap();
     disk.set_budget_bytes(80_000);
     log.retry_space();
-    space.wait_for(|space| *space == Space::Enough).await.unwrap();
+    space.wait_for(|space| *space == DiskSpace::Enough).await.unwrap();
     for index in 1..12 {
         write(&log, Op::Append(vec![entry(1, index, 100)])).await.unwrap();
     }
@@ -33,9 +33,9 @@ async fn space_that_a_purge_frees_makes_the_next_segment() {
         write(&log, Op::Append(vec![entry(1, index, 100)])).await.unwrap();
     }
     let mut space = log.space();
-    space.wait_for(|space| *space == Space::Low).await.unwrap();
+    space.wait_for(|space| *space == DiskSpace::Low).await.unwrap();
     write(&log, Op::Purge(position(1, 2))).await.unwrap();
-    space.wait_for(|space| *space == Space::Enough).await.unwrap();
+    space.wait_for(|space| *space == DiskSpace::Enough).await.unwrap();
 }
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn a_log_that_ran_full_stops_by_name_and_opens_clean_with_all_it_acknowled
         assert!(acked.len() > 3);
         assert!(write(&log, Op::Vote(vote(9))).await.is_err(), "a stopped log took a vote");
 
-        // It opens on the full disk too, and takes what fits.
+        // The log opens on the full disk, too, and takes requests that fit.
         let disk = disk.crash(crash);
         let (log, _) = open(&disk, &options(4)).unwrap();
         assert_eq!(Model::of(&log).await.unwrap(), Model::after(&acked));
@@ -79,17 +79,17 @@ async fn a_frame_that_space_ran_out_for_is_cut_at_the_next_start() {
         let (log, fault) = open(&disk, &options(16)).unwrap();
         let first = Op::Append(vec![entry(1, 0, 100)]);
         write(&log, first.clone()).await.unwrap();
-        disk.on_op(|op| match op {
+        disk.set_hook(|op| match op {
             DiskOp::Write { path, .. } if path.extension().is_some_and(|e| e == "wal") => {
-                Fate::Fail(std::io::ErrorKind::StorageFull)
+                HookAction::Fail(std::io::ErrorKind::StorageFull)
             }
-            _ => Fate::Obey,
+            _ => HookAction::Proceed,
         });
         let error = write(&log, Op::Append(vec![entry(1, 1, 9000)])).await.unwrap_err();
         let expected = "wal/0000000000000001.wal at offset 8192: no space left on the disk";
         assert_eq!(error.to_string(), expected);
         assert!(fault.is_stopped());
-        disk.obey();
+        disk.remove_hook();
         let (log, _) = open(&disk.kill(), &options(16)).unwrap();
         let found = Model::of(&log).await.unwrap();
         if found.last == Some(position(1, 0)) {

@@ -1,4 +1,4 @@
-//! What was dropped stays dropped.
+//! Dropped entries stay dropped.
 
 use super::{Model, Op, entry, open, options, position, write};
 use crate::disk::sim::{Crash, SimDisk};

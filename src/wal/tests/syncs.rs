@@ -10,9 +10,9 @@ use std::{
 use bytes::Bytes;
 
 use super::{Model, Op, crashes::crash_everywhere, entry, open, options, position, write};
-use crate::disk::sim::{Crash, DiskOp, Fate, SimDisk};
+use crate::disk::sim::{Crash, DiskOp, HookAction, SimDisk};
 
-/// The sync calls of the log, told apart by what was done before them.
+/// The sync calls of the log, classified by the operations before them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sync {
     Fill,
@@ -24,7 +24,7 @@ enum Sync {
     Removal,
 }
 
-/// Follows the operations and says which sync one is.
+/// Follows the operations and classifies each sync.
 #[derive(Debug, Default)]
 struct Observer {
     /// How often each spare was synced.
@@ -60,9 +60,9 @@ impl Observer {
 
 fn ignore(disk: &SimDisk, sync: Sync, opening: Arc<AtomicBool>) {
     let observer = Mutex::new(Observer::default());
-    disk.on_op(move |op| {
+    disk.set_hook(move |op| {
         let seen = observer.lock().unwrap().classify(op, opening.load(Relaxed));
-        if seen == Some(sync) { Fate::Skip } else { Fate::Obey }
+        if seen == Some(sync) { HookAction::Skip } else { HookAction::Proceed }
     });
 }
 
@@ -86,7 +86,7 @@ async fn name_sync_keeps_the_file_of_acknowledged_frames() {
 }
 
 #[tokio::test]
-async fn open_sync_keeps_what_recovery_reported() {
+async fn open_sync_keeps_reported_state() {
     violation_without(Sync::OpenData).await.unwrap_err();
 }
 
@@ -116,7 +116,7 @@ async fn a_cut_frame_comes_back(seed: u64, without_sync: bool) -> bool {
     let disk = SimDisk::new(seed);
     let (log, _) = open(&disk, &options(8)).unwrap();
     write(&log, Op::Append(vec![entry(1, 0, 10)])).await.unwrap();
-    // The power goes between the write and its sync.
+    // The power fails between the write and its sync.
     disk.power_off_after(1);
     write(&log, with(1)).await.unwrap_err();
     let disk = disk.crash(Crash::Arbitrary);
@@ -130,7 +130,7 @@ async fn a_cut_frame_comes_back(seed: u64, without_sync: bool) -> bool {
     if log.last() != Some(position(1, 0)) {
         return false;
     }
-    disk.obey();
+    disk.remove_hook();
     disk.power_off_after(1);
     write(&log, with(2)).await.unwrap_err();
     let (log, _) = open(&disk.crash(Crash::Arbitrary), &options(8)).unwrap();
@@ -147,22 +147,22 @@ async fn open_sync_keeps_a_cut_frame_away() {
     assert!(came_back > 0, "no crash shows what the sync is for");
 }
 
-/// A failed sync leaves pages that read well, count as clean and are not on the disk; a restarted
-/// process cannot know. What it reports must be durable all the same.
+/// A failed sync leaves pages that read well, count as clean and are not on the disk. A restarted
+/// process cannot detect that, but the state that it reports must be durable all the same.
 #[tokio::test]
 async fn open_writes_the_final_frame_again_because_a_failed_sync_made_it_look_clean() {
     let disk = SimDisk::new(1);
     let (log, fault) = open(&disk, &options(8)).unwrap();
     write(&log, Op::Append(vec![entry(1, 0, 10)])).await.unwrap();
-    disk.on_op(|op| match op {
-        DiskOp::SyncData(_) => Fate::Fail(std::io::ErrorKind::Other),
-        _ => Fate::Obey,
+    disk.set_hook(|op| match op {
+        DiskOp::SyncData(_) => HookAction::Fail(std::io::ErrorKind::Other),
+        _ => HookAction::Proceed,
     });
     let error = write(&log, Op::Append(vec![entry(1, 1, 10)])).await.unwrap_err();
     assert!(error.to_string().contains("0000000000000001.wal at offset 8192: cannot sync"));
     assert_eq!(*fault.stopped().await, *error.to_string());
-    disk.obey();
-    // Never retried: the disk is fine again, but this log stays stopped.
+    disk.remove_hook();
+    // The disk works again, but the log never retries a failed sync: it stays stopped.
     let writes = disk.changes();
     write(&log, Op::Vote(super::vote(3))).await.unwrap_err();
     assert_eq!(disk.changes(), writes);

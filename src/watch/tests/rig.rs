@@ -1,4 +1,4 @@
-//! A state machine, watches of it, and streams that are read when a test says so.
+//! A test rig: a state machine, its watches, and streams that a test reads step by step.
 
 use std::{
     collections::BTreeMap,
@@ -13,75 +13,77 @@ use crate::{
     fault::Fault,
     lane::Lanes,
     proto::{etcdserverpb::WatchResponse, mvccpb::Event},
-    state::{EventSink, Machine, MemoryStorage, Pruning, Published, Record},
+    state::{EventSink, MemoryStorage, Pruning, Published, Record, StateMachine},
     types::*,
-    watch::{Feed, Kind, Limits, NewWatch, Options, Response, WatchLanes, WatchStream, Watches},
+    watch::{
+        Feed, Limits, NewWatch, Options, Response, ResponseKind, WatchLanes, WatchStream, Watches,
+    },
 };
 
-/// Passes on what the state tells; while it is late, not before it is on time again: readers see
-/// changes before the watch lane hears of them.
+/// Forwards the changes of the state machine to the feed. While paused, it holds them back: readers see
+/// changes before the watch lane does.
 #[derive(Debug)]
-struct Late {
+struct PausableFeed {
     feed: Arc<Feed>,
-    held: Mutex<Option<Vec<Told>>>,
+    held: Mutex<Option<Vec<Change>>>,
 }
 
 #[derive(Debug)]
-enum Told {
-    Published { revision: Revision, compacted: Revision, records: Vec<Arc<Record>> },
+enum Change {
+    Published { revision: Revision, records: Vec<Arc<Record>> },
     Replaced { revision: Revision, compacted: Revision },
 }
 
-impl Late {
-    fn tell(&self, told: Told) {
+impl PausableFeed {
+    fn accept(&self, change: Change) {
         match &mut *self.held.lock().unwrap() {
-            Some(held) => held.push(told),
-            None => self.pass_on(told),
+            Some(held) => held.push(change),
+            None => self.forward(change),
         }
     }
 
-    fn pass_on(&self, told: Told) {
-        match told {
-            Told::Published { revision, compacted, records } => {
+    fn forward(&self, change: Change) {
+        match change {
+            Change::Published { revision, records } => {
                 let (records, leases) = (&*records, &[][..]);
-                self.feed.published(&Published { revision, compacted, records, leases });
+                self.feed.published(&Published { revision, records, leases });
             }
-            Told::Replaced { revision, compacted } => self.feed.replaced(revision, compacted),
+            Change::Replaced { revision, compacted } => self.feed.replaced(revision, compacted),
         }
     }
 }
 
-impl EventSink for Late {
+impl EventSink for PausableFeed {
     fn published(&self, changes: &Published<'_>) {
-        let Published { revision, compacted, records, .. } = *changes;
-        self.tell(Told::Published { revision, compacted, records: records.to_vec() });
+        let Published { revision, records, .. } = *changes;
+        self.accept(Change::Published { revision, records: records.to_vec() });
     }
 
     fn replaced(&self, revision: Revision, compacted: Revision) {
-        self.tell(Told::Replaced { revision, compacted });
+        self.accept(Change::Replaced { revision, compacted });
     }
 }
 
-pub(super) struct Rig {
+pub struct Rig {
     runtime: Runtime,
     storage: Arc<MemoryStorage>,
-    pub(super) machine: Machine,
-    pub(super) watches: Watches,
-    pub(super) fault: Fault,
+    pub machine: StateMachine,
+    pub watches: Watches,
+    pub fault: Fault,
     lanes: Option<WatchLanes>,
-    sink: Arc<Late>,
+    sink: Arc<PausableFeed>,
     streams: BTreeMap<String, WatchStream>,
     entries: u64,
 }
 
 impl Rig {
-    pub(super) fn new(limits: Limits, fragment_bytes: usize) -> Rig {
+    pub fn new(limits: Limits, fragment_bytes: usize) -> Rig {
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         let storage = Arc::new(MemoryStorage::default());
         let feed = Feed::new(&limits);
-        let machine = Machine::recover(storage.clone(), None, [], []).unwrap();
-        let sink = Arc::new(Late { feed: feed.clone(), held: Mutex::new(None) });
-        let machine = machine.followed_by(vec![sink.clone()]);
+        let machine = StateMachine::recover(storage.clone(), None, [], []).unwrap();
+        let sink = Arc::new(PausableFeed { feed: feed.clone(), held: Mutex::new(None) });
+        let machine = machine.with_sinks(vec![sink.clone()]);
         let (view, fault) = (machine.view(), Fault::default());
         let options = Options { fragment_bytes, limits, lanes: Lanes::Tasks };
         let started =
@@ -91,40 +93,42 @@ impl Rig {
         Rig { runtime, storage, machine, watches, fault, lanes, sink, streams, entries: 0 }
     }
 
-    /// Applies an entry. Readers and watches do not see it before [`Rig::publish`].
-    pub(super) fn apply(&mut self, command: Command) -> Result<Reply, CommandError> {
+    /// Applies an entry. Readers and watches see it after [`Rig::publish`].
+    pub fn apply(&mut self, command: Command) -> Result<Reply, CommandError> {
         let position = LogPosition { term: Term(1), index: self.entries };
         self.entries += 1;
         self.machine.apply(position, [command]).unwrap().remove(0)
     }
 
-    pub(super) fn publish(&mut self) {
+    pub fn publish(&mut self) {
         self.machine.publish();
     }
 
-    /// Lets the watch lane hear of changes only once it is not late any more.
-    pub(super) fn set_late(&mut self, late: bool) {
-        if late {
+    /// While paused, the watch lane receives no changes.
+    pub fn set_paused(&mut self, paused: bool) {
+        if paused {
             self.sink.held.lock().unwrap().get_or_insert_default();
         } else {
             let held = self.sink.held.lock().unwrap().take();
-            held.into_iter().flatten().for_each(|told| self.sink.pass_on(told));
+            held.into_iter().flatten().for_each(|change| self.sink.forward(change));
         }
     }
 
-    pub(super) fn prune(&mut self) -> Pruning {
+    pub fn prune(&mut self) -> Pruning {
         let pruning = self.machine.compact_step(usize::MAX);
         self.machine.publish();
         pruning
     }
 
-    /// What is applied comes back as a snapshot that another member took.
-    pub(super) fn install_snapshot(&mut self, also: Vec<Command>) {
+    /// Installs a snapshot of the present state in which `more` commands are applied, as another member
+    /// would send it.
+    pub fn install_snapshot(&mut self, more: Vec<Command>) {
         let storage = Arc::new(self.storage.copied());
         let from = storage.contents();
         let mut ahead =
-            Machine::recover(storage.clone(), from.position, from.tables, from.records).unwrap();
-        for command in also {
+            StateMachine::recover(storage.clone(), from.position, from.tables, from.records)
+                .unwrap();
+        for command in more {
             let position = LogPosition { term: Term(1), index: self.entries };
             self.entries += 1;
             ahead.apply(position, [command]).unwrap()[0].as_ref().unwrap();
@@ -134,23 +138,24 @@ impl Rig {
         ahead.publish();
         let from = storage.contents();
         let installed =
-            Machine::recover(storage.clone(), from.position, from.tables, from.records).unwrap();
+            StateMachine::recover(storage.clone(), from.position, from.tables, from.records)
+                .unwrap();
         self.machine.replace(installed);
         self.storage = storage;
     }
 
-    /// From now on every read of a value is one of the disk.
-    pub(super) fn chill(&self) {
-        self.storage.chill();
+    /// Evicts all values from memory: every later read of a value reads the disk.
+    pub fn evict(&self) {
+        self.storage.evict_cache();
     }
 
-    /// Lets the lanes do all that they can.
-    pub(super) fn settle(&self) {
+    /// Runs the lanes until they are idle.
+    pub fn settle(&self) {
         self.step(500);
     }
 
-    /// Lets them do a little.
-    pub(super) fn step(&self, turns: usize) {
+    /// Runs the lanes for a few turns.
+    pub fn step(&self, turns: usize) {
         self.runtime.block_on(async {
             for _ in 0..turns {
                 tokio::task::yield_now().await;
@@ -158,29 +163,29 @@ impl Rig {
         });
     }
 
-    pub(super) fn open(&mut self, name: &str) {
+    pub fn open(&mut self, name: &str) {
         self.streams.insert(name.into(), self.watches.open(format!("client-{name}")));
     }
 
-    pub(super) fn close(&mut self, name: &str) {
+    pub fn close(&mut self, name: &str) {
         self.streams.remove(name).expect("the stream is open");
     }
 
-    pub(super) fn stream(&self, name: &str) -> &WatchStream {
+    pub fn stream(&self, name: &str) -> &WatchStream {
         &self.streams[name]
     }
 
-    pub(super) fn create(&self, stream: &str, watch: NewWatch) {
+    pub fn create(&self, stream: &str, watch: NewWatch) {
         self.streams[stream].create(watch);
     }
 
-    /// Whether the stream takes another request.
-    pub(super) fn may_ask(&self, stream: &str) -> bool {
-        self.streams[stream].poll_ask(&mut Context::from_waker(Waker::noop())).is_ready()
+    /// Whether the stream accepts another request.
+    pub fn is_ready(&self, stream: &str) -> bool {
+        self.streams[stream].poll_ready(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
-    /// The next message that the stream has. `Some(None)`: it has ended.
-    pub(super) fn next(&mut self, stream: &str) -> Option<Option<Response>> {
+    /// The next message of the stream. `Some(None)`: the stream has ended.
+    pub fn next(&mut self, stream: &str) -> Option<Option<Response>> {
         let stream = self.streams.get_mut(stream).expect("the stream is open");
         match stream.poll_next(1, &mut Context::from_waker(Waker::noop())) {
             Poll::Ready(next) => Some(next.map(|mut next| next.remove(0))),
@@ -189,7 +194,7 @@ impl Rig {
     }
 
     /// Stops the lanes.
-    pub(super) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         if let Some(lanes) = self.lanes.take() {
             self.runtime.block_on(lanes.stop());
         }
@@ -197,9 +202,11 @@ impl Rig {
 }
 
 /// The events of a message.
-pub(super) fn events(response: &Response) -> Vec<Event> {
+pub fn events(response: &Response) -> Vec<Event> {
     match &response.kind {
-        Kind::Events { encoded, .. } => WatchResponse::decode(encoded.clone()).unwrap().events,
+        ResponseKind::Events { encoded, .. } => {
+            WatchResponse::decode(encoded.clone()).unwrap().events
+        }
         _ => Vec::new(),
     }
 }

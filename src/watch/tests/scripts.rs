@@ -2,16 +2,17 @@
 //!
 //! | | |
 //! |---|---|
-//! | `put KEY VALUE [KEY VALUE]... [bytes=N]` | one revision; values are made so long |
+//! | `put KEY VALUE [KEY VALUE]... [bytes=N]` | one revision; pads values to N bytes |
 //! | `del KEY [end=KEY]`, `compact N`, `prune` | |
-//! | `hold`, `publish` | between them nothing is published |
-//! | `late`, `intime` | between them the watch lane hears of nothing, and readers do |
-//! | `snapshot [KEY=VALUE]... [compact=N]` | one is installed that has more |
+//! | `hold`, `publish` | between them, nothing is published |
+//! | `pause`, `resume` | between them, readers see changes and the watch lane does not |
+//! | `snapshot [KEY=VALUE]... [compact=N]` | installs a snapshot with more changes |
 //! | `open NAME`, `close NAME` | a stream |
 //! | `watch NAME KEY [end=KEY\|from] [id=N] [rev=N] [prev] [noput] [nodelete] [fragment] [progress]` | |
 //! | `cancel NAME ID`, `progress NAME`, `tick NAME` | |
-//! | `read NAME [max=N]` | what the stream has, all of it without `max` |
-//! | `chill`, `counters`, `stop` | |
+//! | `read NAME [max=N]` | the messages of the stream, all of them without `max` |
+//! | `evict` | values are on disk only |
+//! | `counters`, `stop` | |
 
 use std::{error::Error, fmt::Write as _, path::Path};
 
@@ -22,7 +23,7 @@ use super::rig::{Rig, events};
 use crate::{
     proto::mvccpb::{self, event::EventType},
     types::*,
-    watch::{Counters, Kind, Limits, NewWatch, Response, Wants},
+    watch::{Counters, EventOptions, Limits, NewWatch, Response, ResponseKind},
 };
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -38,7 +39,7 @@ fn scripts_answer_as_recorded() {
     for path in paths {
         let limits = Limits {
             feed_bytes: 16 << 10,
-            pass_bytes: 2 << 10,
+            batch_bytes: 2 << 10,
             recent_bytes: 2 << 10,
             read_bytes: 2 << 10,
             stream_bytes: 4 << 10,
@@ -63,7 +64,7 @@ impl goldenscript::Runner for Script {
 
     fn run(&mut self, line: &Line, _: &Context) -> Outcome<String> {
         let mut args = line.consume_args();
-        let said = match line.name.as_str() {
+        let output = match line.name.as_str() {
             "put" | "del" | "compact" => {
                 let command = command(&line.name, &mut args)?;
                 self.apply(command)
@@ -74,16 +75,16 @@ impl goldenscript::Runner for Script {
                 self.rig.publish();
                 String::new()
             }
-            "late" | "intime" => {
-                self.rig.set_late(line.name == "late");
+            "pause" | "resume" => {
+                self.rig.set_paused(line.name == "pause");
                 String::new()
             }
             "snapshot" => {
                 self.snapshot(&mut args)?;
                 String::new()
             }
-            "chill" => {
-                self.rig.chill();
+            "evict" => {
+                self.rig.evict();
                 String::new()
             }
             "counters" => counters(self.rig.watches.counters()),
@@ -95,13 +96,13 @@ impl goldenscript::Runner for Script {
         };
         args.reject_next()?;
         self.rig.settle();
-        Ok(said)
+        Ok(output)
     }
 }
 
 impl Script {
     fn apply(&mut self, command: Command) -> String {
-        let said = match self.rig.apply(command) {
+        let output = match self.rig.apply(command) {
             Ok(Reply::Txn { revision, .. } | Reply::DeleteRange { revision, .. }) => {
                 format!("at {revision}")
             }
@@ -111,7 +112,7 @@ impl Script {
         if !self.held {
             self.rig.publish();
         }
-        said
+        output
     }
 
     fn snapshot(&mut self, args: &mut ArgumentConsumer) -> Outcome<()> {
@@ -125,16 +126,16 @@ impl Script {
         Ok(())
     }
 
-    fn on_stream(&mut self, what: &str, args: &mut ArgumentConsumer) -> Outcome<String> {
+    fn on_stream(&mut self, verb: &str, args: &mut ArgumentConsumer) -> Outcome<String> {
         let name = args.next_pos().ok_or("no stream is named")?.to_string();
-        match what {
+        match verb {
             "open" => self.rig.open(&name),
             "close" => self.rig.close(&name),
             "watch" => {
                 let times = number(args, "times")?.max(1);
                 let watch = watch(args)?;
-                if !self.rig.may_ask(&name) {
-                    return Ok("the stream reads no requests".into());
+                if !self.rig.is_ready(&name) {
+                    return Ok("the stream accepts no request".into());
                 }
                 (0..times).for_each(|_| self.rig.create(&name, watch.clone()));
             }
@@ -158,7 +159,7 @@ impl Script {
         for _ in 0..max {
             self.rig.settle();
             match self.rig.next(name) {
-                Some(Some(response)) => say(&mut text, &response),
+                Some(Some(response)) => write_response(&mut text, &response),
                 Some(None) => {
                     text.push_str("the stream has ended\n");
                     break;
@@ -212,17 +213,17 @@ fn watch(args: &mut ArgumentConsumer) -> Outcome<NewWatch> {
     let mut watch = NewWatch {
         watch_id: number(args, "id")?,
         keys: keys(args)?,
-        start: Revision(number(args, "rev")?),
-        wants: Wants::default(),
-        progress: false,
+        start_revision: Revision(number(args, "rev")?),
+        options: EventOptions::default(),
+        progress_notify: false,
     };
     while let Some(word) = args.next_pos() {
         match word {
-            "prev" => watch.wants.previous = true,
-            "noput" => watch.wants.no_puts = true,
-            "nodelete" => watch.wants.no_deletions = true,
-            "fragment" => watch.wants.fragments = true,
-            "progress" => watch.progress = true,
+            "prev" => watch.options.prev_kv = true,
+            "noput" => watch.options.no_put = true,
+            "nodelete" => watch.options.no_delete = true,
+            "fragment" => watch.options.fragment = true,
+            "progress" => watch.progress_notify = true,
             other => return Err(format!("not understood: {other}").into()),
         }
     }
@@ -233,26 +234,27 @@ fn number(args: &mut ArgumentConsumer, key: &str) -> Outcome<i64> {
     Ok(args.take_key(key).map_or(Ok(0), str::parse)?)
 }
 
-fn say(text: &mut String, response: &Response) {
+fn write_response(text: &mut String, response: &Response) {
     let Response { watch_id, revision, kind } = response;
-    let what = match kind {
-        Kind::Created => "created".to_string(),
-        Kind::Refused(refusal) => format!("refused: {refusal}"),
-        Kind::Canceled => "canceled".into(),
-        Kind::Compacted(revision) => format!("cut off, compacted at {revision}"),
-        Kind::Progress => "progress".into(),
-        Kind::Events { more, .. } => if *more { "events, more follow" } else { "events" }.into(),
+    let kind = match kind {
+        ResponseKind::Created => "created".to_string(),
+        ResponseKind::CreateFailed(error) => format!("refused: {error}"),
+        ResponseKind::Canceled => "canceled".into(),
+        ResponseKind::Compacted(revision) => format!("canceled, compacted at {revision}"),
+        ResponseKind::Progress => "progress".into(),
+        ResponseKind::Events { fragment: true, .. } => "events, more follow".into(),
+        ResponseKind::Events { fragment: false, .. } => "events".into(),
     };
-    writeln!(text, "{watch_id} at {revision}: {what}").unwrap();
+    writeln!(text, "{watch_id} at {revision}: {kind}").unwrap();
     for event in events(response) {
         let kv = event.kv.unwrap_or_default();
         let name = if event.r#type == EventType::Put as i32 { "put" } else { "delete" };
-        let before = event.prev_kv.map_or_else(String::new, |kv| format!(", was {}", said(&kv)));
-        writeln!(text, "  {name} {}{before}", said(&kv)).unwrap();
+        let prev_kv = event.prev_kv.map_or_else(String::new, |kv| format!(", was {}", shown(&kv)));
+        writeln!(text, "  {name} {}{prev_kv}", shown(&kv)).unwrap();
     }
 }
 
-fn said(kv: &mvccpb::KeyValue) -> String {
+fn shown(kv: &mvccpb::KeyValue) -> String {
     let value = match kv.value.len() {
         long @ 20.. => format!("{}… ({long} bytes)", kv.value[..4].escape_ascii()),
         _ => kv.value.escape_ascii().to_string(),
@@ -261,15 +263,15 @@ fn said(kv: &mvccpb::KeyValue) -> String {
 }
 
 fn counters(counters: &Counters) -> String {
-    let Counters { streams, watchers, slow, pending_events, events_total, .. } = counters;
+    let Counters { streams, watchers, slow_watchers, pending_events, events_total, .. } = counters;
     format!(
-        "{} streams, {} watches, {} slow; {} events wait, {} sent; {} cut off; {}",
+        "{} streams, {} watches, {} slow; {} events wait, {} sent; {} compacted; {}",
         streams.get(),
         watchers.get(),
-        slow.get(),
+        slow_watchers.get(),
         pending_events.get(),
         events_total.get(),
-        counters.cut_off_total.get(),
+        counters.compacted_total.get(),
         if counters.queued_bytes.get() > 0 { "bytes wait" } else { "no bytes wait" },
     )
 }

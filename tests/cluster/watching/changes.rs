@@ -1,4 +1,4 @@
-//! Clients that change few keys in every way there is, and note what was acknowledged.
+//! Clients that change a few keys by every kind of request, and record the acknowledged changes.
 
 use std::{
     collections::BTreeMap,
@@ -21,44 +21,47 @@ use tokio::{
 };
 
 use super::TIMEOUTS;
-use crate::{cluster::Cluster, dice::Dice, process::PATIENCE};
+use crate::{
+    cluster::harness::Cluster,
+    support::{WAIT_TIMEOUT, retry::promise, rng::Rng},
+};
 
-/// So few that each is changed often.
+/// So few that each key changes often.
 const KEYS: usize = 12;
-const PAUSE: Duration = Duration::from_millis(20);
+const RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// What was acknowledged: by revision, what it put under which key (`None`: deleted).
-pub(super) type Written = BTreeMap<i64, BTreeMap<Bytes, Option<Bytes>>>;
+/// Acknowledged changes by revision: each key and its new value (`None`: deleted).
+pub type Written = BTreeMap<i64, BTreeMap<Bytes, Option<Bytes>>>;
 
-pub(super) struct Changes {
+pub struct Changes {
     stop: Arc<AtomicBool>,
     clients: Vec<JoinHandle<()>>,
     written: Arc<Mutex<Written>>,
 }
 
 impl Changes {
-    pub(super) fn start(cluster: &Cluster, clients: usize, dice: &mut Dice) -> Changes {
+    pub fn start(cluster: &Cluster, clients: usize, rng: &mut Rng) -> Changes {
         let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let start = |name: usize| {
             let client = cluster.client(name % cluster.members.len(), TIMEOUTS);
-            let changer = Changer { client, dice: dice.split(), written: Arc::clone(&written) };
+            let changer = ChangeClient { client, rng: rng.split(), written: Arc::clone(&written) };
             tokio::spawn(changer.run(stop.clone()))
         };
         let clients = (0..clients).map(start).collect();
         Changes { stop, clients, written }
     }
 
-    /// Waits for so many more acknowledged changes.
-    pub(super) async fn progress(&self, changes: usize) {
+    /// Waits for this many more acknowledged changes.
+    pub async fn progress(&self, changes: usize) {
         let count = || self.written.lock().unwrap().len();
-        let (target, deadline) = (count() + changes, Instant::now() + PATIENCE);
+        let (target, deadline) = (count() + changes, Instant::now() + WAIT_TIMEOUT);
         while count() < target {
             assert!(Instant::now() < deadline, "nothing is acknowledged any more");
-            sleep(PAUSE).await;
+            sleep(RETRY_DELAY).await;
         }
     }
 
-    pub(super) async fn stop(self) -> Written {
+    pub async fn stop(self) -> Written {
         self.stop.store(true, Ordering::Relaxed);
         for client in self.clients {
             client.await.unwrap();
@@ -67,29 +70,29 @@ impl Changes {
     }
 }
 
-struct Changer {
+struct ChangeClient {
     client: Client,
-    dice: Dice,
+    rng: Rng,
     written: Arc<Mutex<Written>>,
 }
 
-impl Changer {
+impl ChangeClient {
     async fn run(mut self, stop: Arc<AtomicBool>) {
         while !stop.load(Ordering::Relaxed) {
             if self.change().await.is_err() {
-                sleep(PAUSE).await;
+                sleep(RETRY_DELAY).await;
             }
         }
     }
 
     async fn change(&mut self) -> Result<(), ClientError> {
-        match self.dice.below(10) {
+        match self.rng.below(10) {
             0..=4 => {
                 let (key, value) = (self.key(), value());
                 let answer = self.client.put(put_request(&key, &value)).await?;
                 self.note(answer.header.unwrap().revision, [(key, Some(value))]);
             }
-            // What it deletes nobody knows, and nothing may be there: not noted.
+            // The deleted keys are unknown, and there may be none: not recorded.
             5 | 6 => {
                 let request = delete_request(self.key(), "");
                 self.client.delete_range(request).await?;
@@ -98,8 +101,8 @@ impl Changer {
                 self.client.delete_range(delete_request("w/1".into(), "w/2")).await?;
             }
             _ => {
-                // Different keys, as a transaction demands; what it deletes was perhaps not there.
-                let first = self.dice.below(KEYS);
+                // Different keys, as a transaction requires. The deleted key may not have existed.
+                let first = self.rng.below(KEYS);
                 let keys = [0, 1, 2].map(|i| key((first + i) % KEYS));
                 let values = [value(), value()];
                 let put = |i: usize| Request::RequestPut(put_request(&keys[i], &values[i]));
@@ -117,12 +120,12 @@ impl Changer {
     }
 
     fn key(&mut self) -> Bytes {
-        key(self.dice.below(KEYS))
+        key(self.rng.below(KEYS))
     }
 
     fn note<const N: usize>(&self, revision: i64, changed: [(Bytes, Option<Bytes>); N]) {
         let before = self.written.lock().unwrap().insert(revision, changed.into());
-        assert_eq!(before, None, "two changes were acknowledged at revision {revision}");
+        promise(|| assert_eq!(before, None, "two changes acknowledged at revision {revision}"));
     }
 }
 
@@ -130,7 +133,7 @@ fn key(number: usize) -> Bytes {
     format!("w/{number}").into()
 }
 
-/// Unlike any other; now and then large, so that a history has more than one page.
+/// A unique value, sometimes large, so that a history has more than one page.
 fn value() -> Bytes {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -146,8 +149,8 @@ fn delete_request(key: Bytes, end: &'static str) -> DeleteRangeRequest {
     DeleteRangeRequest { key, range_end: end.into(), prev_kv: false }
 }
 
-/// Puts once all members are well, and answers the revision.
-pub(super) async fn put(client: &Client, key: &'static str, value: &'static str) -> i64 {
+/// Puts a key while all members are up, and returns the revision.
+pub async fn put(client: &Client, key: &'static str, value: &'static str) -> i64 {
     let answer = client.put(put_request(&key.into(), &value.into())).await.unwrap();
     answer.header.unwrap().revision
 }

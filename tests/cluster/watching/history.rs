@@ -1,4 +1,4 @@
-//! The history of the store, as a watch from its beginning tells it, and what must hold of it.
+//! The history of the store, read by a watch from its first revision, and its invariants.
 
 use std::collections::BTreeMap;
 
@@ -12,33 +12,38 @@ use super::{
     changes::Written,
     watcher::{Seen, Watched, Watcher},
 };
-use crate::{cluster::Cluster, dice::Dice};
+use crate::{
+    cluster::harness::Cluster,
+    support::{retry::promise, rng::Rng},
+};
 
-/// All events of all keys, with what was there before, in order.
-pub(super) struct History {
+/// All events of all keys with their previous values, in order.
+pub struct History {
     events: Vec<Event>,
 }
 
 impl History {
-    /// Reads it up to this revision, once from each member: they must agree.
-    pub(super) async fn read(cluster: &Cluster, end: i64, dice: &mut Dice) -> History {
+    /// Reads the history up to this revision from each member; the members must agree.
+    pub async fn read(cluster: &Cluster, end: i64, rng: &mut Rng) -> History {
         let all = Watched { key: "\0", end: "\0", without: None, prev_kv: true, slow: false };
-        let mut told: Vec<Vec<Event>> = Vec::new();
+        let mut histories: Vec<Vec<Event>> = Vec::new();
         for member in 0..cluster.members.len() {
-            let mut seen = Watcher::start_at(cluster, member, all, dice).until(end).await;
-            assert_eq!(seen.resumed, 0, "nobody was killed any more");
+            let mut seen = Watcher::start_at(cluster, member, all, rng).until(end).await;
+            assert_eq!(seen.resumed, 0, "a watcher resumed, and no member was killed");
             seen.events.retain(|event| revision(event) <= end);
-            told.push(seen.events);
+            histories.push(seen.events);
         }
-        for (member, events) in told.iter().enumerate() {
-            assert!(*events == told[0], "member {member} tells another history than member 0");
+        for (member, events) in histories.iter().enumerate() {
+            promise(|| {
+                assert!(*events == histories[0], "members 0 and {member} have other histories");
+            });
         }
-        let history = History { events: told.swap_remove(0) };
-        history.check_itself(end);
+        let history = History { events: histories.swap_remove(0) };
+        promise(|| history.check_itself(end));
         history
     }
 
-    /// Every revision is there, and each event is what its predecessors make of it.
+    /// Every revision has an event, and each event follows from its predecessors.
     fn check_itself(&self, end: i64) {
         let mut revisions: Vec<i64> = self.events.iter().map(revision).collect();
         assert!(revisions.is_sorted());
@@ -66,8 +71,12 @@ impl History {
         }
     }
 
-    /// Whatever was acknowledged is in it, at its revision.
-    pub(super) fn check_against(&self, written: &Written) {
+    /// The history contains every acknowledged change, at its revision.
+    pub fn check_against(&self, written: &Written) {
+        promise(|| self.contains_all(written));
+    }
+
+    fn contains_all(&self, written: &Written) {
         let mut by_revision: BTreeMap<i64, BTreeMap<&Bytes, Option<&Bytes>>> = BTreeMap::new();
         for event in &self.events {
             let kv = event.kv.as_ref().unwrap();
@@ -75,16 +84,24 @@ impl History {
             by_revision.entry(kv.mod_revision).or_default().insert(&kv.key, value);
         }
         for (revision, changed) in written {
-            let told = by_revision.get(revision);
+            let histories = by_revision.get(revision);
             for (key, value) in changed {
-                let told = told.and_then(|told| told.get(key));
-                assert_eq!(told, Some(&value.as_ref()), "{key:?} was acknowledged at {revision}");
+                let histories = histories.and_then(|histories| histories.get(key));
+                assert_eq!(
+                    histories,
+                    Some(&value.as_ref()),
+                    "{key:?} was acknowledged at {revision}"
+                );
             }
         }
     }
 
-    /// The watcher saw exactly what it watches: all of it, once, in order.
-    pub(super) fn check_watcher(&self, seen: &Seen) {
+    /// The watcher saw all events that it watches, each once, in order.
+    pub fn check_watcher(&self, seen: &Seen) {
+        promise(|| self.seen_by(seen));
+    }
+
+    fn seen_by(&self, seen: &Seen) {
         let what = seen.what;
         let mut expected = self.events.iter().filter(|event| watches(what, event)).map(|event| {
             let prev_kv = event.prev_kv.clone().filter(|_| what.prev_kv);

@@ -1,7 +1,8 @@
-//! Tenants of leases: each takes one, hangs a key on it, renews it for a while, stops, and watches the
-//! clock until the key is gone. Not before its TTL is over, counted from when the last renewal that
-//! was answered was *sent*; and not much after it, counted from the last one that was tried, or from
-//! the last time a member was killed or another led: a new leader gives every lease its time anew.
+//! Holders of leases. Each takes a lease, attaches a key to it, renews it for a while, stops, and
+//! waits until the key is gone. The lease must not end within its TTL, counted from the time at
+//! which the last answered renewal was *sent*. It must end soon after its TTL, counted from the
+//! last attempted renewal, or from the last kill or change of leader: a new leader restarts the TTL
+//! of every lease.
 
 use std::{
     fmt,
@@ -25,35 +26,38 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::{cluster::Cluster, dice::Dice, process::PATIENCE};
+use crate::{
+    cluster::harness::Cluster,
+    support::{WAIT_TIMEOUT, retry::promise, rng::Rng},
+};
 
-const TENANTS: usize = 8;
-const DIAL: Duration = Duration::from_millis(500);
-const CALL: Duration = Duration::from_secs(6);
-const PAUSE: Duration = Duration::from_millis(30);
-/// An election, a batch of expiries and a busy machine.
+const LEASE_HOLDERS: usize = 8;
+const DIAL_TIMEOUT: Duration = Duration::from_millis(500);
+const CALL_TIMEOUT: Duration = Duration::from_secs(6);
+const RETRY_DELAY: Duration = Duration::from_millis(30);
+/// Allows for an election, a batch of expiries and a busy machine.
 const LATE_MAX: Duration = Duration::from_secs(8);
 
-/// Running tenants.
-pub(super) struct Leases {
+/// Running holders.
+pub struct Leases {
     stop: Arc<AtomicBool>,
-    tenants: Vec<JoinHandle<()>>,
+    holders: Vec<JoinHandle<()>>,
     tally: Arc<Tally>,
 }
 
-/// What became of the leases.
+/// Statistics of the leases.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub struct Tally {
     ended: AtomicU64,
     renewals: AtomicU64,
-    /// When a member went or came last, or another was seen to lead.
+    /// The last time at which a member stopped or started, or a new leader was observed.
     disturbed: Mutex<Instant>,
     term: AtomicU64,
     latest: Mutex<Duration>,
 }
 
 impl Tally {
-    /// Whoever leads in a new term gives all leases their time anew.
+    /// A new leader restarts the TTL of all leases.
     fn note_term(&self, term: u64) {
         if self.term.fetch_max(term, Ordering::Relaxed) < term {
             *self.disturbed.lock().unwrap() = Instant::now();
@@ -79,7 +83,7 @@ impl fmt::Display for Tally {
 }
 
 impl Leases {
-    pub(super) fn start(cluster: &Cluster, dice: &mut Dice) -> Leases {
+    pub fn start(cluster: &Cluster, rng: &mut Rng) -> Leases {
         let stop = Arc::new(AtomicBool::new(false));
         let tally = Arc::new(Tally {
             ended: AtomicU64::new(0),
@@ -91,89 +95,89 @@ impl Leases {
         let start = |number: usize| {
             let channel = |endpoint: String| {
                 let endpoint = Endpoint::from_shared(format!("http://{endpoint}")).unwrap();
-                endpoint.connect_timeout(DIAL).timeout(CALL).connect_lazy()
+                endpoint.connect_timeout(DIAL_TIMEOUT).timeout(CALL_TIMEOUT).connect_lazy()
             };
             let members = cluster.members.iter().map(|m| channel(m.endpoint())).collect();
             let key = format!("l/{number}").into();
-            let tenant = Tenant { members, key, dice: dice.split(), tally: tally.clone() };
-            tokio::spawn(tenant.run(stop.clone()))
+            let holder = LeaseHolder { members, key, rng: rng.split(), tally: tally.clone() };
+            tokio::spawn(holder.run(stop.clone()))
         };
-        Leases { tenants: (0..TENANTS).map(start).collect(), stop, tally }
+        Leases { holders: (0..LEASE_HOLDERS).map(start).collect(), stop, tally }
     }
 
-    /// Whoever leads from now on, or from a little later, gives all leases their time anew.
-    pub(super) fn disturbed(&self) {
+    /// Leadership may change now or soon, and a new leader restarts the TTL of all leases.
+    pub fn disturbed(&self) {
         *self.tally.disturbed.lock().unwrap() = Instant::now();
     }
 
     /// Waits until every lease has ended.
-    pub(super) async fn stop(self) -> Arc<Tally> {
+    pub async fn stop(self) -> Arc<Tally> {
         self.stop.store(true, Ordering::Relaxed);
-        for tenant in self.tenants {
-            tenant.await.expect("a lease did what it must not");
+        for holder in self.holders {
+            holder.await.expect("a holder failed an assertion");
         }
         self.tally
     }
 }
 
-struct Tenant {
+struct LeaseHolder {
     members: Vec<Channel>,
     key: Bytes,
-    dice: Dice,
+    rng: Rng,
     tally: Arc<Tally>,
 }
 
-/// A lease that this tenant has.
-struct Held {
+/// A lease of this holder.
+struct HeldLease {
     id: i64,
     ttl: Duration,
-    /// When the last renewal that was answered was sent: it lives at least a TTL longer.
+    /// When the last answered renewal was sent: the lease lives at least a TTL longer.
     renewed: Instant,
-    /// When the last renewal that may have been done ended.
+    /// When the last renewal with an unknown outcome ended.
     tried: Instant,
 }
 
-impl Held {
-    fn lives(&self) -> bool {
+impl HeldLease {
+    fn certainly_lives(&self) -> bool {
         Instant::now() < self.renewed + self.ttl
     }
 }
 
-impl Tenant {
+impl LeaseHolder {
     async fn run(mut self, stop: Arc<AtomicBool>) {
         while !stop.load(Ordering::Relaxed) {
             let Ok(mut held) = self.grant().await else {
-                sleep(PAUSE).await;
+                sleep(RETRY_DELAY).await;
                 continue;
             };
-            let put = self.hang_key_on(&held).await;
-            for _ in 0..self.dice.below(6) {
-                sleep(Duration::from_millis(self.dice.below(1200) as u64)).await;
+            let put = self.attach_key(&held).await;
+            for _ in 0..self.rng.below(6) {
+                sleep(Duration::from_millis(self.rng.below(1200) as u64)).await;
                 self.renew(&mut held).await;
             }
             self.check_remaining(&held).await;
             if put {
-                self.see_it_end(&held).await;
+                self.wait_until_expired(&held).await;
             }
         }
     }
 
     fn member(&mut self) -> Channel {
-        self.members[self.dice.below(self.members.len())].clone()
+        self.members[self.rng.below(self.members.len())].clone()
     }
 
-    async fn grant(&mut self) -> Result<Held, Status> {
-        let ttl = 2 + self.dice.below(3) as i64;
+    async fn grant(&mut self) -> Result<HeldLease, Status> {
+        let ttl = 2 + self.rng.below(3) as i64;
         let sent = Instant::now();
         let request = LeaseGrantRequest { ttl, id: 0 };
         let granted = LeaseClient::new(self.member()).lease_grant(request).await?.into_inner();
         assert!(granted.ttl >= ttl && granted.id != 0, "{granted:?}");
         let ttl = Duration::from_secs(granted.ttl as u64);
-        Ok(Held { id: granted.id, ttl, renewed: sent, tried: Instant::now() })
+        Ok(HeldLease { id: granted.id, ttl, renewed: sent, tried: Instant::now() })
     }
 
-    /// Whether the key hangs on the lease now, for certain.
-    async fn hang_key_on(&mut self, held: &Held) -> bool {
+    /// Whether the key is certainly attached to the lease now.
+    async fn attach_key(&mut self, held: &HeldLease) -> bool {
         let request = PutRequest { key: self.key.clone(), lease: held.id, ..Default::default() };
         match KvClient::new(self.member()).put(request).await {
             Ok(_) => true,
@@ -184,12 +188,12 @@ impl Tenant {
         }
     }
 
-    async fn renew(&mut self, held: &mut Held) {
+    async fn renew(&mut self, held: &mut HeldLease) {
         let sent = Instant::now();
-        let renewed = timeout(CALL, self.keep_alive(held.id)).await;
+        let renewed = timeout(CALL_TIMEOUT, self.keep_alive(held.id)).await;
         held.tried = Instant::now();
         match renewed {
-            Ok(Ok(0)) => assert!(!held.lives(), "refused, and yet it lives"),
+            Ok(Ok(0)) => promise(|| assert!(!held.certainly_lives(), "refused, and yet it lives")),
             Ok(Ok(ttl)) => {
                 assert_eq!(Duration::from_secs(ttl as u64), held.ttl);
                 held.renewed = sent;
@@ -208,22 +212,22 @@ impl Tenant {
         Ok(answer.ttl)
     }
 
-    /// It has at least as much left as it must have, and no more than its TTL.
-    async fn check_remaining(&mut self, held: &Held) {
+    /// The remaining TTL is at least the certain rest, and at most the whole TTL.
+    async fn check_remaining(&mut self, held: &HeldLease) {
         let request = LeaseTimeToLiveRequest { id: held.id, keys: true };
         let answer = LeaseClient::new(self.member()).lease_time_to_live(request).await;
         let Ok(answer) = answer.map(tonic::Response::into_inner) else { return };
-        if !held.lives() {
+        if !held.certainly_lives() {
             return;
         }
-        // Whole seconds, rounded down; less what passed since, which is little.
+        // Whole seconds, rounded down, minus the short time since.
         let least = (held.renewed + held.ttl).duration_since(Instant::now()).as_secs() as i64;
         let most = held.ttl.as_secs() as i64;
         assert!(least <= answer.ttl && answer.ttl <= most, "{answer:?}: {least} to {most}");
     }
 
     /// Waits until the key is gone.
-    async fn see_it_end(&mut self, held: &Held) {
+    async fn wait_until_expired(&mut self, held: &HeldLease) {
         loop {
             let request = RangeRequest { key: self.key.clone(), ..Default::default() };
             let answer = KvClient::new(self.member()).range(request).await;
@@ -233,27 +237,27 @@ impl Tenant {
             self.tally.note_term(header.map_or(0, |header| header.raft_term));
             let since = held.tried.max(*self.tally.disturbed.lock().unwrap());
             let late = now.saturating_duration_since(since + held.ttl);
-            // Without an answer there is nothing to judge, but there must be one some time.
+            // Without an answer there is nothing to check, but an answer must come in time.
             let Ok(answer) = answer else {
-                assert!(late < PATIENCE, "nobody answers any more");
-                sleep(PAUSE).await;
+                assert!(late < WAIT_TIMEOUT, "no member answers");
+                sleep(RETRY_DELAY).await;
                 continue;
             };
             if answer.kvs.is_empty() {
                 let left = (held.renewed + held.ttl).checked_duration_since(now);
-                assert!(left.is_none(), "the lease ended {left:?} early");
+                promise(|| assert!(left.is_none(), "the lease ended {left:?} early"));
                 self.tally.ended.fetch_add(1, Ordering::Relaxed);
                 return;
             }
             assert!(late < LATE_MAX, "the lease should have ended {late:?} ago");
             self.tally.note_late(late);
-            sleep(PAUSE).await;
+            sleep(RETRY_DELAY).await;
         }
     }
 
-    /// A lease that certainly lives is there.
-    fn check_refusal(&self, held: &Held, status: &Status) {
+    /// A lease that has certainly not expired exists.
+    fn check_refusal(&self, held: &HeldLease, status: &Status) {
         let gone = status.code() == Code::NotFound;
-        assert!(!(gone && held.lives()), "the lease ended early: {status}");
+        promise(|| assert!(!(gone && held.certainly_lives()), "the lease ended early: {status}"));
     }
 }

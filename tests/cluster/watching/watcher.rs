@@ -1,4 +1,4 @@
-//! One watcher on the bare protocol, which resumes where it was.
+//! A watcher on the bare protocol that resumes after its last event.
 
 use std::sync::{
     Arc,
@@ -21,29 +21,32 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, transport::Endpoint};
 
-use crate::{cluster::Cluster, dice::Dice, process::PATIENCE};
+use crate::{
+    cluster::harness::Cluster,
+    support::{WAIT_TIMEOUT, retry::promise, rng::Rng},
+};
 
-const DIAL: Duration = Duration::from_millis(500);
-const PAUSE: Duration = Duration::from_millis(50);
-/// How often a watcher asks how far it is.
-const ASK: Duration = Duration::from_millis(200);
-/// A watcher that hears nothing for so long, not even an answer to that, tries another member.
-const SILENCE: Duration = Duration::from_secs(8);
+const DIAL_TIMEOUT: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(50);
+/// Interval between progress requests.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+/// A watcher that receives no message for this long, not even progress, tries another member.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// What is watched, and how.
+/// A watched range and its options.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Watched {
-    pub(super) key: &'static str,
-    /// As in etcd: empty is one key, `\0` all from `key` on.
-    pub(super) end: &'static str,
-    pub(super) without: Option<FilterType>,
-    pub(super) prev_kv: bool,
+pub struct Watched {
+    pub key: &'static str,
+    /// As in etcd: empty for one key, `\0` for all keys from `key` on.
+    pub end: &'static str,
+    pub without: Option<FilterType>,
+    pub prev_kv: bool,
     /// Reads slowly, so that it falls behind.
-    pub(super) slow: bool,
+    pub slow: bool,
 }
 
 impl Watched {
-    pub(super) fn of_every_kind() -> Vec<Watched> {
+    pub fn all_kinds() -> Vec<Watched> {
         let all = Watched { key: "\0", end: "\0", without: None, prev_kv: true, slow: false };
         vec![
             all,
@@ -63,7 +66,7 @@ impl Watched {
         ]
     }
 
-    pub(super) fn covers(&self, key: &[u8]) -> bool {
+    pub fn covers(&self, key: &[u8]) -> bool {
         match self.end {
             "" => key == self.key.as_bytes(),
             "\0" => key >= self.key.as_bytes(),
@@ -72,46 +75,41 @@ impl Watched {
     }
 }
 
-/// What a watcher saw, in the order in which it came.
+/// The events of a watcher, in order of arrival.
 #[derive(Debug)]
-pub(super) struct Seen {
-    pub(super) what: Watched,
-    pub(super) events: Vec<Event>,
-    /// How often it went on with another stream.
-    pub(super) resumed: usize,
+pub struct Seen {
+    pub what: Watched,
+    pub events: Vec<Event>,
+    /// How often the watcher resumed on another stream.
+    pub resumed: usize,
 }
 
 /// A running watcher.
-pub(super) struct Watcher {
-    /// It ends when it has seen everything up to here.
+pub struct Watcher {
+    /// The watcher stops after this revision.
     end: Arc<AtomicI64>,
     task: JoinHandle<Seen>,
 }
 
 impl Watcher {
-    pub(super) fn start(cluster: &Cluster, what: Watched, dice: &mut Dice) -> Watcher {
-        let first = dice.below(cluster.members.len());
-        Watcher::start_at(cluster, first, what, dice)
+    pub fn start(cluster: &Cluster, what: Watched, rng: &mut Rng) -> Watcher {
+        let first = rng.below(cluster.members.len());
+        Watcher::start_at(cluster, first, what, rng)
     }
 
-    /// Begins with this member.
-    pub(super) fn start_at(
-        cluster: &Cluster,
-        first: usize,
-        what: Watched,
-        dice: &mut Dice,
-    ) -> Watcher {
+    /// Starts on this member.
+    pub fn start_at(cluster: &Cluster, first: usize, what: Watched, rng: &mut Rng) -> Watcher {
         let end = Arc::new(AtomicI64::new(i64::MAX));
         let members = cluster.members.iter().map(|member| member.endpoint()).collect();
-        let (seen, dice) = (Seen { what, events: Vec::new(), resumed: 0 }, dice.split());
-        let run = Run { members, end: end.clone(), seen, complete: 0, dice };
+        let (seen, rng) = (Seen { what, events: Vec::new(), resumed: 0 }, rng.split());
+        let run = Run { members, end: end.clone(), seen, complete: 0, rng };
         Watcher { end, task: tokio::spawn(run.run(first)) }
     }
 
-    /// Waits until it has seen everything up to this revision.
-    pub(super) async fn until(self, revision: i64) -> Seen {
+    /// Waits until the watcher has seen everything up to this revision.
+    pub async fn until(self, revision: i64) -> Seen {
         self.end.store(revision, Ordering::Relaxed);
-        timeout(PATIENCE, self.task).await.expect("a watcher does not come to its end").unwrap()
+        timeout(WAIT_TIMEOUT, self.task).await.expect("a watcher does not come to its end").unwrap()
     }
 }
 
@@ -119,44 +117,44 @@ struct Run {
     members: Vec<String>,
     end: Arc<AtomicI64>,
     seen: Seen,
-    /// It has seen everything up to this revision, and nothing beyond.
+    /// The watcher has seen everything up to this revision, and nothing beyond.
     complete: i64,
-    dice: Dice,
+    rng: Rng,
 }
 
 impl Run {
     async fn run(mut self, first: usize) -> Seen {
         let mut at = first;
-        // A stream that breaks is the members' affair: what counts is what was seen in the end.
+        // Streams may break; only the events seen in the end count.
         while self.watch(at).await.is_err() {
             at = (at + 1) % self.members.len();
             self.seen.resumed += 1;
-            sleep(PAUSE).await;
+            sleep(RETRY_DELAY).await;
         }
         self.seen
     }
 
-    /// Watches through one member. `Ok`: to the end.
+    /// Watches on one member; `Ok` at the end of the history.
     async fn watch(&mut self, member: usize) -> Result<(), Status> {
         let unreachable = |e: tonic::transport::Error| Status::unavailable(e.to_string());
         let url = format!("http://{}", self.members[member]);
-        let endpoint = Endpoint::from_shared(url).unwrap().connect_timeout(DIAL);
+        let endpoint = Endpoint::from_shared(url).unwrap().connect_timeout(DIAL_TIMEOUT);
         let channel = endpoint.connect().await.map_err(unreachable)?;
         let mut client = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
         let (requests, sent) = mpsc::channel(4);
-        // There is room: nothing was sent before.
+        // The channel has room: this is the first request.
         requests.try_send(request(self.create())).unwrap();
-        let opened = timeout(SILENCE, client.watch(ReceiverStream::new(sent))).await;
+        let opened = timeout(SILENCE_TIMEOUT, client.watch(ReceiverStream::new(sent))).await;
         let mut answers = opened.map_err(|_| silent())??.into_inner();
-        let mut ask = interval(ASK);
+        let mut progress_timer = interval(PROGRESS_INTERVAL);
         loop {
             tokio::select! {
-                _ = ask.tick() => {
+                _ = progress_timer.tick() => {
                     let progress = RequestUnion::ProgressRequest(WatchProgressRequest {});
-                    // Full: the questions before are not answered yet.
+                    // Full: earlier progress requests are still unanswered.
                     let _ = requests.try_send(request(progress));
                 }
-                answer = timeout(SILENCE, answers.message()) => {
+                answer = timeout(SILENCE_TIMEOUT, answers.message()) => {
                     let answer = answer.map_err(|_| silent())??;
                     let answer = answer.ok_or_else(|| Status::unavailable("the stream ended"))?;
                     self.take(answer)?;
@@ -164,7 +162,7 @@ impl Run {
                         return Ok(());
                     }
                     if self.seen.what.slow {
-                        sleep(Duration::from_millis(self.dice.below(40) as u64)).await;
+                        sleep(Duration::from_millis(self.rng.below(40) as u64)).await;
                     }
                 }
             }
@@ -183,7 +181,7 @@ impl Run {
         })
     }
 
-    /// Notes an answer. A watch that is cancelled here was cancelled for want of a leader.
+    /// Records an answer. The server cancels a watch only without a leader.
     fn take(&mut self, answer: WatchResponse) -> Result<(), Status> {
         assert_eq!(answer.compact_revision, 0, "nothing was compacted");
         if answer.canceled {
@@ -191,20 +189,22 @@ impl Run {
         }
         let revision = answer.header.unwrap().revision;
         let Some((first, last)) = ends(&answer.events) else {
-            // Only an answer that was asked for says that nothing is missing.
+            // Only an answer to a progress request says that no event is missing.
             if answer.watch_id == -1 {
-                assert!(revision >= self.complete, "progress goes back to {revision}");
+                promise(|| assert!(revision >= self.complete, "progress goes back to {revision}"));
                 self.complete = revision;
             }
             return Ok(());
         };
-        assert!(
-            first > self.complete,
-            "revision {first} comes when everything up to {} was seen: {:?}",
-            self.complete,
-            self.seen.what
-        );
-        assert!(revision >= last, "the header says {revision}, an event {last}");
+        promise(|| {
+            assert!(
+                first > self.complete,
+                "revision {first} arrives after everything up to {} was seen: {:?}",
+                self.complete,
+                self.seen.what
+            );
+            assert!(revision >= last, "the header says {revision}, an event {last}");
+        });
         self.complete = last;
         self.seen.events.extend(answer.events);
         Ok(())
@@ -221,5 +221,5 @@ fn request(union: RequestUnion) -> WatchRequest {
 }
 
 fn silent() -> Status {
-    Status::deadline_exceeded("the member says nothing")
+    Status::deadline_exceeded("the member is silent")
 }

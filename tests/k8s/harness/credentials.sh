@@ -1,4 +1,4 @@
-# Who may do what: one authority, a token for each program.
+# Credentials: one authority, and a token for each program.
 # shellcheck shell=bash disable=SC2154
 
 make_credentials() {

@@ -6,11 +6,11 @@ pause_image=ordinal.test/pause:1
 # Three names of one image: to roll from one to the next, and back.
 image_tags=(ordinal:0.1.0 ordinal:0.1.0-next ordinal:0.1.0-after)
 
-# archive ROOT CONFIG TAR TAG…: what is below ROOT as an image of one layer, in the form of `docker save`.
+# archive ROOT CONFIG TAR TAG…: the files below ROOT as an image of one layer, in the form of `docker save`.
 archive() {
   local root="$1" config="$2" tar="$3" work tags
   work="$(mktemp -d "$state/image.XXXXXX")"
-  # The same files make the same image, whenever and by whom.
+  # The same files make the same image, at any time and by any user.
   tar --create --file "$work/layer.tar" --directory "$root" --sort=name --mtime=@0 \
     --numeric-owner --owner=0 --group=0 --exclude=./data .
   if [[ -d "$root/data" ]]; then
@@ -57,12 +57,12 @@ load_pause() {
 
 load_image() {
   namespaces_live || skip "it is not up"
-  [[ -x "$1/kvd" && -x "$1/kvctl" ]] || fail "there is no kvd and kvctl in $1: cargo build --release --bins"
+  [[ -x "$1/kvd" && -x "$1/kvctl" ]] || fail "there is no kvd and kvctl in $1: cargo build --profile dist --bins"
   local root="$state/image" library
   rm -rf -- "$root"
   install -D --target-directory "$root/usr/local/bin" "$1/kvd" "$1/kvctl"
   mkdir -p "$root/data" "$root/etc" "$root/tmp"
-  # What distroless/cc has of it: the C library and who is who.
+  # As in distroless/cc: the C library and the user database.
   ldd "$1/kvd" "$1/kvctl" | grep -o '/[^ :]*\.so[^ :]*' | sort -u | while read -r library; do
     install -D "$library" "$root$library"
   done

@@ -19,7 +19,7 @@ enter_namespaces() {
   local controller outside
   for controller in $(cgroup_roots); do
     mkdir -p "$controller/$cgroup"
-    # A cpuset is empty until told otherwise, and its children cannot be more.
+    # A new cpuset is empty, and its children cannot have more than it has.
     if [[ -e "$controller/$cgroup/cpuset.mems" && -e "$controller/cpuset.mems" ]]; then
       cat "$controller/cpuset.cpus" >"$controller/$cgroup/cpuset.cpus"
       cat "$controller/cpuset.mems" >"$controller/$cgroup/cpuset.mems"
@@ -37,12 +37,12 @@ enter_namespaces() {
 }
 
 # As if clients, members and the control plane were on machines of their own: the clients come first, the
-# pods (by the kubelet) have the share of all cores, and what runs them takes what is left. With shares
+# pods (by the kubelet) have the share of all cores, and the programs that run them take the rest. With shares
 # alone the pods together, and the clients, got nothing for up to half a second while many pods started
 # (perf sched, Linux 6.18).
 share_processor() {
   local cpu=/sys/fs/cgroup/cpu file=cpu.shares each=1024 cores
-  # More would be above what can be said.
+  # A larger value is not valid.
   cores="$(($(nproc) < 48 ? $(nproc) : 48))"
   if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then
     cpu=/sys/fs/cgroup file=cpu.weight each=40

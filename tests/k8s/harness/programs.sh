@@ -29,7 +29,7 @@ spawn() {
 }
 
 run_etcd() {
-  # What Kubernetes knows is thrown away with the cluster: no need to sync it.
+  # The data of Kubernetes is thrown away with the cluster: no need to sync it.
   spawn etcd etcd --data-dir "$state/etcd" --unsafe-no-fsync --log-level error \
     --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
     --listen-peer-urls http://127.0.0.1:2380
@@ -92,7 +92,7 @@ state = "/run/containerd"
   bin_dir = "$cni_bin"
   conf_dir = "$state/cni/net.d"
 TOML
-  # Nobody outside is talked to, and no pod has a host's port: rules for each would be a burst of iptables.
+  # Pods have no traffic with the outside, and no host ports: rules for each would be a burst of iptables.
   cat >"$state/cni/net.d/10-bridge.conflist" <<JSON
 {"cniVersion": "0.4.0", "name": "ordinal", "plugins": [
   {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
@@ -122,7 +122,7 @@ volumePluginDir: $state/kubelet/volume-plugins
 failCgroupV1: false
 cgroupDriver: cgroupfs
 cgroupRoot: /$cgroup
-# What only a whole machine of its own would allow, or needs.
+# Settings that need a whole machine, or that only such a machine allows.
 oomScoreAdj: 0
 maxOpenFiles: 20000
 enforceNodeAllocatable: []
@@ -153,7 +153,7 @@ run_proxy() {
     --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0
 }
 
-# Configured as kubeadm does: what is in the cluster is never answered from a cache. Outside of it
+# Configured as kubeadm does: names in the cluster are never answered from a cache. Outside of it
 # there are no names.
 run_dns() {
   cat >"$state/Corefile" <<COREFILE

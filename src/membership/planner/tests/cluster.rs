@@ -1,38 +1,38 @@
-//! A cluster as far as its membership goes: pods, volumes, and a log of configurations that is
-//! replicated, committed and elected on as in Raft.
+//! A model of a cluster's membership: pods, volumes, and a log of configurations with Raft's rules for
+//! replication, commit and election.
 //!
-//! The leader's view may be wrong: contact is what it `saw` last.
+//! The leader's view may be stale: contact is the set `seen` at its last look.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    super::{Member, Plan, Situation, Step, plan},
-    judge,
+    super::{Member, Observed, Plan, Step, plan},
+    assert_safe,
 };
-use crate::types::{Desired, MemberId, Ordinal, PeerPlace};
+use crate::types::{DesiredReplicas, MemberId, MemberRef, Ordinal};
 
 /// One membership entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Config {
-    pub(super) old: BTreeSet<MemberId>,
-    pub(super) new: BTreeSet<MemberId>,
-    pub(super) members: BTreeMap<MemberId, Ordinal>,
+pub struct Config {
+    pub old: BTreeSet<MemberId>,
+    pub new: BTreeSet<MemberId>,
+    pub members: BTreeMap<MemberId, Ordinal>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Pod {
-    pub(super) up: bool,
-    /// Whose volume it has.
-    life: Option<MemberId>,
+pub struct Pod {
+    pub up: bool,
+    /// The member whose volume is attached.
+    volume_of: Option<MemberId>,
 }
 
 #[derive(Debug)]
-pub(super) struct Cluster {
-    /// What is wanted, and what the leader knows of it.
-    pub(super) desired: Option<Desired>,
-    told: Option<Desired>,
+pub struct Cluster {
+    /// The StatefulSet's replicas, and the leader's last reading of them.
+    pub desired: Option<DesiredReplicas>,
+    recorded: Option<DesiredReplicas>,
     max_voters: u32,
-    pub(super) pods: BTreeMap<Ordinal, Pod>,
+    pub pods: BTreeMap<Ordinal, Pod>,
     log: Vec<Config>,
     committed: usize,
     /// The last entry in each volume.
@@ -41,22 +41,25 @@ pub(super) struct Cluster {
     seen: BTreeSet<MemberId>,
     caught_up: BTreeSet<MemberId>,
     newest: u64,
-    /// Ids that were taken out.
-    dead: BTreeSet<MemberId>,
-    pub(super) steps: Vec<Step>,
+    /// Ids that were removed.
+    removed: BTreeSet<MemberId>,
+    pub steps: Vec<Step>,
 }
 
 impl Cluster {
-    /// Formed of these founders, which all vote.
-    pub(super) fn new(founders: u32, desired: Option<Desired>, max_voters: u32) -> Cluster {
+    /// A cluster of these founders, which all vote.
+    pub fn new(founders: u32, desired: Option<DesiredReplicas>, max_voters: u32) -> Cluster {
         let ids = (0..founders).map(|n| (MemberId(u64::from(n) + 1), Ordinal(n)));
         let members: BTreeMap<MemberId, Ordinal> = ids.collect();
         let voters: BTreeSet<MemberId> = members.keys().copied().collect();
         let mut cluster = Cluster {
-            told: desired.clone(),
+            recorded: desired.clone(),
             desired,
             max_voters,
-            pods: members.iter().map(|(id, o)| (*o, Pod { up: true, life: Some(*id) })).collect(),
+            pods: members
+                .iter()
+                .map(|(id, o)| (*o, Pod { up: true, volume_of: Some(*id) }))
+                .collect(),
             log: vec![Config { old: voters.clone(), new: voters.clone(), members }],
             committed: 0,
             held: voters.iter().map(|id| (*id, 0)).collect(),
@@ -64,7 +67,7 @@ impl Cluster {
             seen: voters,
             caught_up: BTreeSet::new(),
             newest: u64::from(founders),
-            dead: BTreeSet::new(),
+            removed: BTreeSet::new(),
             steps: Vec::new(),
         };
         cluster.create_pods();
@@ -72,36 +75,36 @@ impl Cluster {
         cluster
     }
 
-    pub(super) fn last(&self) -> &Config {
+    pub fn last(&self) -> &Config {
         &self.log[self.log.len() - 1]
     }
 
-    pub(super) fn leader(&self) -> Option<MemberId> {
+    pub fn leader(&self) -> Option<MemberId> {
         self.leader.filter(|id| self.is_live(*id))
     }
 
-    pub(super) fn wants(&self, ordinal: Ordinal) -> bool {
-        self.desired.as_ref().is_none_or(|d| d.wants(ordinal))
+    pub fn is_wanted(&self, ordinal: Ordinal) -> bool {
+        self.desired.as_ref().is_none_or(|d| d.includes(ordinal))
     }
 
-    /// Whether the process runs that has this member's volume.
-    pub(super) fn is_live(&self, id: MemberId) -> bool {
-        self.pods.values().any(|pod| pod.up && pod.life == Some(id))
+    /// Whether the pod with this member's volume runs.
+    pub fn is_live(&self, id: MemberId) -> bool {
+        self.pods.values().any(|pod| pod.up && pod.volume_of == Some(id))
     }
 
-    /// Whether each set that may have to decide keeps a majority of those that are `good`.
-    pub(super) fn keeps_majorities(&self, good: impl Fn(MemberId) -> bool) -> bool {
+    /// Whether `good` members are a majority of each set that is in force or may come into force.
+    pub fn keeps_majorities(&self, good: impl Fn(MemberId) -> bool) -> bool {
         let sets = self.log[self.committed..].iter().flat_map(|c| [&c.old, &c.new]);
         sets.into_iter().all(|set| is_majority(set, &good))
     }
 
-    pub(super) fn life_at(&self, ordinal: Ordinal) -> Option<MemberId> {
-        self.pods.get(&ordinal)?.life
+    pub fn incarnation_at(&self, ordinal: Ordinal) -> Option<MemberId> {
+        self.pods.get(&ordinal)?.volume_of
     }
 
-    // ------------------------------------------------------------ what happens to it
+    // ------------------------------------------------------------ Kubernetes
 
-    pub(super) fn scale(&mut self, start: u32, replicas: u32) {
+    pub fn scale(&mut self, start: u32, replicas: u32) {
         let Some(desired) = &mut self.desired else { return };
         (desired.start, desired.replicas) = (start, replicas);
         desired.generation += 1;
@@ -118,37 +121,37 @@ impl Cluster {
         }
     }
 
-    pub(super) fn tell(&mut self) {
-        self.told.clone_from(&self.desired);
+    pub fn record_desired(&mut self) {
+        self.recorded.clone_from(&self.desired);
     }
 
-    pub(super) fn down(&mut self, ordinal: Ordinal) {
+    pub fn down(&mut self, ordinal: Ordinal) {
         self.pods.entry(ordinal).or_default().up = false;
     }
 
-    /// Those that are not wanted are not started again.
-    pub(super) fn up(&mut self, ordinal: Ordinal) {
-        if self.wants(ordinal) {
+    /// Kubernetes does not restart a pod that is not wanted.
+    pub fn up(&mut self, ordinal: Ordinal) {
+        if self.is_wanted(ordinal) {
             self.pods.entry(ordinal).or_default().up = true;
         }
     }
 
-    /// The pod dies and its volume is lost. The leader does not take it for well any more: that it
-    /// gives it a vote in this very moment is a loss like that of a voter.
-    pub(super) fn wipe(&mut self, ordinal: Ordinal) {
+    /// The pod dies and its volume is lost. The leader notices at once: a vote given in between would
+    /// count as the loss of a voter.
+    pub fn wipe(&mut self, ordinal: Ordinal) {
         self.down(ordinal);
-        if let Some(id) = self.pods.get_mut(&ordinal).and_then(|pod| pod.life.take()) {
+        if let Some(id) = self.pods.get_mut(&ordinal).and_then(|pod| pod.volume_of.take()) {
             self.held.remove(&id);
             self.seen.remove(&id);
         }
     }
 
-    /// The leader looks who answers.
-    pub(super) fn look(&mut self) {
+    /// The leader refreshes its view of the reachable members.
+    pub fn look(&mut self) {
         self.seen = self.last().members.keys().copied().filter(|id| self.is_live(*id)).collect();
     }
 
-    pub(super) fn see(&mut self, id: MemberId, seen: bool) {
+    pub fn see(&mut self, id: MemberId, seen: bool) {
         if seen {
             self.seen.insert(id)
         } else {
@@ -156,7 +159,7 @@ impl Cluster {
         };
     }
 
-    pub(super) fn catch_up(&mut self, id: MemberId, caught_up: bool) {
+    pub fn catch_up(&mut self, id: MemberId, caught_up: bool) {
         let held = self.held.get(&id) == Some(&(self.log.len() - 1));
         if caught_up && held {
             self.caught_up.insert(id)
@@ -167,8 +170,8 @@ impl Cluster {
 
     // ------------------------------------------------------------ Raft
 
-    /// Elects it, if enough voters are there that lack nothing it has not got either.
-    pub(super) fn elect(&mut self, id: MemberId) -> bool {
+    /// Elects the member if a majority of voters is live and its log is at least as long as theirs.
+    pub fn elect(&mut self, id: MemberId) -> bool {
         let Some(&at) = self.held.get(&id) else { return false };
         let config = &self.log[at];
         let grants = |v: MemberId| self.is_live(v) && self.held.get(&v).is_none_or(|h| *h <= at);
@@ -177,7 +180,7 @@ impl Cluster {
         if !(votes && self.is_live(id) && elected) {
             return false;
         }
-        assert!(at >= self.committed, "{id} leads and lacks what is committed");
+        assert!(at >= self.committed, "{id} leads and lacks a committed entry");
         self.log.truncate(at + 1);
         self.held.values_mut().for_each(|h| *h = at.min(*h));
         self.leader = Some(id);
@@ -185,8 +188,8 @@ impl Cluster {
         true
     }
 
-    /// The members that run get all of the log, and what a majority has is committed.
-    pub(super) fn replicate(&mut self) {
+    /// Live members receive the whole log; entries on a majority are committed.
+    pub fn replicate(&mut self) {
         let Some(leader) = self.leader() else { return };
         let at = self.log.len() - 1;
         for id in self.log[at].members.keys().copied().chain([leader]).collect::<Vec<_>>() {
@@ -197,7 +200,7 @@ impl Cluster {
         let has = |id: MemberId| self.held.get(&id) == Some(&at);
         if is_majority(&self.last().old, has) && is_majority(&self.last().new, has) {
             let before = self.log[self.committed].members.keys();
-            self.dead.extend(before.filter(|id| !self.log[at].members.contains_key(id)));
+            self.removed.extend(before.filter(|id| !self.log[at].members.contains_key(id)));
             self.committed = at;
         }
         let (config, done) = (self.last(), self.committed == at);
@@ -207,86 +210,86 @@ impl Cluster {
     }
 
     fn append(&mut self, leader: MemberId, config: Config) {
-        assert!(config.members.keys().all(|id| !self.dead.contains(id)), "an id is used again");
+        assert!(config.members.keys().all(|id| !self.removed.contains(id)), "an id is reused");
         self.log.push(config);
         self.held.insert(leader, self.log.len() - 1);
     }
 
-    pub(super) fn is_committed(&self) -> bool {
+    pub fn is_committed(&self) -> bool {
         self.committed == self.log.len() - 1
     }
 
-    // ------------------------------------------------------------ members and their leader
+    // ------------------------------------------------------------ membership
 
-    /// A pod that is wanted and whose volume is no member's joins, as a learner with an id of its own.
-    pub(super) fn join(&mut self) -> bool {
+    /// A wanted pod whose volume belongs to no member joins as a learner with a new id.
+    pub fn join(&mut self) -> bool {
         let Some(leader) = self.leader().filter(|_| self.is_committed()) else { return false };
-        let (told, last) = (&self.told, &self.log[self.committed]);
+        let (recorded, last) = (&self.recorded, &self.log[self.committed]);
         let new = self.pods.iter_mut().find(|(ordinal, pod)| {
-            let member = pod.life.is_some_and(|id| last.members.contains_key(&id));
-            pod.up && !member && told.as_ref().is_none_or(|d| d.wants(**ordinal))
+            let member = pod.volume_of.is_some_and(|id| last.members.contains_key(&id));
+            pod.up && !member && recorded.as_ref().is_none_or(|d| d.includes(**ordinal))
         });
         let Some((ordinal, pod)) = new else { return false };
         let mut config = last.clone();
         self.newest += 1;
         let id = MemberId(self.newest);
-        pod.life = Some(id);
+        pod.volume_of = Some(id);
         config.members.insert(id, *ordinal);
         self.append(leader, config);
         self.replicate();
         true
     }
 
-    /// A pod that is not wanted goes once it has no vote, also in what is not committed yet, and the
-    /// leader knows that it is not wanted: before, it might get a vote on its way out.
-    pub(super) fn release(&mut self) {
-        if self.told != self.desired {
+    /// An unwanted pod stops once it has no vote, in uncommitted configurations too, and the leader
+    /// has recorded that it is unwanted: earlier, the leader might still give it a vote.
+    pub fn release(&mut self) {
+        if self.recorded != self.desired {
             return;
         }
         let configs = &self.log[self.committed..];
         for (ordinal, pod) in &mut self.pods {
-            let wanted = self.desired.as_ref().is_none_or(|d| d.wants(*ordinal));
+            let wanted = self.desired.as_ref().is_none_or(|d| d.includes(*ordinal));
             let votes = |id| configs.iter().any(|c| c.old.contains(&id) || c.new.contains(&id));
-            if pod.up && !wanted && !pod.life.is_some_and(votes) {
+            if pod.up && !wanted && !pod.volume_of.is_some_and(votes) {
                 pod.up = false;
             }
         }
     }
 
-    pub(super) fn situation(&self, me: MemberId) -> Situation {
+    pub fn observed(&self, me: MemberId) -> Observed {
         let config = self.last();
         let members = config.members.iter().map(|(id, ordinal)| Member {
-            told_to_leave: false,
-            place: PeerPlace { member: *id, ordinal: *ordinal },
+            removal_requested: false,
+            member_ref: MemberRef { member: *id, ordinal: *ordinal },
             old_voter: config.old.contains(id),
             new_voter: config.new.contains(id),
             in_contact: *id == me || self.seen.contains(id),
             caught_up: *id == me || self.caught_up.contains(id),
         });
-        Situation {
+        Observed {
             me,
             members: members.collect(),
             committed: self.is_committed(),
-            desired: self.told.clone(),
+            desired: self.recorded.clone(),
             max_voters: self.max_voters,
         }
     }
 
-    /// The leader plans and begins what it planned.
-    pub(super) fn turn(&mut self) -> Option<Plan> {
+    /// The leader plans and executes one step.
+    pub fn turn(&mut self) -> Option<Plan> {
         let me = self.leader()?;
-        let now = self.situation(me);
+        let now = self.observed(me);
         let planned = plan(&now);
-        if self.told.as_ref().is_some_and(|d| d.replicas == 0) {
-            assert_eq!(planned, Plan::Settled, "all sleep");
+        if self.recorded.as_ref().is_some_and(|d| d.replicas == 0) {
+            assert_eq!(planned, Plan::Settled, "a hibernating cluster changes nothing");
         }
         let Plan::Do(step) = &planned else { return Some(planned) };
-        judge(&now, step);
+        assert_safe(&now, step);
         let mut config = self.last().clone();
         match step {
             Step::FinishJoint => config.old = config.new.clone(),
             Step::ChangeVoters { add, remove } => config.new = &(&config.new | add) - remove,
-            Step::Remove(gone) => config.members.retain(|id, _| !gone.contains(id)),
+            Step::Remove(removed) => config.members.retain(|id, _| !removed.contains(id)),
             Step::HandOver { to } => {
                 self.elect(*to);
             }
@@ -298,15 +301,15 @@ impl Cluster {
         Some(planned)
     }
 
-    /// Whether the leader takes nobody for well who is gone.
-    pub(super) fn sees_no_ghosts(&self) -> bool {
+    /// Whether every member that the leader considers reachable is live.
+    pub fn view_is_accurate(&self) -> bool {
         self.seen.iter().all(|id| self.is_live(*id))
     }
 
-    /// Nothing happens any more, everybody who runs catches up: follows the plan to its end, which
-    /// must come, without having been anywhere twice. None if nobody can lead.
-    pub(super) fn rest(&mut self) -> Option<Plan> {
-        self.tell();
+    /// Without further events and with every live member caught up, follows the plan until it settles
+    /// or waits. Panics if the same set of voters comes twice. `None`: no member can be elected.
+    pub fn quiesce(&mut self) -> Option<Plan> {
+        self.record_desired();
         let mut voters = vec![self.last().new.clone()];
         for _ in 0..80 {
             if self.leader().is_none() {
@@ -326,11 +329,11 @@ impl Cluster {
             self.replicate();
             assert!(self.is_committed(), "{step:?} cannot be committed");
             if self.last().new != voters[voters.len() - 1] {
-                assert!(!voters.contains(&self.last().new), "back again: {voters:?}");
+                assert!(!voters.contains(&self.last().new), "a set of voters repeats: {voters:?}");
                 voters.push(self.last().new.clone());
             }
         }
-        panic!("it goes on: {voters:?}");
+        panic!("the plan does not settle: {voters:?}");
     }
 }
 

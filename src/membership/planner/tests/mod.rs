@@ -1,37 +1,37 @@
-//! The planner by examples, on arbitrary situations, and through random histories.
+//! Tests of the planner: scripted examples, random states, and random histories.
 
 mod cluster;
 mod histories;
+mod random_states;
 mod scripts;
-mod situations;
 
 use std::collections::BTreeSet;
 
-use super::{Member, Situation, Step};
+use super::{Member, Observed, Step};
 use crate::types::{MemberId, Ordinal};
 
-/// What the membership is once the step is committed. Contact and lag stay as they are.
-fn after(situation: &Situation, step: &Step) -> Situation {
-    let mut next = situation.clone();
+/// The membership after the step is committed. Contact and lag stay the same.
+fn apply(observed: &Observed, step: &Step) -> Observed {
+    let mut next = observed.clone();
     match step {
         Step::FinishJoint => next.members.iter_mut().for_each(|m| m.old_voter = m.new_voter),
         Step::ChangeVoters { add, remove } => {
             for member in &mut next.members {
-                let id = member.place.member;
+                let id = member.id();
                 let votes = (member.new_voter || add.contains(&id)) && !remove.contains(&id);
                 (member.old_voter, member.new_voter) = (votes, votes);
             }
         }
-        Step::Remove(gone) => next.members.retain(|m| !gone.contains(&m.place.member)),
+        Step::Remove(removed) => next.members.retain(|m| !removed.contains(&m.id())),
         Step::HandOver { to } => next.me = *to,
     }
     next
 }
 
-/// Panics if the step breaks what must hold of every step, however things came to be as they are.
-fn judge(now: &Situation, step: &Step) {
+/// Panics if the step breaks an invariant that holds in every state.
+fn assert_safe(now: &Observed, step: &Step) {
     let voters = voters_of(now);
-    assert!(now.committed, "something is begun before the last change is committed");
+    assert!(now.committed, "a change starts before the previous one is committed");
     match step {
         Step::FinishJoint => {
             assert!(is_joint(now), "there is no joint configuration");
@@ -40,45 +40,47 @@ fn judge(now: &Situation, step: &Step) {
             assert_majority(&old, |m| m.in_contact);
         }
         Step::HandOver { to } => {
-            let goes = !voters.contains(&now.me) || !stays(now, now.me);
-            assert!(goes && *to != now.me, "a leader hands over that could go on");
+            let leaves = !voters.contains(&now.me) || !keeps(now, now.me);
+            assert!(leaves && *to != now.me, "a leader hands over although it could continue");
             assert!(voters.contains(to) && pick(now, &[*to].into()).into_iter().all(ready));
         }
-        Step::Remove(gone) => {
+        Step::Remove(removed) => {
             assert_majority(&pick(now, &voters), ready);
-            let gone: Vec<_> = pick(now, gone).into_iter().map(|m| m.place.member).collect();
-            assert!(!gone.is_empty() && !is_joint(now));
-            assert!(!gone.iter().any(|id| voters.contains(id) || *id == now.me || stays(now, *id)));
+            let removed: Vec<_> = pick(now, removed).into_iter().map(|m| m.id()).collect();
+            assert!(!removed.is_empty() && !is_joint(now));
+            assert!(
+                !removed.iter().any(|id| voters.contains(id) || *id == now.me || keeps(now, *id))
+            );
         }
-        Step::ChangeVoters { add, remove } => judge_change(now, add, remove),
+        Step::ChangeVoters { add, remove } => assert_safe_change(now, add, remove),
     }
 }
 
-fn judge_change(now: &Situation, add: &BTreeSet<MemberId>, remove: &BTreeSet<MemberId>) {
+fn assert_safe_change(now: &Observed, add: &BTreeSet<MemberId>, remove: &BTreeSet<MemberId>) {
     let present = voters_of(now);
     let next: BTreeSet<MemberId> = &(&present | add) - remove;
     assert!(!is_joint(now), "the joint configuration is not left first");
     assert!(!(add.is_empty() && remove.is_empty()), "nothing changes");
     assert!(add.is_disjoint(&present) && remove.is_subset(&present));
-    assert!(!remove.contains(&now.me), "the leader before it has handed over");
-    assert_eq!(pick(now, add).len(), add.len(), "who is no member cannot vote");
-    assert!(pick(now, add).into_iter().all(ready), "a learner that has not caught up");
-    assert!(add.iter().all(|id| stays(now, *id)), "one that is to leave");
+    assert!(!remove.contains(&now.me), "removes the leader before it has handed over");
+    assert_eq!(pick(now, add).len(), add.len(), "adds a voter that is not a member");
+    assert!(pick(now, add).into_iter().all(ready), "adds a learner that has not caught up");
+    assert!(add.iter().all(|id| keeps(now, *id)), "adds a leaving member");
     assert_majority(&pick(now, &present), ready);
     assert_majority(&pick(now, &next), ready);
-    let beside = next.contains(&now.me) && !stays(now, now.me);
-    assert!(next.len() % 2 == 1 || beside, "an even number of voters");
-    assert!(next.len() <= target(now) + usize::from(beside), "too many voters");
-    let kept = |m: &Member| stays(now, m.place.member) && m.in_contact;
+    let leader_still_votes = next.contains(&now.me) && !keeps(now, now.me);
+    assert!(next.len() % 2 == 1 || leader_still_votes, "an even number of voters");
+    assert!(next.len() <= target(now) + usize::from(leader_still_votes), "too many voters");
+    let kept = |m: &Member| keeps(now, m.id()) && m.in_contact;
     assert!(add.is_empty() || !pick(now, remove).into_iter().any(kept), "a needless swap");
-    let places: BTreeSet<Ordinal> = pick(now, &present).iter().map(|m| m.place.ordinal).collect();
-    let welcome = !pick(now, &present).iter().any(|m| m.told_to_leave);
+    let ordinals: BTreeSet<Ordinal> = pick(now, &present).iter().map(|m| m.ordinal()).collect();
+    let welcome = !pick(now, &present).iter().any(|m| m.removal_requested);
     let all_wanted =
-        welcome && places.len() == present.len() && places.iter().all(|o| wants(now, *o));
+        welcome && ordinals.len() == present.len() && ordinals.iter().all(|o| is_wanted(now, *o));
     if all_wanted && present.len() % 2 == 1 && present.len() <= target(now) {
-        assert!(next.len() >= present.len(), "fewer voters, and none was to leave");
+        assert!(next.len() >= present.len(), "fewer voters, although none leaves");
         let silent = |ids| pick(now, ids).iter().filter(|m| !m.in_contact).count();
-        assert!(silent(&next) <= silent(&present), "less can be lost");
+        assert!(silent(&next) <= silent(&present), "tolerates fewer losses");
     }
 }
 
@@ -86,8 +88,8 @@ fn ready(member: &Member) -> bool {
     member.in_contact && member.caught_up
 }
 
-fn pick<'a>(now: &'a Situation, ids: &BTreeSet<MemberId>) -> Vec<&'a Member> {
-    now.members.iter().filter(|m| ids.contains(&m.place.member)).collect()
+fn pick<'a>(now: &'a Observed, ids: &BTreeSet<MemberId>) -> Vec<&'a Member> {
+    now.members.iter().filter(|m| ids.contains(&m.id())).collect()
 }
 
 #[track_caller]
@@ -96,34 +98,32 @@ fn assert_majority(set: &[&Member], good: impl Fn(&Member) -> bool) {
     assert!(2 * fine > set.len(), "only {fine} of {} could commit it", set.len());
 }
 
-fn is_joint(now: &Situation) -> bool {
+fn is_joint(now: &Observed) -> bool {
     now.members.iter().any(|m| m.old_voter != m.new_voter)
 }
 
 /// The incoming set.
-fn voters_of(now: &Situation) -> BTreeSet<MemberId> {
-    now.members.iter().filter(|m| m.new_voter).map(|m| m.place.member).collect()
+fn voters_of(now: &Observed) -> BTreeSet<MemberId> {
+    now.members.iter().filter(|m| m.new_voter).map(|m| m.id()).collect()
 }
 
-fn wants(now: &Situation, ordinal: Ordinal) -> bool {
-    now.desired.as_ref().is_none_or(|d| d.wants(ordinal))
+fn is_wanted(now: &Observed, ordinal: Ordinal) -> bool {
+    now.desired.as_ref().is_none_or(|d| d.includes(ordinal))
 }
 
-fn stays(now: &Situation, id: MemberId) -> bool {
+fn keeps(now: &Observed, id: MemberId) -> bool {
     now.members.iter().any(|m| {
-        let newer = |o: &Member| {
-            o.place.ordinal == m.place.ordinal && o.place.member > id && !o.told_to_leave
-        };
+        let newer = |o: &Member| o.ordinal() == m.ordinal() && o.id() > id && !o.removal_requested;
         let newest = !now.members.iter().any(newer);
-        m.place.member == id && !m.told_to_leave && newest && wants(now, m.place.ordinal)
+        m.id() == id && !m.removal_requested && newest && is_wanted(now, m.ordinal())
     })
 }
 
-/// How many voters there should be once all is well.
-fn target(now: &Situation) -> usize {
-    let welcome = now.members.iter().filter(|m| !m.told_to_leave);
-    let places: BTreeSet<Ordinal> = welcome.map(|m| m.place.ordinal).collect();
-    let replicas = now.desired.as_ref().map_or(places.len(), |d| d.replicas as usize);
+/// The number of voters once every member is up and caught up.
+fn target(now: &Observed) -> usize {
+    let welcome = now.members.iter().filter(|m| !m.removal_requested);
+    let ordinals: BTreeSet<Ordinal> = welcome.map(|m| m.ordinal()).collect();
+    let replicas = now.desired.as_ref().map_or(ordinals.len(), |d| d.replicas as usize);
     let most = replicas.min(now.max_voters as usize);
     (1..=most).rev().find(|n| n % 2 == 1).unwrap_or(1)
 }

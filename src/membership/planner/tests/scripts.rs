@@ -1,32 +1,32 @@
-//! Runs the scripts of `tests/scripts/membership`: one row of pains, or one rule, a file.
+//! Runs the scripts of `tests/scripts/membership`: one row of `docs/pains.md`, or one rule, a file.
 //!
-//! A member is named by its ordinal; where a place has had several lives, an older or newer one is
-//! `ORDINAL@ID`, the id in hexadecimal. The first life of ordinal n has the id n + 1; the lives that
-//! `join` begins are 64, 65 and so on.
+//! A member is named by its ordinal, or, where an ordinal has several incarnations, by `ORDINAL@ID`
+//! with a hexadecimal id. The first incarnation at ordinal n has the id n + 1; `join` assigns 64, 65
+//! and so on.
 //!
 //! | | |
 //! |---|---|
-//! | `voters N...` | a cluster of these; the first leads; all is committed, and five may vote |
-//! | `learners N...`, `join N...` | members that have caught up; new lives that have not |
-//! | `want REPLICAS [start=N]`, `want all`, `max N` | what is desired |
-//! | `lead N` | leads now |
-//! | `gone N...`, `behind N...`, `well N...` | how members are; all are well at first |
-//! | `incoming N...`, `outgoing N...` | have a vote in only that set |
-//! | `remove N...` | somebody told them to leave |
-//! | `committed`, `uncommitted` | the last membership entry |
-//! | `plan` | the plan, without doing it |
-//! | `run` | does what is planned until nothing is, and who votes and learns then |
-//! | `losses`, `stop N` | what could be lost; whether this one may stop |
+//! | `voters N...` | a new cluster; the first member leads; no change is uncommitted; at most five voters |
+//! | `learners N...`, `join N...` | caught-up learners; new incarnations that are behind |
+//! | `want REPLICAS [start=N]`, `want all`, `max N` | the desired replicas, and the limit on voters |
+//! | `lead N` | makes this member the leader |
+//! | `down N...`, `behind N...`, `up N...` | out of contact; in contact and behind; caught up (the initial state) |
+//! | `incoming N...`, `outgoing N...` | members that vote in only that set |
+//! | `remove N...` | members that an operator removes |
+//! | `committed`, `uncommitted` | the state of the last membership entry |
+//! | `plan` | prints the plan without executing it |
+//! | `run` | executes plans until no step is due, then prints the voters and learners |
+//! | `losses`, `stop N` | the tolerated losses; whether this member may stop |
 
 use std::{error::Error, fmt::Write as _, path::Path};
 
 use goldenscript::{Command as Line, Context};
 
 use super::{
-    super::{Member, Plan, Situation, Step, may_stop, plan, tolerates},
-    after,
+    super::{Member, Observed, Plan, Step, may_stop, plan, tolerates},
+    apply,
 };
-use crate::types::{Desired, MemberId, Ordinal, PeerPlace};
+use crate::types::{DesiredReplicas, MemberId, MemberRef, Ordinal};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -46,13 +46,13 @@ fn scripts_answer_as_recorded() {
 }
 
 struct Script {
-    now: Situation,
+    now: Observed,
     newest: u64,
 }
 
 impl Default for Script {
     fn default() -> Self {
-        let now = Situation {
+        let now = Observed {
             me: MemberId(0),
             members: Vec::new(),
             committed: true,
@@ -76,7 +76,7 @@ impl goldenscript::Runner for Script {
             "voters" => {
                 *self = Script::default();
                 names.iter().try_for_each(|name| self.add(name, true))?;
-                self.now.me = self.find(first()?)?.place.member;
+                self.now.me = self.find(first()?)?.id();
             }
             "learners" => names.iter().try_for_each(|name| self.add(name, false))?,
             "join" => names.iter().try_for_each(|name| self.join(name))?,
@@ -84,22 +84,22 @@ impl goldenscript::Runner for Script {
             "want" => {
                 let replicas = first()?.parse()?;
                 let set = "kv".into();
-                self.now.desired = Some(Desired { set, generation: 1, start, replicas });
+                self.now.desired = Some(DesiredReplicas { set, generation: 1, start, replicas });
             }
             "max" => self.now.max_voters = first()?.parse()?,
-            "lead" => self.now.me = self.find(first()?)?.place.member,
-            "gone" => self.each(&names, |m| (m.in_contact, m.caught_up) = (false, false))?,
+            "lead" => self.now.me = self.find(first()?)?.id(),
+            "down" => self.each(&names, |m| (m.in_contact, m.caught_up) = (false, false))?,
             "behind" => self.each(&names, |m| (m.in_contact, m.caught_up) = (true, false))?,
-            "well" => self.each(&names, |m| (m.in_contact, m.caught_up) = (true, true))?,
-            "remove" => self.each(&names, |m| m.told_to_leave = true)?,
+            "up" => self.each(&names, |m| (m.in_contact, m.caught_up) = (true, true))?,
+            "remove" => self.each(&names, |m| m.removal_requested = true)?,
             "incoming" => self.each(&names, |m| (m.old_voter, m.new_voter) = (false, true))?,
             "outgoing" => self.each(&names, |m| (m.old_voter, m.new_voter) = (true, false))?,
             "committed" | "uncommitted" => self.now.committed = line.name == "committed",
-            "plan" => return Ok(self.say(&plan(&self.now)) + "\n"),
+            "plan" => return Ok(self.describe(&plan(&self.now)) + "\n"),
             "run" => return self.play(),
             "losses" => return Ok(format!("{:?}\n", tolerates(&self.now))),
             "stop" => {
-                let member = self.find(first()?)?.place.member;
+                let member = self.find(first()?)?.id();
                 return Ok(format!("{}\n", may_stop(&self.now, member)));
             }
             name => return Err(format!("there is no command {name}").into()),
@@ -111,20 +111,20 @@ impl goldenscript::Runner for Script {
 impl Script {
     fn add(&mut self, name: &str, votes: bool) -> Outcome<()> {
         let ordinal: u32 = name.parse()?;
-        let place =
-            PeerPlace { member: MemberId(u64::from(ordinal) + 1), ordinal: Ordinal(ordinal) };
-        self.now.members.push(member(place, votes));
+        let member_ref =
+            MemberRef { member: MemberId(u64::from(ordinal) + 1), ordinal: Ordinal(ordinal) };
+        self.now.members.push(member(member_ref, votes));
         Ok(())
     }
 
-    /// The pod has a new volume. What lived there before is out of contact.
+    /// The pod has a new volume; its earlier incarnations are out of contact.
     fn join(&mut self, name: &str) -> Outcome<()> {
         let ordinal = Ordinal(name.parse()?);
-        for old in self.now.members.iter_mut().filter(|m| m.place.ordinal == ordinal) {
+        for old in self.now.members.iter_mut().filter(|m| m.ordinal() == ordinal) {
             (old.in_contact, old.caught_up) = (false, false);
         }
         self.newest += 1;
-        let new = member(PeerPlace { member: MemberId(self.newest), ordinal }, false);
+        let new = member(MemberRef { member: MemberId(self.newest), ordinal }, false);
         self.now.members.push(Member { caught_up: false, ..new });
         Ok(())
     }
@@ -133,9 +133,9 @@ impl Script {
         let (ordinal, id) = name.split_once('@').map_or((name, None), |(o, id)| (o, Some(id)));
         let ordinal = Ordinal(ordinal.parse()?);
         let id = id.map(|id| u64::from_str_radix(id, 16).map(MemberId)).transpose()?;
-        let lives = self.now.members.iter_mut().filter(|m| m.place.ordinal == ordinal);
-        let found = lives.filter(|m| id.is_none_or(|id| id == m.place.member));
-        Ok(found.max_by_key(|m| m.place.member).ok_or("there is no such member")?)
+        let incarnations = self.now.members.iter_mut().filter(|m| m.ordinal() == ordinal);
+        let found = incarnations.filter(|m| id.is_none_or(|id| id == m.id()));
+        Ok(found.max_by_key(|m| m.id()).ok_or("there is no such member")?)
     }
 
     fn each(&mut self, names: &[&str], change: impl Fn(&mut Member)) -> Outcome<()> {
@@ -143,30 +143,30 @@ impl Script {
     }
 
     fn play(&mut self) -> Outcome<String> {
-        let mut said = String::new();
+        let mut output = String::new();
         for _ in 0..10 {
             let next = plan(&self.now);
-            writeln!(said, "{}", self.say(&next))?;
+            writeln!(output, "{}", self.describe(&next))?;
             let Plan::Do(step) = next else {
                 let of = |votes| self.now.members.iter().filter(move |m| m.new_voter == votes);
-                let (voters, learners) = (self.places(of(true)), self.places(of(false)));
-                writeln!(said, "voters{voters}, learners{learners}")?;
-                return Ok(said);
+                let (voters, learners) = (self.ordinals(of(true)), self.ordinals(of(false)));
+                writeln!(output, "voters{voters}, learners{learners}")?;
+                return Ok(output);
             };
-            self.now = after(&self.now, &step);
+            self.now = apply(&self.now, &step);
         }
-        Err(format!("it does not come to an end:\n{said}").into())
+        Err(format!("the plan does not settle:\n{output}").into())
     }
 
-    fn say(&self, plan: &Plan) -> String {
+    fn describe(&self, plan: &Plan) -> String {
         let members = |ids: &std::collections::BTreeSet<MemberId>| {
-            self.places(self.now.members.iter().filter(|m| ids.contains(&m.place.member)))
+            self.ordinals(self.now.members.iter().filter(|m| ids.contains(&m.id())))
         };
         match plan {
             Plan::Settled => "settled".into(),
-            Plan::Wait(waiting) => format!("wait: {waiting}"),
+            Plan::Wait(blocked) => format!("wait: {blocked}"),
             Plan::Do(Step::FinishJoint) => "finish joint".into(),
-            Plan::Do(Step::Remove(gone)) => format!("remove{}", members(gone)),
+            Plan::Do(Step::Remove(removed)) => format!("remove{}", members(removed)),
             Plan::Do(Step::HandOver { to }) => format!("hand over to{}", members(&[*to].into())),
             Plan::Do(Step::ChangeVoters { add, remove }) => {
                 format!("change voters: add{}, remove{}", members(add), members(remove))
@@ -174,25 +174,25 @@ impl Script {
         }
     }
 
-    /// With the id where it is not the first life of its place.
-    fn places<'a>(&self, members: impl Iterator<Item = &'a Member>) -> String {
-        let mut places: Vec<PeerPlace> = members.map(|m| m.place).collect();
-        places.sort_by_key(|p| (p.ordinal, p.member));
-        let name = |p: &PeerPlace| match p.member.0 {
+    /// With the id, unless it is the first incarnation at its ordinal.
+    fn ordinals<'a>(&self, members: impl Iterator<Item = &'a Member>) -> String {
+        let mut refs: Vec<MemberRef> = members.map(|m| m.member_ref).collect();
+        refs.sort_by_key(|p| (p.ordinal, p.member));
+        let name = |p: &MemberRef| match p.member.0 {
             id if id == u64::from(p.ordinal.0) + 1 => format!(" {}", p.ordinal),
             _ => format!(" {}@{}", p.ordinal, p.member),
         };
-        if places.is_empty() { " none".into() } else { places.iter().map(name).collect() }
+        if refs.is_empty() { " none".into() } else { refs.iter().map(name).collect() }
     }
 }
 
-fn member(place: PeerPlace, votes: bool) -> Member {
+fn member(member_ref: MemberRef, votes: bool) -> Member {
     Member {
-        place,
+        member_ref,
         old_voter: votes,
         new_voter: votes,
         in_contact: true,
         caught_up: true,
-        told_to_leave: false,
+        removal_requested: false,
     }
 }

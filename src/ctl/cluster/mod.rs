@@ -1,0 +1,90 @@
+//! `kvctl cluster`: all members at a glance, and recovery from a lost majority.
+
+mod answer;
+
+use self::answer::RecoveryStarted;
+pub use self::answer::tolerated;
+use super::{context::ClientConfig, error::CtlError, print::Outcome};
+use crate::{
+    client::{Client, Timeouts},
+    proto::cluster_admin::{ClusterMember, ClusterReply},
+};
+
+/// Shows ordinals, members, roles, contact and lag, the reason that blocks a membership change, and
+/// how many losses the cluster tolerates.
+///
+/// The leader knows most: kvctl calls it, if it is reachable at its advertised address.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  kvctl cluster\n  kvctl cluster -w json")]
+pub struct ClusterArgs {
+    #[command(subcommand)]
+    verb: Option<ClusterVerb>,
+}
+
+#[derive(Debug, Clone, clap::Subcommand)]
+enum ClusterVerb {
+    Recover(RecoverArgs),
+}
+
+/// Makes one member a new cluster. The last resort, when a majority of the volumes is lost for good.
+///
+/// The new cluster refuses the other members of the old one until their volumes are deleted.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  kvctl cluster recover --from kv-2 --accept-data-loss")]
+struct RecoverArgs {
+    /// Name, ordinal or endpoint of the member whose volume is kept
+    #[arg(long, value_name = "MEMBER")]
+    from: String,
+    /// Accept that data which only the lost volumes have is lost
+    #[arg(long, required = true)]
+    accept_data_loss: bool,
+}
+
+impl RecoverArgs {
+    async fn call(self, config: &ClientConfig) -> Result<Outcome, CtlError> {
+        let endpoints = match self.from.parse() {
+            Ok(endpoint) if self.from.contains(':') => vec![endpoint],
+            _ => {
+                let known = config.client().cluster().await?;
+                let named =
+                    |m: &&ClusterMember| m.name == self.from || m.ordinal.to_string() == self.from;
+                let Some(member) = known.members.iter().find(named) else {
+                    let names: Vec<_> = known.members.iter().map(|m| m.name.as_str()).collect();
+                    let (from, names) = (self.from, names.join(", "));
+                    return Err(CtlError::BadArguments(format!(
+                        "no member {from:?}: there are {names}"
+                    )));
+                };
+                member.client_urls.iter().filter_map(|url| url.parse().ok()).collect()
+            }
+        };
+        let reply = Client::new(endpoints, config.timeouts).recover().await?;
+        Ok(Outcome::success(RecoveryStarted { cluster_id: reply.cluster_id }))
+    }
+}
+
+impl ClusterArgs {
+    pub async fn call(self, config: &ClientConfig) -> Result<Outcome, CtlError> {
+        if let Some(ClusterVerb::Recover(args)) = self.verb {
+            return args.call(config).await;
+        }
+        let reply = config.client().cluster().await?;
+        let best = view_of_leader(&reply, config.timeouts).await.unwrap_or(reply);
+        Ok(Outcome::success(best))
+    }
+}
+
+/// The leader's view. `None`: `reply` is that already, or the leader is not reachable.
+async fn view_of_leader(reply: &ClusterReply, timeouts: Timeouts) -> Option<ClusterReply> {
+    if reply.leading.is_some() {
+        return None;
+    }
+    let leader = reply.members.iter().find(|m| m.member_id == reply.leader)?;
+    let endpoints: Vec<_> = leader.client_urls.iter().filter_map(|url| url.parse().ok()).collect();
+    if endpoints.is_empty() {
+        return None;
+    }
+    let view = Client::new(endpoints, timeouts).cluster().await.ok()?;
+    // From here, the address may belong to another cluster.
+    (view.cluster_id == reply.cluster_id && view.leading.is_some()).then_some(view)
+}

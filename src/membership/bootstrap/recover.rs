@@ -1,0 +1,57 @@
+//! Disaster recovery: one volume continues as a new cluster after a majority is lost for good.
+//!
+//! An operator orders it. The order is stored in the identity, with the new cluster's id; then the member
+//! stops. Its next start writes the bootstrap record, if it is a pod, and continues alone. The other
+//! members belong to the old cluster, and are refused until their volumes are deleted.
+
+use super::state::{Bootstrap, Bootstrapped};
+use crate::{
+    membership::{
+        datadir::DataDirError,
+        identity::{Identity, Stage},
+        orchestrator::{BootstrapRecord, Orchestrator},
+    },
+    types::ClusterId,
+};
+
+impl Bootstrap {
+    /// Stores the order, and returns the id of the new cluster. `None`: this volume is no member.
+    /// Blocks on the disk.
+    pub fn order_recovery(&self) -> Result<Option<ClusterId>, DataDirError> {
+        let _deciding = self.deciding();
+        let Some(identity) = self.identity().filter(|identity| identity.stage == Stage::Member)
+        else {
+            return Ok(None);
+        };
+        let cluster = ClusterId(self.rng.next_id());
+        self.store(Identity { cluster, stage: Stage::Recovering, ..identity })?;
+        Ok(Some(cluster))
+    }
+
+    /// Resolves once a recovery is ordered.
+    pub async fn recovery_ordered(&self) {
+        loop {
+            let changed = self.changed();
+            if self.identity().is_some_and(|identity| identity.stage == Stage::Recovering) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// One round of a started member with that order: the record must name the new cluster first.
+    pub async fn continue_recovery(
+        &self,
+        pods: Option<&dyn Orchestrator>,
+        identity: Identity,
+    ) -> Option<Bootstrapped> {
+        let Some(pods) = pods else { return self.settle(identity, false) };
+        let ours = BootstrapRecord::Formed { cluster: identity.cluster };
+        let stored = self.read_bootstrap_record(pods).await?;
+        if stored.record == ours {
+            return self.settle(identity, false);
+        }
+        self.swap_record(pods, ours, &stored.version).await;
+        None
+    }
+}
