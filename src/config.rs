@@ -103,7 +103,8 @@ pub struct Serve {
     /// Directory of this member's data; members cannot share one
     #[arg(long, env = "KVD_DATA_DIR", value_name = "DIR", help_heading = "Member")]
     pub data_dir: PathBuf,
-    /// Ordinal of this member [default: the number at the end of the host name]
+    /// Ordinal of this member [default: that of the pod's name, or the number at the end of the host
+    /// name]
     #[arg(long, env = "KVD_ORDINAL", value_name = "N", help_heading = "Member")]
     pub ordinal: Option<u32>,
     /// Peer addresses of all members, in the order of their ordinals
@@ -116,7 +117,8 @@ pub struct Serve {
         help_heading = "Member"
     )]
     pub peers: Vec<String>,
-    /// Pattern of the peer addresses, instead of a list: kv-{ordinal}.kv-peers:2380
+    /// Pattern of the peer addresses, instead of a list: kv-{ordinal}.kv-peers:2380 [default in a pod:
+    /// SET-{ordinal}.SET-peers:PORT]
     #[arg(long, env = "KVD_PEER_TEMPLATE", value_name = "PATTERN", help_heading = "Member")]
     pub peer_template: Option<String>,
     /// Number of members that bootstrap the cluster; at least as many as --peers lists [default: 1]
@@ -155,19 +157,25 @@ pub struct Listen {
     #[arg(long = "listen-admin", alias = "listen-metrics-urls", env = "KVD_LISTEN_ADMIN",
           value_parser = listen_address, default_value = "http://0.0.0.0:2381", value_name = "URL")]
     pub admin: SocketAddr,
-    /// URLs of this member in `member list`, for clients [default: http://HOSTNAME:PORT]
+    /// URLs of this member in `member list`, for clients [default: http://HOSTNAME:PORT, in a pod
+    /// http://POD.SET-peers.NAMESPACE.svc:PORT]
     #[arg(long = "advertise-client-urls", alias = "advertise-client",
           env = "KVD_ADVERTISE_CLIENT_URLS", value_parser = advertised_url, value_delimiter = ',',
           value_name = "URL,…")]
     pub advertise_client: Vec<String>,
 }
 
-/// The Kubernetes objects of a member that is a pod of a StatefulSet.
+/// The Kubernetes objects of a member that is a pod of a StatefulSet. A name that is not given follows
+/// from the name of the pod.
 #[cfg(feature = "k8s")]
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Kubernetes")]
 pub struct Kubernetes {
-    /// StatefulSet of this pod; its replicas are the desired number of members
+    /// Name of this pod, SET-ORDINAL. Says that the member is a pod of StatefulSet SET, whose replicas
+    /// are the desired number of members
+    #[arg(long, env = "KVD_POD_NAME", value_name = "NAME")]
+    pub pod_name: Option<String>,
+    /// StatefulSet of this pod [default: SET of --pod-name]
     #[arg(long, env = "KVD_STATEFULSET", value_name = "NAME")]
     pub statefulset: Option<String>,
     /// Namespace of the StatefulSet
@@ -176,20 +184,13 @@ pub struct Kubernetes {
     /// UID of this pod, for the Events that the member creates
     #[arg(long, env = "KVD_POD_UID", value_name = "UID")]
     pub pod_uid: Option<String>,
-    /// ConfigMap that records the bootstrap of the cluster
-    #[arg(
-        long,
-        alias = "claim",
-        env = "KVD_BOOTSTRAP_CONFIGMAP",
-        default_value = "kv-cluster",
-        value_name = "NAME"
-    )]
-    pub bootstrap_configmap: String,
-    /// Lease in which the leader publishes its name
-    #[arg(long, env = "KVD_LEASE_MIRROR", value_name = "NAME", num_args = 0..=1,
-          default_missing_value = "kv-leader")]
-    pub lease_mirror: Option<String>,
-    /// Service whose selector the leader sets to its own pod
+    /// ConfigMap that records the bootstrap of the cluster [default: SET-cluster]
+    #[arg(long, alias = "claim", env = "KVD_BOOTSTRAP_CONFIGMAP", value_name = "NAME")]
+    pub bootstrap_configmap: Option<String>,
+    /// Lease in which the leader publishes its name; an empty name: none [default: SET-leader]
+    #[arg(long, env = "KVD_LEASE_MIRROR", value_name = "NAME")]
+    pub lease_mirror: Option<Option<String>>,
+    /// Service whose selector the leader sets to its own pod; an empty name: none [default: SET-leader]
     #[arg(long, env = "KVD_LEADER_SERVICE", value_name = "NAME")]
     pub leader_service: Option<String>,
 }

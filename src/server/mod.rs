@@ -36,6 +36,7 @@ mod serve;
 mod servers;
 mod signals;
 mod stack;
+mod stateful_pod;
 mod storage_adapter;
 mod tasks;
 mod telemetry;

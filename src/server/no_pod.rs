@@ -1,16 +1,22 @@
 //! A build without Kubernetes: no member is a pod.
 
-use super::member_config::PodContext;
+use super::{
+    member_config::PodContext,
+    stateful_pod::{PodFlags, StatefulPod},
+};
 use crate::config::Serve;
 
 pub enum KubernetesHandle {}
 
-pub async fn connect(_: &Serve, _: &str) -> anyhow::Result<Option<(PodContext, KubernetesHandle)>> {
+pub async fn connect(
+    _: &Serve,
+    _: Option<&StatefulPod>,
+) -> anyhow::Result<Option<(PodContext, KubernetesHandle)>> {
     Ok(None)
 }
 
-pub fn home(_: &Serve) -> String {
-    String::new()
+pub fn flags(_: &Serve) -> PodFlags<'_> {
+    PodFlags::default()
 }
 
 impl KubernetesHandle {

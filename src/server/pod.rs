@@ -5,7 +5,10 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::sync::watch;
 
-use super::member_config::PodContext;
+use super::{
+    member_config::PodContext,
+    stateful_pod::{PodFlags, StatefulPod},
+};
 use crate::{
     clock::SystemClock,
     config::Serve,
@@ -19,25 +22,14 @@ pub struct KubernetesHandle {
     mirror: Mirror,
 }
 
-/// `None`: this process is no pod of a StatefulSet.
+/// `None`: this process is not a pod of a StatefulSet.
 pub async fn connect(
     args: &Serve,
-    name: &str,
+    pod: Option<&StatefulPod>,
 ) -> anyhow::Result<Option<(PodContext, KubernetesHandle)>> {
-    let Some(statefulset) = args.kubernetes.statefulset.clone() else { return Ok(None) };
-    let options = KubernetesOptions {
-        namespace: args.kubernetes.namespace.clone(),
-        statefulset,
-        bootstrap_configmap: args.kubernetes.bootstrap_configmap.clone(),
-        pod: name.to_string(),
-        mirror: MirrorOptions {
-            lease: args.kubernetes.lease_mirror.clone(),
-            service: args.kubernetes.leader_service.clone(),
-        },
-        pod_uid: args.kubernetes.pod_uid.clone(),
-    };
-    let connected = Kubernetes::connect(options, Arc::new(SystemClock)).await;
-    let kubernetes = Arc::new(connected.context("--statefulset requires access to Kubernetes")?);
+    let Some(pod) = pod else { return Ok(None) };
+    let connected = Kubernetes::connect(options(args, pod), Arc::new(SystemClock)).await;
+    let kubernetes = Arc::new(connected.context("a pod of a StatefulSet requires Kubernetes")?);
     let (sender, updates) = watch::channel(LeaderUpdate::default());
     let mirror = kubernetes.mirror(&updates);
     let pod = PodContext {
@@ -48,10 +40,37 @@ pub async fn connect(
     Ok(Some((pod, KubernetesHandle { kubernetes, mirror })))
 }
 
-/// The namespace and StatefulSet of the pod's data. A volume of another set is refused.
-pub fn home(args: &Serve) -> String {
-    let set = args.kubernetes.statefulset.as_ref();
-    set.map_or_else(String::new, |set| format!("{}/{set}", args.kubernetes.namespace))
+pub fn flags(args: &Serve) -> PodFlags<'_> {
+    let flags = &args.kubernetes;
+    PodFlags {
+        pod_name: flags.pod_name.as_deref(),
+        statefulset: flags.statefulset.as_deref(),
+        namespace: &flags.namespace,
+    }
+}
+
+/// A name that no flag gives follows from that of the pod.
+fn options(args: &Serve, pod: &StatefulPod) -> KubernetesOptions {
+    let flags = &args.kubernetes;
+    let leader_object = |flag: Option<&String>| {
+        let name = flag.cloned().unwrap_or_else(|| pod.leader_object());
+        (!name.is_empty()).then_some(name)
+    };
+    KubernetesOptions {
+        namespace: flags.namespace.clone(),
+        statefulset: pod.statefulset().into(),
+        bootstrap_configmap: flags
+            .bootstrap_configmap
+            .clone()
+            .unwrap_or_else(|| pod.bootstrap_configmap()),
+        pod: pod.name.clone(),
+        mirror: MirrorOptions {
+            // Without a value, the flag asks for what is the default today.
+            lease: leader_object(flags.lease_mirror.as_ref().and_then(Option::as_ref)),
+            service: leader_object(flags.leader_service.as_ref()),
+        },
+        pod_uid: flags.pod_uid.clone(),
+    }
 }
 
 impl KubernetesHandle {
@@ -59,5 +78,51 @@ impl KubernetesHandle {
     pub async fn close(self) {
         self.mirror.stop().await;
         self.kubernetes.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        serve: Serve,
+    }
+
+    fn parsed(line: &str) -> KubernetesOptions {
+        let args = ["serve", "--data-dir", "d"].into_iter().chain(line.split_whitespace());
+        let args = Line::try_parse_from(args).unwrap().serve;
+        let pod = StatefulPod::of(flags(&args), None, "b-kv-2").unwrap().unwrap();
+        options(&args, &pod)
+    }
+
+    #[test]
+    fn every_object_has_the_name_of_the_instance() {
+        for line in ["--pod-name b-kv-2 --namespace ns", "--statefulset b-kv --namespace ns"] {
+            let options = parsed(line);
+            assert_eq!((options.pod.as_str(), options.statefulset.as_str()), ("b-kv-2", "b-kv"));
+            assert_eq!(options.namespace, "ns");
+            assert_eq!(options.bootstrap_configmap, "b-kv-cluster");
+            assert_eq!(options.mirror.lease.as_deref(), Some("b-kv-leader"));
+            assert_eq!(options.mirror.service.as_deref(), Some("b-kv-leader"));
+        }
+    }
+
+    #[test]
+    fn a_flag_gives_an_object_another_name_or_none() {
+        let named =
+            parsed("--pod-name b-kv-2 --bootstrap-configmap c --lease-mirror l --leader-service s");
+        assert_eq!(named.bootstrap_configmap, "c");
+        assert_eq!(named.mirror.lease.as_deref(), Some("l"));
+        assert_eq!(named.mirror.service.as_deref(), Some("s"));
+        let none = parsed("--pod-name b-kv-2 --lease-mirror= --leader-service=");
+        assert_eq!((none.mirror.lease, none.mirror.service), (None, None));
+        let old = parsed("--pod-name b-kv-2 --claim c --lease-mirror");
+        assert_eq!(old.bootstrap_configmap, "c");
+        assert_eq!(old.mirror.lease.as_deref(), Some("b-kv-leader"));
     }
 }

@@ -5,7 +5,14 @@ use std::net::SocketAddr;
 use anyhow::{Context, bail, ensure};
 use tokio::sync::oneshot;
 
-use super::{boot, member_config::MemberConfig, pod, servers::Ports, signals};
+use super::{
+    boot,
+    member_config::MemberConfig,
+    pod,
+    servers::Ports,
+    signals,
+    stateful_pod::{StatefulPod, host_label, trailing_number},
+};
 use crate::{
     config::{Serve, Tuning, Wal},
     peer::PeerAddresses,
@@ -16,8 +23,10 @@ use crate::{
 /// Runs a member until SIGTERM or SIGINT.
 pub async fn serve(args: Serve) -> anyhow::Result<()> {
     let shutdown = signals::termination()?;
-    let mut config = member_config(&args, &host_name())?;
-    let kubernetes = pod::connect(&args, &config.name).await?;
+    let host = host_name();
+    let pod = StatefulPod::of(pod::flags(&args), args.ordinal.map(Ordinal), &host)?;
+    let mut config = member_config(&args, pod.as_ref(), &host)?;
+    let kubernetes = pod::connect(&args, pod.as_ref()).await?;
     let kubernetes = kubernetes.map(|(pod, kubernetes)| {
         config.pod = Some(pod);
         kubernetes
@@ -63,41 +72,26 @@ pub fn wal_segment_bytes(wal: &Wal) -> anyhow::Result<u64> {
     Ok(bytes)
 }
 
-fn member_config(args: &Serve, host: &str) -> anyhow::Result<MemberConfig> {
-    let ordinal = match args.ordinal {
+fn member_config(
+    args: &Serve,
+    pod: Option<&StatefulPod>,
+    host: &str,
+) -> anyhow::Result<MemberConfig> {
+    let ordinal = match pod.map(|pod| pod.ordinal).or(args.ordinal.map(Ordinal)) {
         Some(ordinal) => ordinal,
-        None => trailing_number(host).with_context(|| {
+        None => trailing_number(host).map(Ordinal).with_context(|| {
             format!("host name {host:?} does not end with a number: set --ordinal N")
         })?,
     };
-    let home = pod::home(args);
-    let addresses = match (args.peers.is_empty(), args.peer_template.clone()) {
-        (_, Some(template)) => {
-            let addresses = PeerAddresses::template(template)?;
-            if args.initial_replicas.is_none() && home.is_empty() {
-                bail!(
-                    "--peer-template does not define the number of members: set --initial-replicas N, or \
-                     in a pod --statefulset NAME"
-                )
-            }
-            addresses
-        }
-        (false, None) => PeerAddresses::list(args.peers.clone())?,
-        // A single member needs no address but its own.
-        (true, None) if ordinal == 0 => {
-            PeerAddresses::list(vec![format!("127.0.0.1:{}", args.listen.peer.port())])?
-        }
-        (true, None) => {
-            bail!("ordinal {ordinal} needs --peers or --peer-template to find the other members")
-        }
-    };
+    let addresses = addresses(args, pod, ordinal)?;
     let founders = args.initial_replicas.unwrap_or(1).max(addresses.listed()).max(1);
-    let name = match args.ordinal {
-        Some(_) => format!("kv-{ordinal}"),
-        None => host.to_string(),
+    let name = match (pod, args.ordinal) {
+        (Some(pod), _) => pod.name.clone(),
+        (None, Some(_)) => format!("kv-{ordinal}"),
+        (None, None) => host_label(host).to_string(),
     };
     let client_urls = match &args.listen.advertise_client[..] {
-        [] => vec![default_client_url(args.listen.client, host)],
+        [] => vec![default_client_url(args.listen.client, pod, host)],
         urls => urls.to_vec(),
     };
     let timing = timing(&args.tuning);
@@ -105,8 +99,8 @@ fn member_config(args: &Serve, host: &str) -> anyhow::Result<MemberConfig> {
     Ok(MemberConfig {
         name,
         data_dir: args.data_dir.clone(),
-        ordinal: Ordinal(ordinal),
-        home,
+        ordinal,
+        home: pod.map(StatefulPod::home).unwrap_or_default(),
         addresses,
         founders,
         ports: Ports {
@@ -129,26 +123,47 @@ fn member_config(args: &Serve, host: &str) -> anyhow::Result<MemberConfig> {
     })
 }
 
-fn default_client_url(listen: SocketAddr, host: &str) -> String {
-    if listen.ip().is_unspecified() {
-        format!("http://{host}:{}", listen.port())
-    } else {
-        // With the brackets of an IPv6 address.
-        format!("http://{listen}")
+fn addresses(
+    args: &Serve,
+    pod: Option<&StatefulPod>,
+    ordinal: Ordinal,
+) -> anyhow::Result<PeerAddresses> {
+    let port = args.listen.peer.port();
+    if !args.peers.is_empty() {
+        return Ok(PeerAddresses::list(args.peers.clone())?);
+    }
+    let by_convention = || pod.map(|pod| pod.peer_template(port));
+    match args.peer_template.clone().or_else(by_convention) {
+        Some(_) if args.initial_replicas.is_none() && pod.is_none() => bail!(
+            "--peer-template does not define the number of members: set --initial-replicas N, or in a \
+             pod --pod-name NAME"
+        ),
+        Some(template) => Ok(PeerAddresses::template(template)?),
+        // A single member needs no address but its own.
+        None if ordinal == Ordinal(0) => {
+            Ok(PeerAddresses::list(vec![format!("127.0.0.1:{port}")])?)
+        }
+        None => {
+            bail!("ordinal {ordinal} needs --peers or --peer-template to find the other members")
+        }
     }
 }
 
-/// The kernel's host name; in a pod, the name of the pod.
+fn default_client_url(listen: SocketAddr, pod: Option<&StatefulPod>, host: &str) -> String {
+    match pod {
+        // With the brackets of an IPv6 address.
+        _ if !listen.ip().is_unspecified() => format!("http://{listen}"),
+        Some(pod) => pod.client_url(listen.port()),
+        None => format!("http://{host}:{}", listen.port()),
+    }
+}
+
+/// The kernel's host name. In a pod, its first label is the name of the pod.
 fn host_name() -> String {
     let disk = crate::disk::RealDisk;
     let name = crate::disk::read_to_end(&disk, "/proc/sys/kernel/hostname".as_ref());
     let name = name.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_string());
     name.unwrap_or_else(|_| "localhost".into())
-}
-
-fn trailing_number(host: &str) -> Option<u32> {
-    let digits = host.len() - host.bytes().rev().take_while(u8::is_ascii_digit).count();
-    host[digits..].parse().ok()
 }
 
 #[cfg(test)]
@@ -165,7 +180,9 @@ mod tests {
 
     fn config(line: &str, host: &str) -> anyhow::Result<MemberConfig> {
         let args = ["serve", "--data-dir", "d"].into_iter().chain(line.split_whitespace());
-        member_config(&Line::try_parse_from(args)?.serve, host)
+        let args = Line::try_parse_from(args)?.serve;
+        let pod = StatefulPod::of(pod::flags(&args), args.ordinal.map(Ordinal), host)?;
+        member_config(&args, pod.as_ref(), host)
     }
 
     #[test]
@@ -174,6 +191,43 @@ mod tests {
         let config = config(line, "kv-10").unwrap();
         assert_eq!((config.ordinal, config.founders), (Ordinal(10), 3));
         assert_eq!(config.name, "kv-10");
+    }
+
+    #[test]
+    fn a_host_name_with_its_domain_says_the_ordinal_too() {
+        let line = "--peer-template kv-{ordinal}.kv-peers:2380 --initial-replicas 3";
+        let config = config(line, "kv-10.kv-peers.ns.svc.cluster.local").unwrap();
+        assert_eq!((config.ordinal, config.name.as_str()), (Ordinal(10), "kv-10"));
+    }
+
+    #[test]
+    #[cfg(feature = "k8s")]
+    fn a_pod_needs_no_name_but_its_own() {
+        let line = "--pod-name b-kv-4 --namespace ns --listen-peer-urls http://0.0.0.0:7000";
+        for host in ["b-kv-4", "b-kv-4.b-kv-peers.ns.svc.cluster.local", "node-1"] {
+            let config = config(line, host).unwrap();
+            assert_eq!((config.ordinal, config.name.as_str()), (Ordinal(4), "b-kv-4"));
+            assert_eq!(config.home, "ns/b-kv");
+            assert_eq!(config.addresses.of(Ordinal(1)).unwrap(), "b-kv-1.b-kv-peers:7000");
+            assert_eq!(config.client_urls, ["http://b-kv-4.b-kv-peers.ns.svc:2379"]);
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "k8s")]
+    fn a_pod_without_its_name_is_what_its_host_name_and_its_old_variables_say() {
+        let line = "--statefulset kv --peer-template kv-{ordinal}.kv-peers:2380 \
+                    --advertise-client-urls http://kv-1.kv-peers.ns.svc:2379";
+        let old = config(line, "kv-1").unwrap();
+        assert_eq!(
+            (old.ordinal, old.name.as_str(), old.home.as_str()),
+            (Ordinal(1), "kv-1", "default/kv")
+        );
+        assert_eq!(old.addresses.of(Ordinal(0)).unwrap(), "kv-0.kv-peers:2380");
+        assert_eq!(old.client_urls, ["http://kv-1.kv-peers.ns.svc:2379"]);
+        // The second instance of one namespace, whose variables a `namePrefix` left as they were.
+        let error = config(line, "b-kv-1").unwrap_err().to_string();
+        assert!(error.contains("StatefulSet b-kv"), "{error}");
     }
 
     #[test]
