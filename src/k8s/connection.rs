@@ -11,7 +11,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Config, ResourceExt as _,
-    api::{Patch, PatchParams, PostParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
     config::KubeConfigOptions,
     core::{Status, response::reason},
 };
@@ -115,7 +115,15 @@ impl Connection {
         match self.call(self.api::<K>().get(name)).await {
             Ok(object) => Ok(Some(object)),
             Err(Failure::Kube(kube::Error::Api(status))) if is_absence(&status, name) => Ok(None),
-            Err(failure) => Err(self.failed::<K>(failure, name)),
+            Err(failure) => Err(self.failed(failure, describe::<K>(name))),
+        }
+    }
+
+    /// Reads all objects of this kind in the namespace, in their current state.
+    pub async fn list<K: Object>(&self) -> Result<Vec<K>, OrchestratorError> {
+        match self.call(self.api::<K>().list(&ListParams::default())).await {
+            Ok(list) => Ok(list.items),
+            Err(failure) => Err(self.failed(failure, format!("list of {}", K::plural(&())))),
         }
     }
 
@@ -150,7 +158,7 @@ impl Connection {
             Err(Failure::Kube(kube::Error::Api(status))) if is_absence(&status, name) => {
                 Ok(Swap::Absent)
             }
-            Err(failure) => Err(self.failed::<K>(failure, name)),
+            Err(failure) => Err(self.failed(failure, describe::<K>(name))),
         }
     }
 
@@ -194,7 +202,7 @@ impl Connection {
             Err(Failure::Kube(kube::Error::Api(status))) if status.is_already_exists() => Ok(()),
             Err(failure) => {
                 let name = object.meta().name.as_deref().unwrap_or_default();
-                Err(self.failed::<K>(failure, name))
+                Err(self.failed(failure, describe::<K>(name)))
             }
         }
     }
@@ -214,12 +222,14 @@ impl Connection {
         }
     }
 
-    fn failed<K: Object>(&self, failure: Failure, name: &str) -> OrchestratorError {
+    fn failed(&self, failure: Failure, object: String) -> OrchestratorError {
         self.metrics.failed_calls.increment();
-        let object = describe::<K>(name);
         match failure {
             Failure::Kube(kube::Error::SerdeError(why)) => {
                 OrchestratorError::Malformed { object, why: why.to_string() }
+            }
+            Failure::Kube(kube::Error::Api(status)) if is_prohibition(&status) => {
+                OrchestratorError::Forbidden(format!("{object}: {}", summary(&status)))
             }
             Failure::Kube(kube::Error::Api(status)) if is_refusal(&status) => {
                 OrchestratorError::Refused(format!("{object}: {}", summary(&status)))
@@ -253,6 +263,12 @@ fn describe<K: Object>(name: &str) -> String {
 fn is_absence(status: &Status, name: &str) -> bool {
     let of = status.details.as_ref().map(|details| details.name.as_str());
     status.reason == reason::NOT_FOUND && of == Some(name)
+}
+
+/// Whether the API server itself rejects this pod's token or permission. A proxy may answer with the same
+/// codes.
+fn is_prohibition(status: &Status) -> bool {
+    [401, 403].contains(&status.code) && reason::is_known(&status.reason)
 }
 
 /// Whether a retry is pointless: the request is forbidden or invalid. Other errors (too many requests, no

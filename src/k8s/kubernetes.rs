@@ -6,7 +6,8 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
     coordination::v1::Lease,
-    core::v1::{ConfigMap, Service},
+    core::v1::{ConfigMap, Pod, Service},
+    discovery::v1::EndpointSlice,
 };
 use kube::Config;
 use tokio::sync::watch;
@@ -18,6 +19,7 @@ use super::{
     mirror::{Mirror, MirrorOptions, MirrorTiming},
     objects,
     outage::Backoff,
+    termination,
 };
 use crate::{
     clock::Clock,
@@ -196,6 +198,23 @@ impl Orchestrator for Kubernetes {
                 Some(name) => Ok(leader(self.connection.annotations::<Lease>(name).await?)),
                 None => Ok(None),
             }
+        }
+        .boxed()
+    }
+
+    fn endpoint_published(&self) -> BoxFuture<'_, Result<bool, OrchestratorError>> {
+        async {
+            let slices = self.connection.list::<EndpointSlice>().await?;
+            let KubernetesOptions { pod, pod_uid, .. } = &self.options;
+            Ok(termination::is_published(&slices, pod, pod_uid.as_deref()))
+        }
+        .boxed()
+    }
+
+    fn termination_grace(&self) -> BoxFuture<'_, Result<Option<Duration>, OrchestratorError>> {
+        async {
+            let pod = self.connection.get::<Pod>(&self.options.pod).await?;
+            Ok(pod.and_then(|pod| termination::grace(&pod, self.options.pod_uid.as_deref())))
         }
         .boxed()
     }

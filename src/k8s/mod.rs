@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! StatefulSet  ── read ──▶ intent: the desired replicas            objects.rs
+//! Pod          ── read ──▶ the grace period                        termination.rs
+//! Endpoints    ── list ──▶ whether clients are sent to the pod     termination.rs
 //! ConfigMap    ◀─ swap ──▶ the bootstrap record                    objects.rs
 //! Lease        ◀─ swap ─── the leader's pod, term and cluster      leader_annotations.rs, mirror.rs
 //! Service      ◀─ swap ─── a selector of the leader's pod          leader_annotations.rs, mirror.rs
@@ -28,6 +30,7 @@ mod mirror;
 mod objects;
 mod outage;
 mod recent_events;
+mod termination;
 #[cfg(test)]
 mod tests;
 

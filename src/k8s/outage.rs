@@ -51,9 +51,9 @@ impl Outage {
         }
         let max = match error {
             OrchestratorError::Unreachable(_) => self.backoff.max,
-            OrchestratorError::Refused(_) | OrchestratorError::Malformed { .. } => {
-                self.backoff.max_refused
-            }
+            OrchestratorError::Refused(_)
+            | OrchestratorError::Forbidden(_)
+            | OrchestratorError::Malformed { .. } => self.backoff.max_refused,
         };
         let delay = failing.next_delay;
         failing.next_delay = (delay * 2).min(max);

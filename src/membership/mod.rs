@@ -48,5 +48,5 @@ pub use reconcile::MembershipReconciler;
 pub use removal::{
     LocalIndexes, MemberStatus, STARTUP_STATUS_TIMEOUT, ask_member_status, wait_until_removed,
 };
-pub use shutdown::{GracefulShutdown, ShutdownKind};
+pub use shutdown::{GracePeriod, GracefulShutdown, OwnSet, ShutdownKind};
 pub use stop_permits::StopPermit;

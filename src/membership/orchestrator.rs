@@ -27,6 +27,13 @@ pub trait Orchestrator: Send + Sync + fmt::Debug {
     /// The last published leader, if leaders are published. It may have stopped long ago.
     fn last_leader(&self) -> BoxFuture<'_, Result<Option<Ordinal>, OrchestratorError>>;
 
+    /// Whether the orchestrator still sends clients to this pod: no endpoint of it is withdrawn yet.
+    fn endpoint_published(&self) -> BoxFuture<'_, Result<bool, OrchestratorError>>;
+
+    /// The time from the termination signal to the kill of this pod, as the orchestrator plans it now.
+    /// `None`: it knows no such pod.
+    fn termination_grace(&self) -> BoxFuture<'_, Result<Option<Duration>, OrchestratorError>>;
+
     /// Publishes an Event, best effort, without waiting for its delivery.
     fn emit(&self, event: ClusterEvent);
 }
@@ -68,6 +75,12 @@ pub enum OrchestratorError {
     Unreachable(String),
     #[error("Kubernetes refuses the request: {0}")]
     Refused(String),
+    /// The pod lacks the permission, or its token is not valid: it never was permitted, or no longer is.
+    #[error(
+        "Kubernetes forbids the request: {0} (the manifests have the ServiceAccount, Role and \
+         RoleBinding of the pod)"
+    )]
+    Forbidden(String),
     #[error("{object} is malformed: {why}")]
     Malformed { object: String, why: String },
 }

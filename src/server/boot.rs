@@ -17,7 +17,7 @@ use super::{
     lifecycle::Serving,
     member_config::MemberConfig,
     scrape::MetricSources,
-    servers::{ClientServices, Servers, listen},
+    servers::{ClientServices, DRAIN_TIMEOUT, Servers, listen},
     stack::MemberStack,
     tasks::BackgroundTasks,
 };
@@ -92,7 +92,7 @@ impl Listening {
         let formed = tokio::select! {
             formed = context.bootstrap.run(&context.peers) => formed?,
             () = shutdown => {
-                internal_servers.drain().await;
+                internal_servers.drain(DRAIN_TIMEOUT).await;
                 return Ok(None);
             }
         };

@@ -16,7 +16,7 @@ use crate::{config::Dev, peer::PeerAddresses, shutdown::Shutdown, types::Ordinal
 
 /// Runs the members until Ctrl-C.
 pub async fn dev(args: Dev) -> anyhow::Result<()> {
-    let shutdown = signals::termination()?;
+    let (shutdown, _) = signals::termination()?;
     let stop = Shutdown::default();
     let mut members = JoinSet::new();
     let mut ready = Vec::new();
@@ -84,6 +84,7 @@ fn member_config(args: &Dev, i: u16) -> anyhow::Result<MemberConfig> {
         hands_over: false,
         max_voters: 5,
         pod: None,
+        repeated_sigterm: None,
         wal_segment_bytes: wal_segment_bytes(&args.tuning.wal)?,
         retention: retention(&args.tuning.wal),
     })

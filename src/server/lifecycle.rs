@@ -1,22 +1,32 @@
 //! A serving member: serves until shutdown, removal or a fault, and then stops its parts in order.
 
-use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet, convert::Infallible, future, pin::Pin, sync::Arc, time::Duration,
+};
 
-use tokio::{net::TcpListener, time::Instant};
+use tokio::net::TcpListener;
 
 use super::{
-    context::MemberContext, removal::mark_removed, servers::Servers, stack::MemberStack,
+    context::MemberContext,
+    removal::mark_removed,
+    servers::{DRAIN_TIMEOUT, Servers},
+    stack::MemberStack,
     tasks::BackgroundTasks,
 };
 use crate::{
     membership::{
-        GracefulShutdown, Identity, MembershipReconciler, ShutdownKind, wait_until_removed,
+        GracePeriod, GracefulShutdown, Identity, MembershipReconciler, OwnSet, ShutdownKind,
+        wait_until_removed,
     },
     node::Node,
     peer::PeerClient,
     raft::Raft,
 };
 
+/// Limit for requests in flight to end, when all members stop.
+const HIBERNATION_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// The part of the rest of the grace period that one drain may take.
+const DRAIN_DIVISOR: u32 = 3;
 /// Limit of a leadership transfer at shutdown. It takes milliseconds; one that takes longer fails.
 const LEADER_TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -58,37 +68,41 @@ impl Serving {
             raft: &raft,
             peers: &self.context.peers,
             me: &self.identity,
-            grace: self.context.config.pod.as_ref().map_or(Duration::ZERO, |pod| pod.grace),
         };
-        let kind = self.until_stopped(&graceful, shutdown).await?;
+        let orchestrator = self.context.config.orchestrator();
+        let set = orchestrator.map(|pods| OwnSet::new(pods, self.identity.ordinal));
+        let stop = self.until_stopped(&graceful, set.as_ref(), shutdown).await?;
         self.context.health.set_stopping();
-        self.client_server.drain().await;
-        if let Some((ShutdownKind::Leave, deadline)) = kind {
-            graceful.complete_leave(deadline).await;
-        }
-        if let Some((ShutdownKind::Leave | ShutdownKind::Restart, _)) = kind {
-            graceful.hand_over_again().await;
+        self.client_server.drain(drain_limit(stop.as_ref())).await;
+        if let (Some(PodStop { kind, grace }), Some(set)) = (&stop, &set) {
+            if *kind == ShutdownKind::Leave {
+                graceful.complete_leave(set, grace).await;
+            }
+            if *kind != ShutdownKind::Hibernate {
+                graceful.hand_over_again(grace).await;
+            }
         }
         self.tasks.stop().await;
         let data = self.stack.stop().await;
-        self.internal_servers.drain().await;
+        self.internal_servers.drain(drain_limit(stop.as_ref())).await;
         data.close().await;
         Ok(())
     }
 
-    /// Serves until a shutdown has been permitted, or a recovery is ordered. Returns the kind of the
-    /// shutdown and its deadline, if the member is a pod.
+    /// Serves until a shutdown has been permitted, or a recovery is ordered. Returns the stop of a member
+    /// that is a pod.
     ///
     /// # Errors
     /// When this member was removed.
     async fn until_stopped<F: Future<Output = ()>>(
         &self,
         graceful: &GracefulShutdown<'_, Node, PeerClient>,
+        set: Option<&OwnSet>,
         shutdown: Pin<&mut F>,
-    ) -> anyhow::Result<Option<(ShutdownKind, Instant)>> {
-        let MemberContext { config, peers, bootstrap, .. } = &self.context;
+    ) -> anyhow::Result<Option<PodStop>> {
+        let MemberContext { config, peers, bootstrap, health, .. } = &self.context;
         let raft: &Raft = graceful.raft;
-        let orchestrator = config.pod.as_ref().map(|pod| &*pod.orchestrator);
+        let orchestrator = set.map(OwnSet::pods);
         let known = config.known_ordinals();
         let shutdown = async {
             if self.unserved_client_port.is_none() {
@@ -97,9 +111,12 @@ impl Serving {
         };
         tokio::select! {
             () = shutdown => {
-                if let Some(orchestrator) = orchestrator {
-                    let deadline = graceful.deadline();
-                    return Ok(Some((graceful.wait(orchestrator, deadline).await, deadline)));
+                if let (Some(pod), Some(set)) = (&config.pod, set) {
+                    let grace = config.start_grace_period(pod.grace);
+                    // At once, so that no new clients come; the member serves those that do.
+                    health.set_stopping();
+                    let kind = graceful.wait(set, &grace).await;
+                    return Ok(Some(PodStop { kind, grace }));
                 }
                 if config.hands_over {
                     raft.transfer_leadership(&BTreeSet::new(), LEADER_TRANSFER_TIMEOUT).await;
@@ -109,10 +126,33 @@ impl Serving {
                 // The process ends as it is: nothing may be answered in the member's name any more.
                 return Err(mark_removed(&self.context, status).await);
             }
+            never = learn_permission(set) => match never {},
             () = bootstrap.recovery_ordered() => {
                 tracing::warn!("recovery ordered: stopping, to continue alone at the next start");
             }
         }
         Ok(None)
     }
+}
+
+/// The stop of a pod that has received SIGTERM.
+struct PodStop {
+    kind: ShutdownKind,
+    grace: GracePeriod,
+}
+
+/// The time for requests in flight to end. A grace period that is almost over leaves less. Members that
+/// hibernate stop together, so their clients have no other member to go to.
+fn drain_limit(stop: Option<&PodStop>) -> Duration {
+    let Some(PodStop { kind, grace }) = stop else { return DRAIN_TIMEOUT };
+    let limit =
+        if *kind == ShutdownKind::Hibernate { HIBERNATION_DRAIN_TIMEOUT } else { DRAIN_TIMEOUT };
+    grace.deadline().share_of_rest(DRAIN_DIVISOR, limit)
+}
+
+async fn learn_permission(set: Option<&OwnSet>) -> Infallible {
+    if let Some(set) = set {
+        set.learn_permission().await;
+    }
+    future::pending().await
 }

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::servers::Ports;
 use crate::{
-    membership::{Identity, LeaderUpdate, Orchestrator},
+    membership::{GracePeriod, Identity, LeaderUpdate, Orchestrator},
     peer::PeerAddresses,
     raft::{Retention, Timing},
     types::{MemberAttributes, Ordinal},
@@ -34,6 +34,8 @@ pub struct MemberConfig {
     pub max_voters: u32,
     /// Present if the member runs in a pod of a StatefulSet.
     pub pod: Option<PodContext>,
+    /// The number of SIGTERMs after the first one, where this process has only one member.
+    pub repeated_sigterm: Option<watch::Receiver<u32>>,
     pub wal_segment_bytes: u64,
     pub retention: Retention,
 }
@@ -44,13 +46,19 @@ pub struct PodContext {
     pub orchestrator: Arc<dyn Orchestrator>,
     /// Receives the active leader, to publish it in Kubernetes.
     pub leader: watch::Sender<LeaderUpdate>,
-    /// Time from SIGTERM to SIGKILL.
+    /// Time from SIGTERM to SIGKILL; the deletion of a pod may shorten it.
     pub grace: Duration,
 }
 
 impl MemberConfig {
     pub fn orchestrator(&self) -> Option<Arc<dyn Orchestrator>> {
         self.pod.as_ref().map(|pod| pod.orchestrator.clone())
+    }
+
+    /// The grace period of a shutdown that begins now.
+    pub fn start_grace_period(&self, configured: Duration) -> GracePeriod {
+        let never = || watch::channel(0).1;
+        GracePeriod::start(configured, self.repeated_sigterm.clone().unwrap_or_else(never))
     }
 
     /// The ordinals that may know of a cluster, as far as the configuration names them.

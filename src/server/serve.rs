@@ -22,10 +22,11 @@ use crate::{
 
 /// Runs a member until SIGTERM or SIGINT.
 pub async fn serve(args: Serve) -> anyhow::Result<()> {
-    let shutdown = signals::termination()?;
+    let (shutdown, repeated_sigterm) = signals::termination()?;
     let host = host_name();
     let pod = StatefulPod::of(pod::flags(&args), args.ordinal.map(Ordinal), &host)?;
     let mut config = member_config(&args, pod.as_ref(), &host)?;
+    config.repeated_sigterm = Some(repeated_sigterm);
     let kubernetes = pod::connect(&args, pod.as_ref()).await?;
     let kubernetes = kubernetes.map(|(pod, kubernetes)| {
         config.pod = Some(pod);
@@ -118,6 +119,7 @@ fn member_config(
         hands_over: true,
         max_voters: args.max_voters,
         pod: None,
+        repeated_sigterm: None,
         wal_segment_bytes: wal_segment_bytes(&args.tuning.wal)?,
         retention: retention(&args.tuning.wal),
     })

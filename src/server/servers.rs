@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Limit for requests in flight to end at shutdown.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Limit for an aborted server to end. An abort takes no time to speak of.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -120,15 +120,15 @@ impl Servers {
         self.stop.signal()
     }
 
-    /// Lets requests in flight end, up to [`DRAIN_TIMEOUT`]; then aborts them.
-    pub async fn drain(mut self) {
+    /// Lets requests in flight end within `limit`; then aborts them.
+    pub async fn drain(mut self, limit: Duration) {
         self.stop.trigger();
         let ended = async {
             for (name, task) in &mut self.tasks {
                 join(name, task).await;
             }
         };
-        if tokio::time::timeout(DRAIN_TIMEOUT, ended).await.is_ok() {
+        if tokio::time::timeout(limit, ended).await.is_ok() {
             return;
         }
         tracing::info!("drain timed out: closing open connections");

@@ -1,5 +1,5 @@
-//! A minimal API server for our calls: GET, POST and merge PATCH of single objects, with increasing
-//! `resourceVersion`s, and `Status` objects for errors.
+//! A minimal API server for our calls: GET, POST and merge PATCH of single objects, lists of a namespace,
+//! with increasing `resourceVersion`s, and `Status` objects for errors.
 
 use std::{
     collections::BTreeMap,
@@ -163,8 +163,8 @@ impl Api {
     /// All objects of a collection.
     pub fn list(&self, collection: &str) -> Vec<Value> {
         let world = self.world();
-        let inside = |path: &String| path.starts_with(&format!("{collection}/"));
-        world.objects.iter().filter(|(path, _)| inside(path)).map(|(_, o)| o.clone()).collect()
+        let inside = world.objects.iter().filter(|(path, _)| is_inside(path, collection));
+        inside.map(|(_, object)| object.clone()).collect()
     }
 
     /// Waits until `holds` is true.
@@ -217,6 +217,13 @@ impl World {
                 merge(&mut object, &patch);
                 answer_json(200, &self.store(path, object))
             }
+            ("GET", None) if is_collection(path) => {
+                let inside = self.objects.iter().filter(|(at, _)| is_inside(at, path));
+                let items: Vec<&Value> = inside.map(|(_, object)| object).collect();
+                let version = self.version.to_string();
+                let metadata = json!({ "resourceVersion": version });
+                answer_json(200, &json!({ "metadata": metadata, "items": items }))
+            }
             (_, None) => status(404, "NotFound", path),
             _ => status(405, "MethodNotAllowed", path),
         }
@@ -249,6 +256,15 @@ async fn answer(State(api): State<Api>, method: Method, uri: Uri, body: Bytes) -
     };
     api.changes.send_modify(|n| *n += 1);
     response
+}
+
+/// Whether the path ends with the name of a kind, after `namespaces/NAME`.
+fn is_collection(path: &str) -> bool {
+    path.rsplit('/').nth(2) == Some("namespaces")
+}
+
+fn is_inside(path: &str, collection: &str) -> bool {
+    path.strip_prefix(collection).is_some_and(|name| name.starts_with('/'))
 }
 
 fn answer_json(code: u16, value: &Value) -> Response {

@@ -8,6 +8,7 @@ mod mirror;
 mod names;
 mod orchestrator;
 mod outage;
+mod termination;
 
 use std::{
     sync::{

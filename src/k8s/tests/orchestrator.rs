@@ -49,12 +49,13 @@ async fn errors_distinguish_unreachable_refused_and_malformed() {
     for (mode, text) in [
         (
             Mode::Refuses(403, "Forbidden"),
-            "Kubernetes refuses the request: StatefulSet kv: 403 kv Forbidden",
+            "Kubernetes forbids the request: StatefulSet kv: 403 kv Forbidden (the manifests ",
         ),
         (
             Mode::Refuses(401, "Unauthorized"),
-            "Kubernetes refuses the request: StatefulSet kv: 401 kv Una",
+            "Kubernetes forbids the request: StatefulSet kv: 401 kv Una",
         ),
+        (Mode::Refuses(422, "Invalid"), "Kubernetes refuses the request: StatefulSet kv: 422 kv"),
         (Mode::Refuses(500, "InternalError"), "Kubernetes is unreachable: StatefulSet kv: 500 "),
         (Mode::Refuses(429, "TooManyRequests"), "Kubernetes is unreachable: StatefulSet kv: 429"),
         (Mode::Hangs, "Kubernetes is unreachable: StatefulSet kv: no answer within 2s"),
@@ -67,8 +68,8 @@ async fn errors_distinguish_unreachable_refused_and_malformed() {
     api.go_away().await;
     let error = kv0.intent().await.unwrap_err().to_string();
     assert!(error.contains("StatefulSet kv") && error.contains("onnection refused"), "{error}");
-    assert_eq!(kv0.metrics().failed_calls.get(), 7);
-    assert_eq!(kv0.metrics().calls.get(), 7);
+    assert_eq!(kv0.metrics().failed_calls.get(), 8);
+    assert_eq!(kv0.metrics().calls.get(), 8);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ fn delays_start_over_for_each_kind_of_error() {
     let backoff = Backoff { initial: ms(1), max: ms(3), max_refused: ms(5) };
     let mut outage = Outage::new("a test".into(), backoff);
     let away = OrchestratorError::Unreachable(String::new());
-    let forbids = OrchestratorError::Refused(String::new());
+    let forbids = OrchestratorError::Forbidden(String::new());
     let mut waits = |error, times: usize| -> Vec<u128> {
         (0..times).map(|_| outage.failed(error).as_millis()).collect()
     };

@@ -3,10 +3,12 @@
 //! | phase | observation | action |
 //! |---|---|---|
 //! | terminating | no replicas, or the StatefulSet is gone | stop: hibernate |
+//! | | the permission to read the StatefulSet is revoked | stop: revoked |
 //! | | this ordinal is excluded | leave |
 //! | | this ordinal is included, or no answer | restart |
-//! | leaving | hibernation | stop: hibernate |
-//! | | this ordinal is included again | restart |
+//! | leaving, restarting | no replicas, or the StatefulSet is gone | stop: hibernate |
+//! | | the permission to read the StatefulSet is revoked | stop: revoked |
+//! | leaving | this ordinal is included again | restart |
 //! | | no other member needs this one | stop: left |
 //! | | the cluster has removed this member | stop: removed |
 //! | | this member does not vote, and the quorum is lost | stop: no quorum |
@@ -38,6 +40,8 @@ pub enum Request {
     Unknown,
     /// No pods at all.
     Hibernate,
+    /// The orchestrator refuses a request that it granted before: it is deleting the manifests.
+    Revoked,
     Included,
     Excluded,
 }
@@ -66,6 +70,7 @@ pub struct Leaving {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Restarting {
+    pub request: Request,
     /// The leader permits this member to stop.
     pub is_permitted: bool,
     pub leads: bool,
@@ -99,6 +104,7 @@ pub enum Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
     Hibernating,
+    Revoked,
     Left,
     Removed,
     Permitted,
@@ -108,7 +114,7 @@ pub enum StopReason {
 impl StopReason {
     pub fn kind(self) -> ShutdownKind {
         match self {
-            StopReason::Hibernating => ShutdownKind::Hibernate,
+            StopReason::Hibernating | StopReason::Revoked => ShutdownKind::Hibernate,
             StopReason::Left | StopReason::Removed => ShutdownKind::Leave,
             StopReason::Permitted | StopReason::NoQuorum => ShutdownKind::Restart,
         }
@@ -119,18 +125,12 @@ pub fn next(observation: Observation) -> Action {
     match observation {
         Observation::Terminating(request) => match request {
             Request::Hibernate => Action::Stop(StopReason::Hibernating),
+            Request::Revoked => Action::Stop(StopReason::Revoked),
             Request::Excluded => Action::Leave,
             Request::Included | Request::Unknown => Action::Restart,
         },
         Observation::Leaving(leaving) => next_leaving(leaving),
-        Observation::Restarting(restarting) => match restarting {
-            Restarting { is_permitted: true, leads: true, .. } => Action::HandOver,
-            Restarting { is_permitted: true, .. } => Action::Stop(StopReason::Permitted),
-            Restarting { quorum_lost: true, quorum_was_lost: true, .. } => {
-                Action::Stop(StopReason::NoQuorum)
-            }
-            _ => Action::PollAgain,
-        },
+        Observation::Restarting(restarting) => next_restarting(restarting),
         Observation::Drained(drained) => match drained {
             Drained { is_removed: true, .. } => Action::MarkRemoved,
             Drained { votes: true, .. } => Action::Restart,
@@ -143,10 +143,24 @@ pub fn next(observation: Observation) -> Action {
 fn next_leaving(leaving: Leaving) -> Action {
     match leaving {
         Leaving { request: Request::Hibernate, .. } => Action::Stop(StopReason::Hibernating),
+        Leaving { request: Request::Revoked, .. } => Action::Stop(StopReason::Revoked),
         Leaving { request: Request::Included, .. } => Action::Restart,
         Leaving { has_left: true, .. } => Action::Stop(StopReason::Left),
         Leaving { is_removed: true, .. } => Action::Stop(StopReason::Removed),
         Leaving { votes: false, quorum_lost: true, .. } => Action::Stop(StopReason::NoQuorum),
+        _ => Action::PollAgain,
+    }
+}
+
+fn next_restarting(restarting: Restarting) -> Action {
+    match restarting {
+        Restarting { request: Request::Hibernate, .. } => Action::Stop(StopReason::Hibernating),
+        Restarting { request: Request::Revoked, .. } => Action::Stop(StopReason::Revoked),
+        Restarting { is_permitted: true, leads: true, .. } => Action::HandOver,
+        Restarting { is_permitted: true, .. } => Action::Stop(StopReason::Permitted),
+        Restarting { quorum_lost: true, quorum_was_lost: true, .. } => {
+            Action::Stop(StopReason::NoQuorum)
+        }
         _ => Action::PollAgain,
     }
 }
@@ -166,6 +180,7 @@ mod tests {
     fn the_signal_is_followed_by_the_phase_that_the_statefulset_asks_for() {
         check(&[
             (Observation::Terminating(Request::Hibernate), Action::Stop(StopReason::Hibernating)),
+            (Observation::Terminating(Request::Revoked), Action::Stop(StopReason::Revoked)),
             (Observation::Terminating(Request::Excluded), Action::Leave),
             (Observation::Terminating(Request::Included), Action::Restart),
             (Observation::Terminating(Request::Unknown), Action::Restart),
@@ -190,6 +205,10 @@ mod tests {
             (
                 Observation::Leaving(Leaving { request: Request::Hibernate, ..left }),
                 Action::Stop(StopReason::Hibernating),
+            ),
+            (
+                Observation::Leaving(Leaving { request: Request::Revoked, ..excluded }),
+                Action::Stop(StopReason::Revoked),
             ),
             // Without an answer the previous request holds.
             (
@@ -237,6 +256,23 @@ mod tests {
     }
 
     #[test]
+    fn a_restarting_member_stops_at_once_when_the_set_is_deleted() {
+        for permitted in [false, true] {
+            let waiting = Restarting { is_permitted: permitted, leads: true, ..Default::default() };
+            let with = |request| Observation::Restarting(Restarting { request, ..waiting });
+            let waits = if permitted { Action::HandOver } else { Action::PollAgain };
+            check(&[
+                (with(Request::Hibernate), Action::Stop(StopReason::Hibernating)),
+                (with(Request::Revoked), Action::Stop(StopReason::Revoked)),
+                (with(Request::Unknown), waits),
+                (with(Request::Included), waits),
+                // The others remove a member that has stopped.
+                (with(Request::Excluded), waits),
+            ]);
+        }
+    }
+
+    #[test]
     fn a_drained_member_waits_for_its_removal() {
         let waiting = Drained::default();
         let late = Drained { timed_out: true, ..waiting };
@@ -255,6 +291,7 @@ mod tests {
     fn only_a_member_that_has_left_or_was_removed_does_not_return() {
         for (reason, kind) in [
             (StopReason::Hibernating, ShutdownKind::Hibernate),
+            (StopReason::Revoked, ShutdownKind::Hibernate),
             (StopReason::Left, ShutdownKind::Leave),
             (StopReason::Removed, ShutdownKind::Leave),
             (StopReason::Permitted, ShutdownKind::Restart),

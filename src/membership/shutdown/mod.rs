@@ -3,28 +3,39 @@
 //! | the StatefulSet | the member |
 //! |---|---|
 //! | has no replicas, or is gone | hibernates: it stops at once |
+//! | is forbidden to the pod, which could read it before | the same: the manifests are being deleted |
 //! | excludes this ordinal | leaves: it serves until it neither votes nor leads, drains, and is removed |
 //! | includes this ordinal | restarts: it hands over, and stops once the others keep a quorum |
 //! | gives no answer for a while | as for a restart |
 //!
+//! A member that leaves or restarts is a lame duck first: it is not ready, and serves on until its endpoints
+//! are withdrawn ([`withdrawal`]). A stop permit lapses, so the member asks for one only then.
+//!
 //! The [decision table](decision) is pure; here is the loop that observes and acts. The shutdown ends
-//! before the grace period: a SIGKILL after it is a crash like any other.
+//! before the [grace period](grace): a SIGKILL after it is a crash like any other.
 
 mod decision;
+mod grace;
+mod own_set;
+#[cfg(test)]
+mod tests;
+mod withdrawal;
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{mem, pin::pin, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-pub use self::decision::ShutdownKind;
-use self::decision::{
-    Action, Drained, Leaving, Observation, Request, Restarting, StopReason, next,
+pub use self::{decision::ShutdownKind, grace::GracePeriod, own_set::OwnSet};
+use self::{
+    decision::{Action, Drained, Leaving, Observation, Request, Restarting, StopReason, next},
+    own_set::RETRY_INTERVAL,
+    withdrawal::withdrawn,
 };
 use super::{
     bootstrap::Bootstrap,
     identity::Identity,
     member_rpc::MemberRpc,
-    orchestrator::{ClusterEvent, Intent, Orchestrator},
+    orchestrator::{ClusterEvent, Intent, OrchestratorError},
     reconcile::{HAND_OVER_TIMEOUT, MembershipReconciler},
     removal::{self, LocalIndexes, MemberStatus},
     stop_permits::StopPermit,
@@ -34,23 +45,21 @@ use crate::{
     node::NodePort,
     proto::peer::{NotLeader, may_stop_reply},
     raft::Raft,
-    types::Ordinal,
 };
 
 /// The first request to the orchestrator is retried at a short interval for this time.
 const FAST_RETRY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Without an answer by then the shutdown counts as a restart.
 const INTENT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A leaving member serves at least this long: meanwhile the removal of its endpoint reaches the clients,
-/// and members that leave together do not send their clients to each other.
-const LEAVE_NOTICE: Duration = Duration::from_secs(1);
-/// Interval of requests to the orchestrator while a member leaves.
-const INTENT_INTERVAL: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// The part of the grace period that is kept for closing the storage; half of a shorter period.
-const CLOSE_RESERVE: Duration = Duration::from_secs(15);
+/// Limit on replicating the desired replicas. The caller repeats it.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(1);
+/// Limit on a hand-over while the manifests are being deleted. If they are not, it saves an election.
+const REVOKED_HAND_OVER_TIMEOUT: Duration = Duration::from_millis(500);
 /// A quorum counts as lost after this many election timeouts without contact.
 const QUORUM_LOST_ELECTION_TIMEOUTS: u32 = 4;
+/// The part of the rest of the grace period that the last hand-over may take.
+const HAND_OVER_DIVISOR: u32 = 4;
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The shutdown of one member.
@@ -62,105 +71,86 @@ pub struct GracefulShutdown<'a, N, P> {
     pub raft: &'a Raft,
     pub peers: &'a P,
     pub me: &'a Identity,
-    /// The time from SIGTERM to SIGKILL.
-    pub grace: Duration,
 }
 
 impl<N: NodePort, P: MemberRpc> GracefulShutdown<'_, N, P> {
-    /// The end of all waiting, for a shutdown that starts now.
-    pub fn deadline(&self) -> Instant {
-        Instant::now() + self.grace - CLOSE_RESERVE.min(self.grace / 2)
-    }
-
-    /// Keeps serving until this member may stop, or until `deadline`.
-    pub async fn wait(&self, pods: &dyn Orchestrator, deadline: Instant) -> ShutdownKind {
-        let reason = tokio::time::timeout_at(deadline, self.run(pods)).await;
-        match reason {
-            Ok(reason) => reason.kind(),
-            Err(_) => {
+    /// Keeps serving until this member may stop, or until the grace period is almost over.
+    pub async fn wait(&self, set: &OwnSet, grace: &GracePeriod) -> ShutdownKind {
+        let reason = tokio::select! {
+            biased;
+            reason = self.run(set, grace) => reason,
+            () = grace.waiting_ended() => {
                 let why = "the grace period is almost over: this member stops although others may \
                            need it";
                 tracing::warn!("{why}");
-                pods.emit(ClusterEvent::warning("Stopping", why.into()));
-                ShutdownKind::Restart
+                set.pods().emit(ClusterEvent::warning("Stopping", why.into()));
+                return ShutdownKind::Restart;
             }
+            never = grace.follow(set.pods()) => match never {},
+        };
+        log_stop(reason);
+        if reason == StopReason::Revoked {
+            self.hand_over(REVOKED_HAND_OVER_TIMEOUT).await;
         }
+        if reason == StopReason::Left {
+            let message = "the other members continue without this one";
+            set.pods().emit(ClusterEvent::of_pod("Left", message.into()));
+        }
+        reason.kind()
     }
 
-    async fn run(&self, pods: &dyn Orchestrator) -> StopReason {
-        let intent = self.first_intent(pods).await;
-        let request = request(intent.as_ref(), self.me.ordinal);
+    async fn run(&self, set: &OwnSet, grace: &GracePeriod) -> StopReason {
+        let (request, intent) = first_request(set).await;
         match next(Observation::Terminating(request)) {
-            Action::Stop(reason) => {
-                log_stop(reason);
-                reason
-            }
+            Action::Stop(reason) => reason,
             Action::Leave => {
                 tracing::info!("leaving: the StatefulSet excludes this ordinal");
-                self.leave(pods, intent).await
+                self.leave(set, grace, intent).await
             }
-            _ => self.restart().await,
-        }
-    }
-
-    /// Asks the orchestrator until it answers; `None` after [`INTENT_TIMEOUT`].
-    async fn first_intent(&self, pods: &dyn Orchestrator) -> Option<Intent> {
-        let started = Instant::now();
-        loop {
-            match pods.intent().await {
-                Ok(intent) => return Some(intent),
-                Err(e) if started.elapsed() >= INTENT_TIMEOUT => {
-                    tracing::warn!(error = %e, "no answer from Kubernetes, restarting this member");
-                    return None;
-                }
-                Err(_) if started.elapsed() < FAST_RETRY_TIMEOUT => {
-                    tokio::time::sleep(POLL_INTERVAL).await;
-                }
-                Err(_) => tokio::time::sleep(INTENT_INTERVAL).await,
-            }
+            _ => self.restart(set, grace).await,
         }
     }
 
     /// Serves until the other members do without this one.
-    async fn leave(&self, pods: &dyn Orchestrator, intent: Option<Intent>) -> StopReason {
+    async fn leave(
+        &self,
+        set: &OwnSet,
+        grace: &GracePeriod,
+        intent: Result<Intent, OrchestratorError>,
+    ) -> StopReason {
         let started = Instant::now();
+        let mut withdrawal = pin!(withdrawn(set.pods(), grace));
+        let mut is_withdrawn = false;
         self.record_desired(intent).await;
         let mut asked = started;
         loop {
-            let has_left = started.elapsed() >= LEAVE_NOTICE && self.has_left();
+            let has_left = is_withdrawn && self.has_left();
             // A member that has left asks once more: the StatefulSet may include it again.
-            if has_left || asked.elapsed() >= INTENT_INTERVAL {
+            if has_left || asked.elapsed() >= set.interval() {
                 asked = Instant::now();
-                let intent = pods.intent().await.ok();
-                let request = request(intent.as_ref(), self.me.ordinal);
-                if request != Request::Hibernate {
-                    if request == Request::Included {
-                        tracing::info!("restarting: the StatefulSet includes this ordinal again");
-                    }
-                    self.record_desired(intent).await;
+                let (request, intent) = set.read().await;
+                if request == Request::Included {
+                    tracing::info!("restarting: the StatefulSet includes this ordinal again");
                 }
+                self.record_desired(intent).await;
                 let observed = self.observe_leaving(request, has_left, started).await;
                 match next(Observation::Leaving(observed)) {
-                    Action::Restart => return self.restart().await,
-                    Action::Stop(reason) => {
-                        log_stop(reason);
-                        if reason == StopReason::Left {
-                            let message = "the other members continue without this one";
-                            pods.emit(ClusterEvent::of_pod("Left", message.into()));
-                        }
-                        return reason;
-                    }
+                    Action::Restart => return self.restart(set, grace).await,
+                    Action::Stop(reason) => return reason,
                     _ => {}
                 }
             }
-            tokio::time::sleep(POLL_INTERVAL).await;
+            tokio::select! {
+                () = &mut withdrawal, if !is_withdrawn => is_withdrawn = true,
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
+            }
         }
     }
 
     /// Gathers only the facts that matter: another member is not asked needlessly.
     async fn observe_leaving(&self, request: Request, had_left: bool, started: Instant) -> Leaving {
         let observed = Leaving { request, ..Leaving::default() };
-        if matches!(request, Request::Hibernate | Request::Included) {
+        if matches!(request, Request::Hibernate | Request::Revoked | Request::Included) {
             return observed;
         }
         if had_left && self.has_left() {
@@ -171,8 +161,23 @@ impl<N: NodePort, P: MemberRpc> GracefulShutdown<'_, N, P> {
         Leaving { is_removed, votes, quorum_lost, ..observed }
     }
 
+    /// Serves until this member may stop, or the StatefulSet asks it to stop at once.
+    async fn restart(&self, set: &OwnSet, grace: &GracePeriod) -> StopReason {
+        let permitted = async {
+            // First of all: meanwhile the next leader settles, before which it permits no stop, and the
+            // Service of the leader selects its pod, before this one is not ready.
+            self.hand_over(HAND_OVER_TIMEOUT).await;
+            withdrawn(set.pods(), grace).await;
+            self.stop_when_permitted().await
+        };
+        tokio::select! {
+            reason = permitted => reason,
+            reason = set.hibernation() => reason,
+        }
+    }
+
     /// Hands over if this member leads, and serves until the leader permits it to stop.
-    async fn restart(&self) -> StopReason {
+    async fn stop_when_permitted(&self) -> StopReason {
         let started = Instant::now();
         let mut last_refusal = started;
         let mut logged = String::new();
@@ -190,9 +195,7 @@ impl<N: NodePort, P: MemberRpc> GracefulShutdown<'_, N, P> {
             let is_permitted = permit == Some(StopPermit::Granted);
             let mut observed = Restarting { is_permitted, leads, ..Restarting::default() };
             if next(Observation::Restarting(observed)) == Action::HandOver {
-                self.raft
-                    .transfer_leadership(&self.reconciler.stop_permits(), HAND_OVER_TIMEOUT)
-                    .await;
+                self.hand_over(HAND_OVER_TIMEOUT).await;
                 // The new leader must permit the stop too: it may not have reached the other voters
                 // yet. If no member took over, this member's permit is final.
                 observed.is_permitted = self.raft.leadership().is_mine();
@@ -204,7 +207,6 @@ impl<N: NodePort, P: MemberRpc> GracefulShutdown<'_, N, P> {
                 observed.quorum_lost = is_lost;
             }
             if let Action::Stop(reason) = next(Observation::Restarting(observed)) {
-                log_stop(reason);
                 return reason;
             }
             tokio::time::sleep(POLL_INTERVAL).await;
@@ -213,7 +215,7 @@ impl<N: NodePort, P: MemberRpc> GracefulShutdown<'_, N, P> {
 
     /// Completes the [leave](ShutdownKind::Leave) of a drained member: reports to the leader, which then
     /// removes it. If this member does not learn of its removal in time, its next start does.
-    pub async fn complete_leave(&self, deadline: Instant) {
+    pub async fn complete_leave(&self, set: &OwnSet, grace: &GracePeriod) {
         let started = Instant::now();
         loop {
             if let Some(leader) = self.raft.leadership().leader {
@@ -229,7 +231,10 @@ impl<N: NodePort, P: MemberRpc> GracefulShutdown<'_, N, P> {
                 Action::MarkRemoved => break,
                 Action::Restart => {
                     tracing::info!("restarting: this member votes again");
-                    let _ = tokio::time::timeout_at(deadline, self.restart()).await;
+                    tokio::select! {
+                        _ = self.restart(set, grace) => {}
+                        () = grace.waiting_ended() => {}
+                    }
                     return;
                 }
                 Action::Finish => return,
@@ -244,16 +249,19 @@ impl<N: NodePort, P: MemberRpc> GracefulShutdown<'_, N, P> {
     }
 
     /// Hands over once more after draining: the previous successor may have stopped since.
-    pub async fn hand_over_again(&self) {
-        self.raft.transfer_leadership(&self.reconciler.stop_permits(), HAND_OVER_TIMEOUT).await;
+    pub async fn hand_over_again(&self, grace: &GracePeriod) {
+        self.hand_over(grace.deadline().share_of_rest(HAND_OVER_DIVISOR, HAND_OVER_TIMEOUT)).await;
     }
 
-    /// Replicates the desired replicas, so that the leader does not depend on its own next poll. Bounded,
-    /// because the caller repeats it.
-    async fn record_desired(&self, intent: Option<Intent>) {
-        if let Some(Intent::Scale(desired)) = intent {
+    async fn hand_over(&self, limit: Duration) {
+        self.raft.transfer_leadership(&self.reconciler.stop_permits(), limit).await;
+    }
+
+    /// Replicates the desired replicas, so that the leader does not depend on its own next poll.
+    async fn record_desired(&self, intent: Result<Intent, OrchestratorError>) {
+        if let Ok(Intent::Scale(desired)) = intent {
             let recorded = self.reconciler.set_desired_replicas(desired);
-            let _ = tokio::time::timeout(INTENT_INTERVAL, recorded).await;
+            let _ = tokio::time::timeout(RECORD_TIMEOUT, recorded).await;
         }
     }
 
@@ -310,18 +318,32 @@ impl<N: NodePort, P: MemberRpc> GracefulShutdown<'_, N, P> {
     }
 }
 
-fn request(intent: Option<&Intent>, ordinal: Ordinal) -> Request {
-    match intent {
-        None => Request::Unknown,
-        Some(Intent::Hibernate) => Request::Hibernate,
-        Some(Intent::Scale(desired)) if desired.includes(ordinal) => Request::Included,
-        Some(Intent::Scale(_)) => Request::Excluded,
+/// Asks the orchestrator until it answers; without an answer, for [`INTENT_TIMEOUT`].
+async fn first_request(set: &OwnSet) -> (Request, Result<Intent, OrchestratorError>) {
+    let started = Instant::now();
+    loop {
+        let (request, answer) = set.read().await;
+        match &answer {
+            Err(_) if request == Request::Revoked => return (request, answer),
+            Err(e) if started.elapsed() >= INTENT_TIMEOUT => {
+                tracing::warn!(error = %e, "no answer from Kubernetes, restarting this member");
+                return (request, answer);
+            }
+            Err(_) if started.elapsed() < FAST_RETRY_TIMEOUT => {
+                tokio::time::sleep(RETRY_INTERVAL).await;
+            }
+            Err(_) => tokio::time::sleep(set.interval()).await,
+            Ok(_) => return (request, answer),
+        }
     }
 }
 
 fn log_stop(reason: StopReason) {
     match reason {
         StopReason::Hibernating => tracing::info!("stopping: the StatefulSet hibernates"),
+        StopReason::Revoked => tracing::info!(
+            "stopping: the StatefulSet may no longer be read, its manifests are being deleted"
+        ),
         StopReason::Left => tracing::info!("stopping: this member has left"),
         StopReason::Removed => tracing::info!("stopping: this member was removed"),
         StopReason::Permitted => tracing::debug!("stopping: the leader permits it"),

@@ -105,6 +105,14 @@ impl Orchestrator for Pods {
         Box::pin(async { self.answered(|_| None) })
     }
 
+    fn endpoint_published(&self) -> BoxFuture<'_, Result<bool, OrchestratorError>> {
+        Box::pin(async { self.answered(|_| false) })
+    }
+
+    fn termination_grace(&self) -> BoxFuture<'_, Result<Option<Duration>, OrchestratorError>> {
+        Box::pin(async { self.answered(|_| None) })
+    }
+
     fn emit(&self, _: ClusterEvent) {}
 }
 
