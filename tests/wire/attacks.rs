@@ -27,6 +27,7 @@ use crate::{
             self, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, WINDOW_UPDATE, frame, greet,
         },
         kvd::{Kvd, lone_member},
+        retry::with_retry,
     },
     wire::{
         bounds::{
@@ -238,90 +239,97 @@ fn next_call(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &[0x83, 0x86, 0xc1, 0xc0, 0xbf, 0xbe])
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_that_are_cancelled_take_no_memory_and_no_time_of_others() {
-    const CALLS: u32 = 70_000;
-    let (kvd, _scratch) = lone_member().await;
-    others_are_served(&kvd).await;
-    let before = kvd.resident_bytes();
-    let mut wire = Wire::to(kvd.ports.client, FIRST_WINDOW);
-    let mut stream = wire.stream.try_clone().unwrap();
-    let cancelled = thread::spawn(move || {
-        let body = message(b"\n\x01k");
-        let (mut burst, mut taken) = (Vec::new(), true);
-        for i in 0..CALLS {
-            let id = 2 * i + 1;
-            burst.extend(if i == 0 { first_call(id) } else { next_call(id) });
-            // Every other call sends its request.
-            if i % 2 == 0 {
-                burst.extend(frame(DATA, END_STREAM, id, &body));
+#[test]
+fn calls_that_are_cancelled_take_no_memory_and_no_time_of_others() {
+    with_retry(async || {
+        const CALLS: u32 = 70_000;
+        let (kvd, _scratch) = lone_member().await;
+        others_are_served(&kvd).await;
+        let before = kvd.resident_bytes();
+        let mut wire = Wire::to(kvd.ports.client, FIRST_WINDOW);
+        let mut stream = wire.stream.try_clone().unwrap();
+        let cancelled = thread::spawn(move || {
+            let body = message(b"\n\x01k");
+            let (mut burst, mut taken) = (Vec::new(), true);
+            for i in 0..CALLS {
+                let id = 2 * i + 1;
+                burst.extend(if i == 0 { first_call(id) } else { next_call(id) });
+                // Every other call sends its request.
+                if i % 2 == 0 {
+                    burst.extend(frame(DATA, END_STREAM, id, &body));
+                }
+                burst.extend(frame(RST_STREAM, 0, id, &CANCEL));
+                if burst.len() > 1 << 20 || i + 1 == CALLS {
+                    taken = taken && stream.write_all(&burst).is_ok();
+                    burst.clear();
+                }
             }
-            burst.extend(frame(RST_STREAM, 0, id, &CANCEL));
-            if burst.len() > 1 << 20 || i + 1 == CALLS {
-                taken = taken && stream.write_all(&burst).is_ok();
-                burst.clear();
-            }
+            taken
+        });
+        let mut served = Ok(());
+        while served.is_ok() && !cancelled.is_finished() {
+            served = others_served(&kvd).await;
         }
-        taken
+        let taken = cancelled.join().unwrap();
+        let answered = wire.answers_a_range(2 * CALLS + 1).await;
+        println!("cancelled calls: all taken: {taken}, a call after them is answered: {answered}");
+        assert_growth(&kvd, "cancelled calls", before, CONNECTION_BYTES_MAX);
+        served.unwrap();
+        assert!(taken && answered, "the connection was ended");
+        drop(wire);
+        kvd.stop().await;
     });
-    let mut served = Ok(());
-    while served.is_ok() && !cancelled.is_finished() {
-        served = others_served(&kvd).await;
-    }
-    let taken = cancelled.join().unwrap();
-    let answered = wire.answers_a_range(2 * CALLS + 1).await;
-    println!("cancelled calls: all taken: {taken}, a call after them is answered: {answered}");
-    assert_growth(&kvd, "cancelled calls", before, CONNECTION_BYTES_MAX);
-    served.unwrap();
-    assert!(taken && answered, "the connection was ended");
-    drop(wire);
-    kvd.stop().await;
 }
 
 /// A second HEADERS frame on a stream. No gRPC client sends one, and etcd's transport ends the connection.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn trailers_of_a_request_end_the_connection_and_are_not_kept() {
-    const STREAMS: u32 = 150;
-    /// More messages than the member processes at once, so that it does not read up to the
-    /// trailers.
-    const MESSAGES: usize = 100;
-    /// Fields of 33 bytes each, as HTTP/2 counts them: fewer than the limit on all headers of a
-    /// request.
-    const FIELDS: usize = 28_000;
-    const FRAME_BYTES: usize = 16 << 10;
-    let (kvd, _scratch) = lone_member().await;
-    others_are_served(&kvd).await;
-    let before = kvd.resident_bytes();
-    let wire = Wire::to(kvd.ports.client, 0);
-    let mut stream = wire.stream.try_clone().unwrap();
-    let written = thread::spawn(move || {
-        (0..STREAMS).all(|i| {
-            let id = 2 * i + 1;
-            let mut burst =
-                without_end(http2::call(id, LEASE_KEEP_ALIVE, &message(&[8, 1]).repeat(MESSAGES)));
-            // The first one adds the field to the table, and all others refer to it.
-            let mut block = if i == 0 { vec![0x40, 1, b'x', 0] } else { Vec::new() };
-            block.resize(block.len() + FIELDS, 0xbe);
-            let (first, rest) = block.split_at(FRAME_BYTES);
-            assert!(rest.len() <= FRAME_BYTES);
-            burst.extend(frame(HEADERS, END_STREAM, id, first));
-            burst.extend(frame(CONTINUATION, END_HEADERS, id, rest));
-            stream.write_all(&burst).is_ok()
-        })
-    });
-    while !written.is_finished() {
+#[test]
+fn trailers_of_a_request_end_the_connection_and_are_not_kept() {
+    with_retry(async || {
+        const STREAMS: u32 = 150;
+        /// More messages than the member processes at once, so that it does not read up to the
+        /// trailers.
+        const MESSAGES: usize = 100;
+        /// Fields of 33 bytes each, as HTTP/2 counts them: fewer than the limit on all headers of a
+        /// request.
+        const FIELDS: usize = 28_000;
+        const FRAME_BYTES: usize = 16 << 10;
+        let (kvd, _scratch) = lone_member().await;
         others_are_served(&kvd).await;
-    }
-    let closed = wire.receives(OTHERS_LIMIT, |received| received.closed).await;
-    let (written, ended) = (written.join().unwrap(), wire.received.lock().unwrap().ended.len());
-    let goaway = wire.received.lock().unwrap().goaway.take();
-    println!(
-        "trailers: {goaway:?} all written: {written}, {ended} streams ended, the connection: {closed}"
-    );
-    assert_settles(&kvd, "trailers", before, 64 << 20).await;
-    assert!(closed, "the member reads on after the trailers of a request");
-    drop(wire);
-    kvd.stop().await;
+        let before = kvd.resident_bytes();
+        let wire = Wire::to(kvd.ports.client, 0);
+        let mut stream = wire.stream.try_clone().unwrap();
+        let written = thread::spawn(move || {
+            (0..STREAMS).all(|i| {
+                let id = 2 * i + 1;
+                let mut burst = without_end(http2::call(
+                    id,
+                    LEASE_KEEP_ALIVE,
+                    &message(&[8, 1]).repeat(MESSAGES),
+                ));
+                // The first one adds the field to the table, and all others refer to it.
+                let mut block = if i == 0 { vec![0x40, 1, b'x', 0] } else { Vec::new() };
+                block.resize(block.len() + FIELDS, 0xbe);
+                let (first, rest) = block.split_at(FRAME_BYTES);
+                assert!(rest.len() <= FRAME_BYTES);
+                burst.extend(frame(HEADERS, END_STREAM, id, first));
+                burst.extend(frame(CONTINUATION, END_HEADERS, id, rest));
+                stream.write_all(&burst).is_ok()
+            })
+        });
+        while !written.is_finished() {
+            others_are_served(&kvd).await;
+        }
+        let closed = wire.receives(OTHERS_LIMIT, |received| received.closed).await;
+        let (written, ended) = (written.join().unwrap(), wire.received.lock().unwrap().ended.len());
+        let goaway = wire.received.lock().unwrap().goaway.take();
+        println!(
+            "trailers: {goaway:?} all written: {written}, {ended} streams ended, the connection: {closed}"
+        );
+        assert_settles(&kvd, "trailers", before, 64 << 20).await;
+        assert!(closed, "the member reads on after the trailers of a request");
+        drop(wire);
+        kvd.stop().await;
+    });
 }
 
 /// Opens streams whose only message inflates to almost the largest request.
@@ -360,36 +368,42 @@ async fn inflate(path: &str, request_bytes: &[u8]) {
     kvd.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watches_do_not_keep_what_their_messages_inflated_to() {
-    inflate(WATCH, &create("k")[5..]).await;
+#[test]
+fn watches_do_not_keep_what_their_messages_inflated_to() {
+    with_retry(async || {
+        inflate(WATCH, &create("k")[5..]).await;
+    });
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keep_alives_do_not_keep_what_their_messages_inflated_to() {
-    inflate(LEASE_KEEP_ALIVE, &[8, 1]).await;
+#[test]
+fn keep_alives_do_not_keep_what_their_messages_inflated_to() {
+    with_retry(async || {
+        inflate(LEASE_KEEP_ALIVE, &[8, 1]).await;
+    });
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unread_answers_of_reflection_are_bounded() {
-    const STREAMS: u32 = 300;
-    const QUESTIONS: usize = 400;
-    let (kvd, _scratch) = lone_member().await;
-    others_are_served(&kvd).await;
-    let before = kvd.resident_bytes();
-    let mut stream = greet(kvd.ports.client, WINDOW_MAX).unwrap();
-    stream.write_all(&unbounded()).unwrap();
-    // file_containing_symbol: "etcdserverpb.KV"
-    let questions = message(b"\x22\x0fetcdserverpb.KV").repeat(QUESTIONS);
-    let mut burst = Vec::new();
-    for i in 0..STREAMS {
-        burst.extend(http2::open(2 * i + 1, REFLECTION));
-        burst.extend(frame(DATA, 0, 2 * i + 1, &questions));
-    }
-    stream.write_all(&burst).unwrap();
-    assert_settles(&kvd, "unread reflection", before, 128 << 20).await;
-    drop(stream);
-    kvd.stop().await;
+#[test]
+fn unread_answers_of_reflection_are_bounded() {
+    with_retry(async || {
+        const STREAMS: u32 = 300;
+        const QUESTIONS: usize = 400;
+        let (kvd, _scratch) = lone_member().await;
+        others_are_served(&kvd).await;
+        let before = kvd.resident_bytes();
+        let mut stream = greet(kvd.ports.client, WINDOW_MAX).unwrap();
+        stream.write_all(&unbounded()).unwrap();
+        // file_containing_symbol: "etcdserverpb.KV"
+        let questions = message(b"\x22\x0fetcdserverpb.KV").repeat(QUESTIONS);
+        let mut burst = Vec::new();
+        for i in 0..STREAMS {
+            burst.extend(http2::open(2 * i + 1, REFLECTION));
+            burst.extend(frame(DATA, 0, 2 * i + 1, &questions));
+        }
+        stream.write_all(&burst).unwrap();
+        assert_settles(&kvd, "unread reflection", before, 128 << 20).await;
+        drop(stream);
+        kvd.stop().await;
+    });
 }
 
 /// A transaction that reads, with a long value to compare with.
@@ -416,102 +430,112 @@ async fn send_slice(send: &mut SendStream<Bytes>, rest: &mut Bytes) -> bool {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_that_come_by_turns_do_not_wait_for_each_other() {
-    const CALLS: usize = 450;
-    const LIMIT: Duration = Duration::from_secs(20);
-    let (kvd, _scratch) = lone_member().await;
-    let connection = Connection::to(kvd.ports.client).await;
-    let body = long_txn();
-    let (mut answers, mut sending) = (Vec::new(), Vec::new());
-    for _ in 0..CALLS {
-        let (answer, send) = connection.open(request(TXN)).await;
-        answers.push(answer);
-        sending.push((send, body.clone()));
-    }
-    let start = Instant::now();
-    let sent = async {
-        while !sending.is_empty() {
-            let mut unfinished = Vec::new();
-            for (mut send, mut rest) in sending {
-                if send_slice(&mut send, &mut rest).await {
-                    unfinished.push((send, rest));
+#[test]
+fn requests_that_come_by_turns_do_not_wait_for_each_other() {
+    with_retry(async || {
+        const CALLS: usize = 450;
+        const LIMIT: Duration = Duration::from_secs(20);
+        let (kvd, _scratch) = lone_member().await;
+        let connection = Connection::to(kvd.ports.client).await;
+        let body = long_txn();
+        let (mut answers, mut sending) = (Vec::new(), Vec::new());
+        for _ in 0..CALLS {
+            let (answer, send) = connection.open(request(TXN)).await;
+            answers.push(answer);
+            sending.push((send, body.clone()));
+        }
+        let start = Instant::now();
+        let sent = async {
+            while !sending.is_empty() {
+                let mut unfinished = Vec::new();
+                for (mut send, mut rest) in sending {
+                    if send_slice(&mut send, &mut rest).await {
+                        unfinished.push((send, rest));
+                    }
+                }
+                sending = unfinished;
+            }
+            let (mut ok, mut refused) = (0, 0);
+            for answer in answers {
+                match answer.frames().await.as_str() {
+                    ANSWER => ok += 1,
+                    refusal if refusal.starts_with("REFUSAL(8 ") => refused += 1,
+                    other => panic!("{other}"),
                 }
             }
-            sending = unfinished;
-        }
-        let (mut ok, mut refused) = (0, 0);
-        for answer in answers {
-            match answer.frames().await.as_str() {
-                ANSWER => ok += 1,
-                refusal if refusal.starts_with("REFUSAL(8 ") => refused += 1,
-                other => panic!("{other}"),
-            }
-        }
-        println!("by turns: {ok} answered, {refused} refused in {:?}", start.elapsed());
-    };
-    timeout(LIMIT, sent).await.expect("requests wait for each other");
-    kvd.stop().await;
+            println!("by turns: {ok} answered, {refused} refused in {:?}", start.elapsed());
+        };
+        timeout(LIMIT, sent).await.expect("requests wait for each other");
+        kvd.stop().await;
+    });
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_silent_connection_does_not_delay_stopping() {
-    let (mut kvd, _scratch) = lone_member().await;
-    let silent = TcpStream::connect(kvd.ports.client).unwrap();
-    // Connections are accepted in order: this one comes after the silent one.
-    others_are_served(&kvd).await;
-    let start = Instant::now();
-    kvd.signal("TERM");
-    let status = kvd.exited(Duration::from_secs(2)).await;
-    println!("stopped in {:?}", start.elapsed());
-    assert!(status.success(), "{status}");
-    drop(silent);
-    // Dropped before the directory of its log.
-    drop(kvd);
+#[test]
+fn a_silent_connection_does_not_delay_stopping() {
+    with_retry(async || {
+        let (mut kvd, _scratch) = lone_member().await;
+        let silent = TcpStream::connect(kvd.ports.client).unwrap();
+        // Connections are accepted in order: this one comes after the silent one.
+        others_are_served(&kvd).await;
+        let start = Instant::now();
+        kvd.signal("TERM");
+        let status = kvd.exited(Duration::from_secs(2)).await;
+        println!("stopped in {:?}", start.elapsed());
+        assert!(status.success(), "{status}");
+        drop(silent);
+        // Dropped before the directory of its log.
+        drop(kvd);
+    });
 }
 
 /// The member refuses a request that is too large before it has received all of it, so the rest
 /// arrives on a stream that has ended. That is no error of the client.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_outlives_hundreds_of_puts_that_are_too_large() {
-    const PUTS: u32 = 300;
-    const BURSTS: u32 = 2;
-    /// Parts of each put, together less than half of the connection's window, so that the window
-    /// stays open after the first burst.
-    const PARTS: usize = 6;
-    const PART: [u8; 2 << 10] = [0; 2 << 10];
-    let (kvd, _scratch) = lone_member().await;
-    let mut wire = Wire::to(kvd.ports.client, FIRST_WINDOW);
-    wire.write(&without_end(http2::call(1, WATCH, &create("watched"))));
-    assert!(wire.receives(OTHERS_LIMIT, |received| received.data.contains_key(&1)).await);
-    let mut message_start = PART;
-    message_start[..5].copy_from_slice(&[0, 0, 0x30, 0, 0]);
-    let mut sent = 0;
-    for nth in 0..BURSTS {
-        let ids = || (0..PUTS).map(move |i| 3 + 2 * (nth * PUTS + i));
-        let mut burst = Vec::new();
-        for id in ids() {
-            burst.extend(http2::open(id, PUT));
-            burst.extend(frame(DATA, 0, id, &message_start));
+#[test]
+fn a_watch_outlives_hundreds_of_puts_that_are_too_large() {
+    with_retry(async || {
+        const PUTS: u32 = 300;
+        const BURSTS: u32 = 2;
+        /// Parts of each put, together less than half of the connection's window, so that the window
+        /// stays open after the first burst.
+        const PARTS: usize = 6;
+        const PART: [u8; 2 << 10] = [0; 2 << 10];
+        let (kvd, _scratch) = lone_member().await;
+        let mut wire = Wire::to(kvd.ports.client, FIRST_WINDOW);
+        wire.write(&without_end(http2::call(1, WATCH, &create("watched"))));
+        assert!(wire.receives(OTHERS_LIMIT, |received| received.data.contains_key(&1)).await);
+        let mut message_start = PART;
+        message_start[..5].copy_from_slice(&[0, 0, 0x30, 0, 0]);
+        let mut sent = 0;
+        for nth in 0..BURSTS {
+            let ids = || (0..PUTS).map(move |i| 3 + 2 * (nth * PUTS + i));
+            let mut burst = Vec::new();
+            for id in ids() {
+                burst.extend(http2::open(id, PUT));
+                burst.extend(frame(DATA, 0, id, &message_start));
+            }
+            for _ in 1..PARTS {
+                burst.extend(ids().flat_map(|id| frame(DATA, 0, id, &PART)));
+            }
+            sent += u64::from(PUTS) * (PARTS * PART.len()) as u64;
+            let enough = wire
+                .receives(OTHERS_LIMIT, |received| received.closed || received.window >= sent)
+                .await;
+            assert!(enough, "the member opens its window no more");
+            // The member may have ended the connection.
+            let _ = wire.stream.write_all(&burst);
+            let refused = |received: &Received| ids().all(|id| received.ended.contains(&id));
+            wire.receives(OTHERS_LIMIT, |received| received.closed || refused(received)).await;
         }
-        for _ in 1..PARTS {
-            burst.extend(ids().flat_map(|id| frame(DATA, 0, id, &PART)));
-        }
-        sent += u64::from(PUTS) * (PARTS * PART.len()) as u64;
-        let enough = wire
-            .receives(OTHERS_LIMIT, |received| received.closed || received.window >= sent)
+        put(&mut kvd.kv().await, "watched", "after the refusals").await;
+        let answered = wire
+            .receives(OTHERS_LIMIT, |received| received.contains(1, b"after the refusals"))
             .await;
-        assert!(enough, "the member opens its window no more");
-        // The member may have ended the connection.
-        let _ = wire.stream.write_all(&burst);
-        let refused = |received: &Received| ids().all(|id| received.ended.contains(&id));
-        wire.receives(OTHERS_LIMIT, |received| received.closed || refused(received)).await;
-    }
-    put(&mut kvd.kv().await, "watched", "after the refusals").await;
-    let answered =
-        wire.receives(OTHERS_LIMIT, |received| received.contains(1, b"after the refusals")).await;
-    let goaway = wire.received.lock().unwrap().goaway.take();
-    assert!(answered, "the watch ended with the refused puts, and the connection with {goaway:?}");
-    drop(wire);
-    kvd.stop().await;
+        let goaway = wire.received.lock().unwrap().goaway.take();
+        assert!(
+            answered,
+            "the watch ended with the refused puts, and the connection with {goaway:?}"
+        );
+        drop(wire);
+        kvd.stop().await;
+    });
 }

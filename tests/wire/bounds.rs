@@ -20,6 +20,7 @@ use crate::{
         grpc::{get, put},
         http2::{self, DATA, frame, greet, read_until_closed},
         kvd::{Kvd, lone_member},
+        retry::with_retry,
     },
     wire::frames::{Answer, Connection, message, request},
 };
@@ -74,57 +75,62 @@ async fn read_until(mut body: RecvStream, text: &[u8]) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn thousands_of_watches_leave_room_for_other_calls_on_their_connection() {
-    let (kvd, _scratch) = lone_member().await;
-    let connection = Connection::to(kvd.ports.client).await;
-    let mut watches = Vec::new();
-    for _ in 0..WATCHES {
-        let (answer, mut send) = connection.open(request(WATCH)).await;
-        send.send_data(create("k"), false).unwrap();
-        let body = answer.head().await.into_body();
-        watches.push((send, tokio::spawn(read_until(body, b"a new value"))));
-    }
-    let put = PutRequest { key: "k".into(), value: "a new value".into(), ..PutRequest::default() };
-    let range = RangeRequest { key: "k".into(), ..RangeRequest::default() };
-    let keep_alive = LeaseKeepAliveRequest { id: 1 };
-    for (path, body) in [
-        ("/etcdserverpb.KV/Put", encoded(&put)),
-        (RANGE, encoded(&range)),
-        ("/etcdserverpb.Lease/LeaseKeepAlive", encoded(&keep_alive)),
-    ] {
-        assert_eq!(connection.call(request(path), body).await, ANSWER, "{path}");
-    }
-    let mut silent = 0;
-    let deadline = Instant::now() + OTHERS_LIMIT;
-    for (_, event) in &mut watches {
-        silent += usize::from(timeout_at(deadline, event).await.is_err());
-    }
-    assert_eq!(silent, 0, "watches of {WATCHES} without an event of the put");
-    drop(watches);
-    assert_eq!(connection.call(request(RANGE), encoded(&range)).await, ANSWER);
-    kvd.stop().await;
+#[test]
+fn thousands_of_watches_leave_room_for_other_calls_on_their_connection() {
+    with_retry(async || {
+        let (kvd, _scratch) = lone_member().await;
+        let connection = Connection::to(kvd.ports.client).await;
+        let mut watches = Vec::new();
+        for _ in 0..WATCHES {
+            let (answer, mut send) = connection.open(request(WATCH)).await;
+            send.send_data(create("k"), false).unwrap();
+            let body = answer.head().await.into_body();
+            watches.push((send, tokio::spawn(read_until(body, b"a new value"))));
+        }
+        let put =
+            PutRequest { key: "k".into(), value: "a new value".into(), ..PutRequest::default() };
+        let range = RangeRequest { key: "k".into(), ..RangeRequest::default() };
+        let keep_alive = LeaseKeepAliveRequest { id: 1 };
+        for (path, body) in [
+            ("/etcdserverpb.KV/Put", encoded(&put)),
+            (RANGE, encoded(&range)),
+            ("/etcdserverpb.Lease/LeaseKeepAlive", encoded(&keep_alive)),
+        ] {
+            assert_eq!(connection.call(request(path), body).await, ANSWER, "{path}");
+        }
+        let mut silent = 0;
+        let deadline = Instant::now() + OTHERS_LIMIT;
+        for (_, event) in &mut watches {
+            silent += usize::from(timeout_at(deadline, event).await.is_err());
+        }
+        assert_eq!(silent, 0, "watches of {WATCHES} without an event of the put");
+        drop(watches);
+        assert_eq!(connection.call(request(RANGE), encoded(&range)).await, ANSWER);
+        kvd.stop().await;
+    });
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_outlives_thousands_of_calls_that_are_cancelled_at_once() {
-    let (kvd, _scratch) = lone_member().await;
-    let mut stream = greet(kvd.ports.client, 65_535).unwrap();
-    let open = http2::call(1, WATCH, &create("k"));
-    // Without END_STREAM on its DATA: the watch stays.
-    let open: Vec<u8> = without_end(open);
-    stream.write_all(&open).unwrap();
-    let mut burst = Vec::new();
-    for i in 1..=3000 {
-        burst.extend(http2::call(2 * i + 1, RANGE, &message(b"\n\x01k")));
-        burst.extend(frame(RST_STREAM, 0, 2 * i + 1, &8u32.to_be_bytes()));
-    }
-    stream.write_all(&burst).unwrap();
-    put(&mut kvd.kv().await, "k", "after the burst").await;
-    let received = read_until_closed(&stream, Duration::from_secs(1));
-    let has_event = received.windows(15).any(|window| window == b"after the burst");
-    assert!(has_event, "the watch has ended with its connection: {} bytes", received.len());
-    kvd.stop().await;
+#[test]
+fn a_watch_outlives_thousands_of_calls_that_are_cancelled_at_once() {
+    with_retry(async || {
+        let (kvd, _scratch) = lone_member().await;
+        let mut stream = greet(kvd.ports.client, 65_535).unwrap();
+        let open = http2::call(1, WATCH, &create("k"));
+        // Without END_STREAM on its DATA: the watch stays.
+        let open: Vec<u8> = without_end(open);
+        stream.write_all(&open).unwrap();
+        let mut burst = Vec::new();
+        for i in 1..=3000 {
+            burst.extend(http2::call(2 * i + 1, RANGE, &message(b"\n\x01k")));
+            burst.extend(frame(RST_STREAM, 0, 2 * i + 1, &8u32.to_be_bytes()));
+        }
+        stream.write_all(&burst).unwrap();
+        put(&mut kvd.kv().await, "k", "after the burst").await;
+        let received = read_until_closed(&stream, Duration::from_secs(1));
+        let has_event = received.windows(15).any(|window| window == b"after the burst");
+        assert!(has_event, "the watch has ended with its connection: {} bytes", received.len());
+        kvd.stop().await;
+    });
 }
 
 /// The frames of one call, the last of which does not end the stream.
@@ -177,61 +183,68 @@ async fn fill(connection: &Connection) -> Vec<(Answer, SendStream<Bytes>)> {
     open
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_connection_that_fills_every_bound_stays_below_the_stated_memory() {
-    let (kvd, _scratch) = lone_member().await;
-    others_are_served(&kvd).await;
-    let before = kvd.resident_bytes();
-    let connection = Connection::to(kvd.ports.client).await;
-    let open = fill(&connection).await;
-    others_are_served(&kvd).await;
-    let range = RangeRequest { key: "others".into(), ..RangeRequest::default() };
-    let frames = connection.call(request(RANGE), encoded(&range)).await;
-    assert_eq!(frames, ANSWER, "all of that was allowed");
-    let most = kvd.memory("VmHWM:").saturating_sub(before);
-    println!("filled: {} MiB more at most", most >> 20);
-    assert!(most < CONNECTION_BYTES_MAX, "{most} bytes");
+#[test]
+fn one_connection_that_fills_every_bound_stays_below_the_stated_memory() {
+    with_retry(async || {
+        let (kvd, _scratch) = lone_member().await;
+        others_are_served(&kvd).await;
+        let before = kvd.resident_bytes();
+        let connection = Connection::to(kvd.ports.client).await;
+        let open = fill(&connection).await;
+        others_are_served(&kvd).await;
+        let range = RangeRequest { key: "others".into(), ..RangeRequest::default() };
+        let frames = connection.call(request(RANGE), encoded(&range)).await;
+        assert_eq!(frames, ANSWER, "all of that was allowed");
+        let most = kvd.memory("VmHWM:").saturating_sub(before);
+        println!("filled: {} MiB more at most", most >> 20);
+        assert!(most < CONNECTION_BYTES_MAX, "{most} bytes");
 
-    // A few more unfinished requests exceed the bound: those are refused, and nothing else is.
-    let (refusals, mut refused) = mpsc::channel(1);
-    let mut more = Vec::new();
-    for _ in 0..90 {
-        let (answer, mut send) = connection.open(request(RANGE)).await;
-        send.send_data(message_start(), false).unwrap();
-        let refusals = refusals.clone();
-        // The accepted calls wait for the rest of the request.
-        more.push((send, tokio::spawn(async move { refusals.send(answer.frames().await).await })));
-    }
-    let refusal = timeout(OTHERS_LIMIT, refused.recv()).await.unwrap().unwrap();
-    assert_eq!(refusal, "REFUSAL(8 etcdserver: too many requests)");
-    assert_eq!(connection.call(request(RANGE), encoded(&range)).await, ANSWER);
-    drop(more);
-    drop(open);
-    kvd.stop().await;
+        // A few more unfinished requests exceed the bound: those are refused, and nothing else is.
+        let (refusals, mut refused) = mpsc::channel(1);
+        let mut more = Vec::new();
+        for _ in 0..90 {
+            let (answer, mut send) = connection.open(request(RANGE)).await;
+            send.send_data(message_start(), false).unwrap();
+            let refusals = refusals.clone();
+            // The accepted calls wait for the rest of the request.
+            more.push((
+                send,
+                tokio::spawn(async move { refusals.send(answer.frames().await).await }),
+            ));
+        }
+        let refusal = timeout(OTHERS_LIMIT, refused.recv()).await.unwrap().unwrap();
+        assert_eq!(refusal, "REFUSAL(8 etcdserver: too many requests)");
+        assert_eq!(connection.call(request(RANGE), encoded(&range)).await, ANSWER);
+        drop(more);
+        drop(open);
+        kvd.stop().await;
+    });
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_thousand_streams_cost_one_connection_and_no_other_client() {
-    let (kvd, _scratch) = lone_member().await;
-    others_are_served(&kvd).await;
-    let before = kvd.resident_bytes();
-    let mut stream = greet(kvd.ports.client, 65_535).unwrap();
-    let reader = stream.try_clone().unwrap();
-    let drained =
-        tokio::task::spawn_blocking(move || read_until_closed(&reader, Duration::from_secs(2)));
-    let opened = tokio::task::spawn_blocking(move || {
-        // The member closes the connection of a client that exceeds the bound.
-        (0..100_000).all(|i| {
-            stream.write_all(&without_end(http2::call(2 * i + 1, WATCH, &create("k")))).is_ok()
-        })
-    });
-    while !opened.is_finished() {
+#[test]
+fn a_hundred_thousand_streams_cost_one_connection_and_no_other_client() {
+    with_retry(async || {
+        let (kvd, _scratch) = lone_member().await;
         others_are_served(&kvd).await;
-    }
-    assert!(!opened.await.unwrap(), "a hundred thousand streams were taken");
-    drained.await.unwrap();
-    let most = kvd.memory("VmHWM:").saturating_sub(before);
-    println!("a hundred thousand: {} MiB more at most", most >> 20);
-    assert!(most < CONNECTION_BYTES_MAX, "{most} bytes");
-    kvd.stop().await;
+        let before = kvd.resident_bytes();
+        let mut stream = greet(kvd.ports.client, 65_535).unwrap();
+        let reader = stream.try_clone().unwrap();
+        let drained =
+            tokio::task::spawn_blocking(move || read_until_closed(&reader, Duration::from_secs(2)));
+        let opened = tokio::task::spawn_blocking(move || {
+            // The member closes the connection of a client that exceeds the bound.
+            (0..100_000).all(|i| {
+                stream.write_all(&without_end(http2::call(2 * i + 1, WATCH, &create("k")))).is_ok()
+            })
+        });
+        while !opened.is_finished() {
+            others_are_served(&kvd).await;
+        }
+        assert!(!opened.await.unwrap(), "a hundred thousand streams were taken");
+        drained.await.unwrap();
+        let most = kvd.memory("VmHWM:").saturating_sub(before);
+        println!("a hundred thousand: {} MiB more at most", most >> 20);
+        assert!(most < CONNECTION_BYTES_MAX, "{most} bytes");
+        kvd.stop().await;
+    });
 }
