@@ -183,6 +183,23 @@ impl Orchestrator for Kubernetes {
         .boxed()
     }
 
+    fn create_bootstrap_record(
+        &self,
+        record: BootstrapRecord,
+    ) -> BoxFuture<'_, Result<(), OrchestratorError>> {
+        async move {
+            let set = self.set().await?;
+            let set = set.filter(|set| set.metadata.deletion_timestamp.is_none());
+            let set = set.ok_or_else(|| {
+                let name = &self.options.statefulset;
+                OrchestratorError::Refused(format!("StatefulSet {name} is deleted"))
+            })?;
+            let name = &self.options.bootstrap_configmap;
+            self.connection.create(&objects::new_record(name, record, &set)).await
+        }
+        .boxed()
+    }
+
     fn last_leader(&self) -> BoxFuture<'_, Result<Option<Ordinal>, OrchestratorError>> {
         async {
             let MirrorOptions { lease, service } = &self.options.mirror;

@@ -27,6 +27,9 @@ const MEMBER: &str = "member";
 const ORDINAL: &str = "ordinal";
 const CLAIMED: &str = "claimed";
 const FORMED: &str = "formed";
+/// The labels that name an installation, and not the object or its owner.
+const NAMING_LABELS: [&str; 3] =
+    ["app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/part-of"];
 
 /// The intent of the StatefulSet; `None`: it does not exist.
 pub fn intent(set: Option<&StatefulSet>) -> Result<Intent, OrchestratorError> {
@@ -117,21 +120,43 @@ fn record(config_map: &ConfigMap) -> Result<BootstrapRecord, OrchestratorError> 
 
 /// The merge patch that stores `record`; `null` removes a key.
 pub fn record_patch(record: BootstrapRecord) -> Value {
-    json!({ "data": match record {
-        BootstrapRecord::Empty => json!({ STATE: null, CLUSTER: null, MEMBER: null, ORDINAL: null }),
-        BootstrapRecord::Claimed { cluster, member, ordinal } => json!({
-            STATE: CLAIMED,
-            CLUSTER: cluster.to_string(),
-            MEMBER: member.to_string(),
-            ORDINAL: ordinal.to_string(),
-        }),
-        BootstrapRecord::Formed { cluster } => json!({
-            STATE: FORMED,
-            CLUSTER: cluster.to_string(),
-            MEMBER: null,
-            ORDINAL: null,
-        }),
-    }})
+    let mut data = json!({ STATE: null, CLUSTER: null, MEMBER: null, ORDINAL: null });
+    for (key, text) in record_data(record) {
+        data[key] = Value::String(text);
+    }
+    json!({ "data": data })
+}
+
+/// A ConfigMap with `record`, for a set of pods. It has the labels that name the set, as the manifests
+/// give them to both.
+pub fn new_record(name: &str, record: BootstrapRecord, set: &StatefulSet) -> ConfigMap {
+    let labels = set.metadata.labels.iter().flatten();
+    let labels = labels.filter(|(key, _)| NAMING_LABELS.contains(&key.as_str()));
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(name.to_string()),
+            labels: Some(labels.map(|(key, value)| (key.clone(), value.clone())).collect()),
+            ..ObjectMeta::default()
+        },
+        data: Some(record_data(record).map(|(key, text)| (key.to_string(), text)).collect()),
+        ..ConfigMap::default()
+    }
+}
+
+fn record_data(record: BootstrapRecord) -> impl Iterator<Item = (&'static str, String)> {
+    let data = match record {
+        BootstrapRecord::Empty => vec![],
+        BootstrapRecord::Claimed { cluster, member, ordinal } => vec![
+            (STATE, CLAIMED.to_string()),
+            (CLUSTER, cluster.to_string()),
+            (MEMBER, member.to_string()),
+            (ORDINAL, ordinal.to_string()),
+        ],
+        BootstrapRecord::Formed { cluster } => {
+            vec![(STATE, FORMED.to_string()), (CLUSTER, cluster.to_string())]
+        }
+    };
+    data.into_iter()
 }
 
 fn name(metadata: &ObjectMeta) -> &str {

@@ -27,7 +27,9 @@ mod orchestrator;
 pub mod planner;
 mod quorum_hint;
 mod reconcile;
+mod record_guard;
 mod removal;
+mod restored_set;
 mod shutdown;
 mod stop_permits;
 #[cfg(test)]
@@ -45,6 +47,7 @@ pub use member_rpc::MemberRpc;
 pub use orchestrator::{BootstrapRecord, ClusterEvent, Intent, OrchestratorError, StoredRecord};
 pub use orchestrator::{LeaderUpdate, Orchestrator, last_leader};
 pub use reconcile::MembershipReconciler;
+pub use record_guard::{Fenced, wait_until_fenced};
 pub use removal::{
     LocalIndexes, MemberStatus, STARTUP_STATUS_TIMEOUT, ask_member_status, wait_until_removed,
 };

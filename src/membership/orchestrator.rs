@@ -24,6 +24,12 @@ pub trait Orchestrator: Send + Sync + fmt::Debug {
         version: &'a str,
     ) -> BoxFuture<'a, Result<bool, OrchestratorError>>;
 
+    /// Creates the object of a deleted bootstrap record with this one. An existing object stays as it is.
+    fn create_bootstrap_record(
+        &self,
+        record: BootstrapRecord,
+    ) -> BoxFuture<'_, Result<(), OrchestratorError>>;
+
     /// The last published leader, if leaders are published. It may have stopped long ago.
     fn last_leader(&self) -> BoxFuture<'_, Result<Option<Ordinal>, OrchestratorError>>;
 
@@ -88,7 +94,8 @@ pub enum OrchestratorError {
 /// An event for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterEvent {
-    /// One CamelCase word: `Waiting`, `Joined`, `Replaced`, `Left`, `Formed`, `Refused`.
+    /// One CamelCase word: `Waiting`, `Joined`, `Replaced`, `Left`, `Formed`, `Refused`, `Fenced`,
+    /// `Restored`.
     pub reason: &'static str,
     pub message: String,
     /// Whether an operator must act.
@@ -111,6 +118,11 @@ impl ClusterEvent {
     /// A warning of this pod.
     pub fn warning(reason: &'static str, message: String) -> ClusterEvent {
         ClusterEvent { warning: true, ..ClusterEvent::of_pod(reason, message) }
+    }
+
+    /// A warning of the whole set.
+    pub fn set_warning(reason: &'static str, message: String) -> ClusterEvent {
+        ClusterEvent { of_set: true, ..ClusterEvent::warning(reason, message) }
     }
 }
 

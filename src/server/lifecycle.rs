@@ -1,4 +1,4 @@
-//! A serving member: serves until shutdown, removal or a fault, and then stops its parts in order.
+//! A serving member: serves until shutdown, removal, fencing or a fault, and then stops its parts in order.
 
 use std::{
     collections::BTreeSet, convert::Infallible, future, pin::Pin, sync::Arc, time::Duration,
@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 
 use super::{
     context::MemberContext,
-    removal::mark_removed,
+    removal::{fence, mark_removed},
     servers::{DRAIN_TIMEOUT, Servers},
     stack::MemberStack,
     tasks::BackgroundTasks,
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     membership::{
         GracePeriod, GracefulShutdown, Identity, MembershipReconciler, OwnSet, ShutdownKind,
-        wait_until_removed,
+        wait_until_fenced, wait_until_removed,
     },
     node::Node,
     peer::PeerClient,
@@ -93,7 +93,7 @@ impl Serving {
     /// that is a pod.
     ///
     /// # Errors
-    /// When this member was removed.
+    /// When this member was removed, or fenced by the bootstrap record.
     async fn until_stopped<F: Future<Output = ()>>(
         &self,
         graceful: &GracefulShutdown<'_, Node, PeerClient>,
@@ -104,6 +104,7 @@ impl Serving {
         let raft: &Raft = graceful.raft;
         let orchestrator = set.map(OwnSet::pods);
         let known = config.known_ordinals();
+        let Identity { cluster, ordinal, .. } = self.identity;
         let shutdown = async {
             if self.unserved_client_port.is_none() {
                 shutdown.await;
@@ -127,6 +128,9 @@ impl Serving {
                 return Err(mark_removed(&self.context, status).await);
             }
             never = learn_permission(set) => match never {},
+            fenced = wait_until_fenced(cluster, ordinal, raft, orchestrator) => {
+                return Err(fence(fenced));
+            }
             () = bootstrap.recovery_ordered() => {
                 tracing::warn!("recovery ordered: stopping, to continue alone at the next start");
             }

@@ -1,10 +1,12 @@
-//! A member that was removed, or whose volume is an older copy, must not answer in its name again.
+//! A member that was removed, or has an older copy of its volume, or is fenced by the bootstrap record, must
+//! not answer in its name again.
 
 use anyhow::Context as _;
 
 use super::context::MemberContext;
 use crate::membership::{
-    Identity, LocalIndexes, MemberStatus, STARTUP_STATUS_TIMEOUT, ask_member_status, last_leader,
+    Fenced, Identity, LocalIndexes, MemberStatus, STARTUP_STATUS_TIMEOUT, ask_member_status,
+    last_leader,
 };
 
 const REMOVED: &str = "this member was removed from its cluster, or its volume is an older copy: started \
@@ -43,4 +45,11 @@ pub async fn mark_removed(context: &MemberContext, status: MemberStatus) -> anyh
         Ok(_) => anyhow::anyhow!(REMOVED),
         Err(error) => error,
     }
+}
+
+/// Returns the error to end the process with: the connections of clients end with it. The volume stays as it
+/// is, because the record may be wrong.
+pub fn fence(fenced: Fenced) -> anyhow::Error {
+    tracing::error!("{fenced}");
+    fenced.into()
 }

@@ -132,3 +132,31 @@ async fn a_deleted_record_reads_as_none_and_cannot_be_written() {
     api.delete(SET);
     assert!(matches!(kv0.bootstrap_record().await, Err(OrchestratorError::Refused(_))));
 }
+
+#[tokio::test]
+async fn a_deleted_record_is_created_again_with_the_labels_of_the_set() {
+    let api = manifests().await;
+    let kv0 = member(&api, "kv-0");
+    let labels = json!({ "app.kubernetes.io/name": "ordinal", "app.kubernetes.io/instance": "kv" });
+    api.edit(SET, &json!({ "metadata": { "labels": labels } }));
+    api.edit(SET, &json!({ "metadata": { "labels": { "app.kubernetes.io/managed-by": "Helm" } } }));
+    let formed = |cluster| BootstrapRecord::Formed { cluster: ClusterId(cluster) };
+    // An object that exists keeps its record.
+    kv0.create_bootstrap_record(formed(1)).await.unwrap();
+    assert_eq!(kv0.bootstrap_record().await.unwrap().unwrap().record, BootstrapRecord::Empty);
+    api.delete(RECORD);
+    kv0.create_bootstrap_record(formed(2)).await.unwrap();
+    kv0.create_bootstrap_record(formed(3)).await.unwrap();
+    assert_eq!(kv0.bootstrap_record().await.unwrap().unwrap().record, formed(2));
+    assert_eq!(api.object(RECORD)["metadata"]["labels"], labels);
+    assert_eq!(api.object(RECORD)["data"], json!({ "state": "formed", "cluster": "2" }));
+    // Deleted together with the set.
+    api.delete(RECORD);
+    api.edit(SET, &json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" } }));
+    let refused = kv0.create_bootstrap_record(formed(4)).await;
+    assert!(matches!(refused, Err(OrchestratorError::Refused(_))), "{refused:?}");
+    api.delete(SET);
+    let refused = kv0.create_bootstrap_record(formed(4)).await;
+    assert!(matches!(refused, Err(OrchestratorError::Refused(_))), "{refused:?}");
+    assert!(api.list("/api/v1/namespaces/db/configmaps").is_empty());
+}

@@ -1,5 +1,5 @@
-//! The bootstrap with Kubernetes: pods start, crash and lose their volumes, the bootstrap record is deleted
-//! and recreated, the API server is down, and answers are lost.
+//! The bootstrap with Kubernetes: pods start, crash and lose their volumes, the bootstrap record is deleted,
+//! recreated and replaced with a stale one, the API server is down, and answers are lost.
 //!
 //! Invariants: no cluster is founded next to the volumes of another one; once everything is up, one
 //! cluster exists.
@@ -30,6 +30,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::LoseAnswer),
         1 => Just(Step::DeleteRecord),
         1 => Just(Step::RecreateRecord),
+        1 => Just(Step::StaleRecord),
     ]
 }
 
@@ -49,7 +50,8 @@ proptest! {
         steps in prop::collection::vec(step(), 0..60)
     ) {
         let harmless = |step: &Step| {
-            !matches!(step, Step::Wipe(_) | Step::DeleteRecord | Step::RecreateRecord)
+            use Step::{DeleteRecord, RecreateRecord, StaleRecord, Wipe};
+            !matches!(step, Wipe(_) | DeleteRecord | RecreateRecord | StaleRecord)
         };
         let steps: Vec<Step> = steps.into_iter().filter(harmless).collect();
         run(async || {

@@ -4,3 +4,4 @@ mod archive;
 mod bootstrap_record;
 mod founders;
 mod pods;
+mod running_record;

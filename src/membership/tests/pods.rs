@@ -12,12 +12,14 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 
 use super::super::{
     Bootstrap, BootstrapConfig, BootstrapRpc, Bootstrapped, DataDir, Identity, Stage,
     orchestrator::{
         BootstrapRecord, ClusterEvent, Intent, Orchestrator, OrchestratorError, StoredRecord,
     },
+    record_guard::RecordGuard,
 };
 use crate::{
     disk::{
@@ -31,6 +33,8 @@ use crate::{
 
 pub const PODS: usize = 3;
 pub const HOUR: Duration = Duration::from_secs(3600);
+/// A cluster that existed once.
+pub const STALE: ClusterId = ClusterId(0x57a1e);
 
 #[derive(Debug, Default)]
 struct Counter(AtomicU64);
@@ -101,6 +105,26 @@ impl Orchestrator for Pods {
         })
     }
 
+    fn create_bootstrap_record(
+        &self,
+        record: BootstrapRecord,
+    ) -> BoxFuture<'_, Result<(), OrchestratorError>> {
+        Box::pin(async move {
+            let lost = self.answered(|api| {
+                if api.record.is_some() {
+                    return false;
+                }
+                api.versions += 1;
+                api.record = Some((record, api.versions, HOUR));
+                std::mem::take(&mut api.loses_answer)
+            })?;
+            match lost {
+                true => Err(OrchestratorError::Unreachable("no answer".into())),
+                false => Ok(()),
+            }
+        })
+    }
+
     fn last_leader(&self) -> BoxFuture<'_, Result<Option<Ordinal>, OrchestratorError>> {
         Box::pin(async { self.answered(|_| None) })
     }
@@ -144,6 +168,8 @@ pub enum Step {
     DeleteRecord,
     /// An operator applies the manifests again.
     RecreateRecord,
+    /// An operator restores a formed record of a former cluster.
+    StaleRecord,
 }
 
 impl World {
@@ -267,10 +293,11 @@ impl World {
         disk.sync_dir(dir).unwrap();
     }
 
-    /// A leader contacts its members, and restores a lost bootstrap record.
-    pub fn lead(&self) {
-        for pod in &self.pods {
-            let member = pod.lock().unwrap().member.clone();
+    /// Each running member, as a leader, contacts its members, and checks the bootstrap record. A member that
+    /// the record fences ends.
+    pub async fn lead(&self) {
+        for i in 0..PODS {
+            let member = self.pods[i].lock().unwrap().member.clone();
             let Some(leader) = member.map(|formed| formed.identity) else { continue };
             for other in &self.pods {
                 let up = other.lock().unwrap().up.clone();
@@ -280,14 +307,24 @@ impl World {
                     up.note_contact();
                 }
             }
-            let mut api = self.api.0.lock().unwrap();
-            let away = api.away;
-            if let Some((record, ..)) = &mut api.record
-                && !away
-                && !matches!(record, BootstrapRecord::Formed { .. })
-            {
-                *record = BootstrapRecord::Formed { cluster: leader.cluster };
+            let before = self.formed();
+            let mut guard = RecordGuard::new(leader.cluster, leader.ordinal);
+            guard.confirm_after = Duration::ZERO;
+            let fenced = guard.check(&self.api, true, Instant::now()).await;
+            if fenced.is_some() {
+                self.crash(i, Crash::KeepAll);
             }
+            let away = self.api.0.lock().unwrap().away;
+            assert!(away || fenced.is_some() || self.formed() == Some(leader.cluster));
+            assert!(before.is_none() || self.formed() == before, "a formed record is overwritten");
+        }
+    }
+
+    /// The cluster in a formed record.
+    pub fn formed(&self) -> Option<ClusterId> {
+        match self.api.0.lock().unwrap().record {
+            Some((BootstrapRecord::Formed { cluster }, ..)) => Some(cluster),
+            _ => None,
         }
     }
 
@@ -310,8 +347,14 @@ impl World {
                     api.versions += 1;
                     api.record = Some((BootstrapRecord::Empty, api.versions, HOUR));
                 }
+                Step::StaleRecord => {
+                    let mut api = self.api.0.lock().unwrap();
+                    api.versions += 1;
+                    let stale = BootstrapRecord::Formed { cluster: STALE };
+                    api.record = Some((stale, api.versions, HOUR));
+                }
             }
-            self.lead();
+            self.lead().await;
         }
     }
 
@@ -325,7 +368,7 @@ impl World {
             for i in 0..PODS {
                 self.start_with_timeout(i, HOUR);
                 self.round(i, true).await;
-                self.lead();
+                self.lead().await;
             }
         }
     }

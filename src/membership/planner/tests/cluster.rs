@@ -9,7 +9,10 @@ use super::{
     super::{Member, Observed, Plan, Step, plan},
     assert_safe,
 };
-use crate::types::{DesiredReplicas, MemberId, MemberRef, Ordinal};
+use crate::{
+    membership::restored_set::{Reading, RestoreDetector},
+    types::{DesiredReplicas, MemberId, MemberRef, Ordinal},
+};
 
 /// One membership entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -31,6 +34,7 @@ pub struct Cluster {
     /// The StatefulSet's replicas, and the leader's last reading of them.
     pub desired: Option<DesiredReplicas>,
     recorded: Option<DesiredReplicas>,
+    restores: RestoreDetector,
     max_voters: u32,
     pub pods: BTreeMap<Ordinal, Pod>,
     log: Vec<Config>,
@@ -54,6 +58,7 @@ impl Cluster {
         let voters: BTreeSet<MemberId> = members.keys().copied().collect();
         let mut cluster = Cluster {
             recorded: desired.clone(),
+            restores: RestoreDetector::default(),
             desired,
             max_voters,
             pods: members
@@ -121,8 +126,18 @@ impl Cluster {
         }
     }
 
+    /// The control plane is restored from a backup: the set has an older generation.
+    pub fn restore_set(&mut self, back: u64) {
+        let Some(desired) = &mut self.desired else { return };
+        desired.generation = desired.generation.saturating_sub(back);
+    }
+
+    /// The leader reads the set once.
     pub fn record_desired(&mut self) {
-        self.recorded.clone_from(&self.desired);
+        let Some(desired) = &self.desired else { return };
+        if self.restores.observe(desired, self.recorded.as_ref()) != Reading::Older {
+            self.recorded = Some(desired.clone());
+        }
     }
 
     pub fn down(&mut self, ordinal: Ordinal) {
@@ -309,7 +324,11 @@ impl Cluster {
     /// Without further events and with every live member caught up, follows the plan until it settles
     /// or waits. Panics if the same set of voters comes twice. `None`: no member can be elected.
     pub fn quiesce(&mut self) -> Option<Plan> {
-        self.record_desired();
+        // The leader polls as often as a restored set takes.
+        for _ in 0..3 {
+            self.record_desired();
+        }
+        assert_eq!(self.recorded, self.desired);
         let mut voters = vec![self.last().new.clone()];
         for _ in 0..80 {
             if self.leader().is_none() {

@@ -31,6 +31,8 @@ enum Event {
         start: u32,
         replicas: u32,
     },
+    /// The StatefulSet returns with a generation that is older by this number.
+    Restore(u64),
     /// The leader records the desired replicas.
     RecordDesired,
     /// The leader refreshes its view of the reachable members.
@@ -63,6 +65,7 @@ fn event() -> impl Strategy<Value = Event> {
             let start = start.saturating_sub(7).min(ORDINALS - replicas);
             Event::Scale { start, replicas }
         }),
+        1 => (1u64..5).prop_map(Event::Restore),
         3 => Just(Event::RecordDesired),
         4 => Just(Event::Look),
         2 => (ordinal(), any::<bool>()).prop_map(|(o, seen)| Event::See(o, seen)),
@@ -117,6 +120,7 @@ fn apply_event(cluster: &mut Cluster, event: &Event, gentle: bool) {
         Event::Up(o) => cluster.up(o),
         Event::Scale { replicas: 0, .. } if gentle => {}
         Event::Scale { start, replicas } => cluster.scale(start, replicas),
+        Event::Restore(back) => cluster.restore_set(back),
         Event::RecordDesired => cluster.record_desired(),
         Event::Look => cluster.look(),
         Event::See(o, seen) => {
