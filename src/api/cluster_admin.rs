@@ -8,6 +8,7 @@ use crate::{
         self, ClusterReply, ClusterRequest, RecoverReply, RecoverRequest,
         cluster_admin_server::ClusterAdmin,
     },
+    types::ClusterId,
 };
 
 #[derive(Debug)]
@@ -25,12 +26,13 @@ impl<M: MembershipPort> ClusterAdmin for ClusterAdminService<M> {
         &self,
         request: Request<RecoverRequest>,
     ) -> Result<Response<RecoverReply>, Status> {
-        if !request.into_inner().accept_data_loss {
+        let RecoverRequest { accept_data_loss, cluster_id } = request.into_inner();
+        if !accept_data_loss {
             return Err(Status::invalid_argument(
                 "ordinal: recovery loses all entries that only the lost volumes held; set accept_data_loss to proceed",
             ));
         }
-        let cluster = self.members.recover().await?;
+        let cluster = self.members.recover(cluster_id.map(ClusterId)).await?;
         Ok(Response::new(RecoverReply { cluster_id: cluster.0 }))
     }
 }

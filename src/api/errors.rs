@@ -74,7 +74,7 @@ impl From<MembershipError> for Status {
         let code = match error {
             MembershipError::Node(error) => return error.into(),
             MembershipError::NotFound => Code::NotFound,
-            MembershipError::BadUrls => Code::InvalidArgument,
+            MembershipError::BadUrls | MembershipError::OtherCluster(_) => Code::InvalidArgument,
             MembershipError::TransferTimedOut => Code::Unavailable,
             MembershipError::NotLeader
             | MembershipError::OrdinalTaken

@@ -80,8 +80,11 @@ impl Client {
 
     /// Makes the answering member stop, and form a new cluster of one member at its next start. Use a
     /// client with only that member's endpoint. Not on etcd.
-    pub async fn recover(&self) -> Result<RecoverReply, ClientError> {
-        let request = RecoverRequest { accept_data_loss: true };
+    ///
+    /// The member refuses unless the other ordinals prove that a majority of the voters is lost.
+    /// `insisted`, the present cluster's id, makes it accept without a proof.
+    pub async fn recover(&self, insisted: Option<u64>) -> Result<RecoverReply, ClientError> {
+        let request = RecoverRequest { accept_data_loss: true, cluster_id: insisted };
         self.call(RequestKind::Write, request, async |channel, request| {
             ClusterAdminClient::new(channel).recover(request).await
         })

@@ -35,7 +35,7 @@ mod stop_permits;
 #[cfg(test)]
 mod tests;
 
-pub use admin::{AdminContext, MemberAdmin};
+pub use admin::{AdminContext, MemberAdmin, describe_volume};
 pub use bootstrap::{
     Bootstrap, BootstrapConfig, BootstrapRpc, Bootstrapped, FOUNDER_TAKEOVER_TIMEOUT,
 };

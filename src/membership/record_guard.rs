@@ -15,7 +15,7 @@
 //! Invariants:
 //! - A formed record of another cluster is never overwritten, and a deleted record is only created: leaders
 //!   of two clusters cannot take turns.
-//! - A pristine pod never creates the record. Without a record no pod founds.
+//! - A pristine pod never creates the record: without a record no pod founds. A recovering member does.
 //! - Without Kubernetes every member continues: no read or write of a client depends on it.
 
 use std::time::Duration;
@@ -36,7 +36,10 @@ const LEADER_INTERVAL: Duration = Duration::from_secs(2);
 const MEMBER_INTERVAL: Duration = Duration::from_secs(10);
 /// Between the two reads that fence a member. An operator may correct the record meanwhile.
 const CONFIRM_AFTER: Duration = Duration::from_millis(200);
-/// A refused write needs an operator, so it is retried at this interval.
+/// A refusal that lasts this long needs an operator. A starting API server forbids everything until it has
+/// read its roles.
+const REFUSAL_LASTS_AFTER: Duration = Duration::from_secs(10);
+/// Interval of retries then.
 const REFUSED_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// The same problem is reported again after this time: Events expire.
 const REPORT_AGAIN_AFTER: Duration = Duration::from_secs(600);
@@ -104,7 +107,8 @@ pub struct RecordGuard {
     ordinal: Ordinal,
     /// Normally [`CONFIRM_AFTER`].
     pub confirm_after: Duration,
-    refused_at: Option<Instant>,
+    /// The first and the last refusal of a write, without a success in between.
+    refused: Option<(Instant, Instant)>,
     /// The last reported problem.
     reported: Option<(String, Instant)>,
 }
@@ -112,7 +116,7 @@ pub struct RecordGuard {
 impl RecordGuard {
     pub fn new(cluster: ClusterId, ordinal: Ordinal) -> RecordGuard {
         let confirm_after = CONFIRM_AFTER;
-        RecordGuard { cluster, ordinal, confirm_after, refused_at: None, reported: None }
+        RecordGuard { cluster, ordinal, confirm_after, refused: None, reported: None }
     }
 
     /// Reads the record; as the leader, also restores it.
@@ -125,7 +129,7 @@ impl RecordGuard {
         match pods.bootstrap_record().await {
             Ok(Some(stored)) => match stored.record {
                 BootstrapRecord::Formed { cluster } if cluster == self.cluster => {
-                    (self.refused_at, self.reported) = (None, None);
+                    (self.refused, self.reported) = (None, None);
                 }
                 BootstrapRecord::Formed { .. } => {
                     tokio::time::sleep(self.confirm_after).await;
@@ -161,8 +165,9 @@ impl RecordGuard {
 
     /// Writes the record again: over this version, or as a new object.
     async fn restore(&mut self, pods: &dyn Orchestrator, version: Option<String>, now: Instant) {
-        let since = |at| now.duration_since(at);
-        if self.refused_at.is_some_and(|at| since(at) < REFUSED_RETRY_INTERVAL) {
+        let since = |at: Instant| now.duration_since(at);
+        let lasts = self.refused.is_some_and(|(first, _)| since(first) >= REFUSAL_LASTS_AFTER);
+        if lasts && self.refused.is_some_and(|(_, last)| since(last) < REFUSED_RETRY_INTERVAL) {
             return;
         }
         let ours = BootstrapRecord::Formed { cluster: self.cluster };
@@ -174,17 +179,18 @@ impl RecordGuard {
         match written {
             Ok(true) => tracing::warn!(cluster = %self.cluster, "lost bootstrap record restored"),
             Ok(false) => {}
-            Err(error @ OrchestratorError::Refused(_)) => {
-                self.refused_at = Some(now);
+            Err(error @ (OrchestratorError::Refused(_) | OrchestratorError::Forbidden(_))) => {
+                let first = self.refused.map_or(now, |(first, _)| first);
+                self.refused = Some((first, now));
+                if since(first) < REFUSAL_LASTS_AFTER {
+                    return;
+                }
                 let lost = if version.is_some() { "empty" } else { "missing" };
-                self.report(
-                    pods,
-                    format!(
-                        "the bootstrap record is {lost}, and the leader cannot write it again: {error}. \
-                         Apply the manifests again: the Role must permit to create and patch ConfigMaps"
-                    ),
-                    now,
+                let problem = format!(
+                    "the bootstrap record is {lost}, and the leader cannot write it again: {error}. Apply \
+                     the manifests again: the Role must permit to create and patch ConfigMaps"
                 );
+                self.report(pods, problem, now);
             }
             Err(error) => tracing::debug!(%error, "bootstrap record not restored yet"),
         }

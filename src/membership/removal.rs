@@ -158,7 +158,7 @@ pub async fn check_member(
     raft: &Raft,
 ) -> StandingReply {
     let status = status_of(request, cluster, raft).await;
-    StandingReply { standing: status.into() }
+    StandingReply { standing: status.into(), volume: None }
 }
 
 async fn status_of(request: StandingRequest, cluster: ClusterId, raft: &Raft) -> Wire {

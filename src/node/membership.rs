@@ -46,6 +46,11 @@ pub enum MembershipError {
     BadTransferee,
     #[error("etcdserver: request timed out, leader transfer took too long")]
     TransferTimedOut,
+    /// The operator names another cluster than this one.
+    #[error(
+        "ordinal: cluster {0} is not this member's cluster: kvctl cluster shows the id, in hexadecimal"
+    )]
+    OtherCluster(ClusterId),
     /// The text names the right way.
     #[error("ordinal: {0}")]
     Refused(String),
@@ -123,6 +128,10 @@ pub trait MembershipPort: Clone + Send + Sync + 'static {
     fn overview(&self) -> ClusterOverview;
 
     /// Makes this member stop and continue alone at its next start, as a new cluster, whose id it
-    /// returns. Refused while a majority is in contact.
-    fn recover(&self) -> impl Future<Output = Result<ClusterId, MembershipError>> + Send;
+    /// returns. Refused while a majority is in contact, and while it may be alive unless the operator insists
+    /// by naming this member's cluster.
+    fn recover(
+        &self,
+        insisted: Option<ClusterId>,
+    ) -> impl Future<Output = Result<ClusterId, MembershipError>> + Send;
 }

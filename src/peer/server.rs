@@ -14,7 +14,10 @@ use super::{
 };
 use crate::{
     lane::Lanes,
-    membership::{Bootstrap, JoinContext, JoinService, MembershipReconciler, Stage, StopPermit},
+    membership::{
+        Bootstrap, JoinContext, JoinService, MembershipReconciler, Stage, StopPermit,
+        describe_volume,
+    },
     node::Node,
     proto::peer::{
         self,
@@ -268,16 +271,18 @@ impl Peer for PeerService {
         &self,
         request: Request<peer::StandingRequest>,
     ) -> Result<Response<peer::StandingReply>, Status> {
-        let identity = self.inner.bootstrap.identity();
+        let (request, identity) = (request.into_inner(), self.inner.bootstrap.identity());
+        if request.cluster_id == 0 {
+            let raft = self.inner.running.get().map(|running| &running.raft);
+            let volume = Some(describe_volume(identity.as_ref(), raft));
+            let standing = peer::standing_reply::Standing::Unknown.into();
+            return Ok(Response::new(peer::StandingReply { standing, volume }));
+        }
         let (Some(running), Some(identity)) = (self.inner.running.get(), identity) else {
             return Err(Status::unavailable("this member is starting"));
         };
         let join_service = &self.inner.join_service;
-        let reply = join_service.handle_member_status(
-            request.into_inner(),
-            identity.cluster,
-            &running.raft,
-        );
+        let reply = join_service.handle_member_status(request, identity.cluster, &running.raft);
         Ok(Response::new(reply.await))
     }
 

@@ -221,7 +221,7 @@ fn one_volume_recovers_the_cluster_when_an_operator_confirms() {
         load.progress(50).await;
         // All members know the leader.
         cluster.leader().await;
-        let refused = cluster.members[0].client().recover().await.unwrap_err().to_string();
+        let refused = cluster.members[0].client().recover(None).await.unwrap_err().to_string();
         assert!(refused.contains("a majority is there"), "{refused}");
         let oracle = load.stop().await;
         let kept = (cluster.leader().await + 1) % 3;
@@ -237,23 +237,64 @@ fn one_volume_recovers_the_cluster_when_an_operator_confirms() {
             cluster.members[other].kill();
             fs::remove_dir_all(cluster.members[other].data()).unwrap();
         }
+        // The silence of the others proves nothing.
+        let refused =
+            recovery_refused(&cluster, kept, "a majority of the voters may be alive").await;
+        assert!(refused.contains(&format!("alive {kept}; silent ")), "{refused}");
+        let client = cluster.members[kept].client();
+        let wrong = client.recover(Some(7)).await.unwrap_err().to_string();
+        assert!(wrong.contains("cluster 7 is not this member's cluster"), "{wrong}");
+        // Empty volumes at their ordinals prove it. They join the new cluster.
+        for other in lost {
+            cluster.members[other].start();
+        }
         let deadline = Instant::now() + WAIT_TIMEOUT;
-        while let Err(e) = cluster.members[kept].client().recover().await {
+        while let Err(e) = cluster.members[kept].client().recover(None).await {
             assert!(Instant::now() < deadline, "{e}");
             sleep(POLL_INTERVAL).await;
         }
         cluster.members[kept].exited().await;
         cluster.members[kept].start();
         cluster.members[kept].wait_ready().await;
-        // The others return with empty volumes, and join the new cluster.
-        for other in lost {
-            cluster.members[other].start();
-        }
         for other in lost {
             cluster.members[other].wait_ready().await;
             wait_until_listed(&cluster, &format!("kv-{other}"), |m| !m.is_learner).await;
         }
         check::assert_history_holds(&cluster, &oracle).await;
+    });
+}
+
+/// Waits until a recovery from this member is refused for this reason, and returns the whole text.
+async fn recovery_refused(cluster: &Cluster, from: usize, reason: &str) -> String {
+    let deadline = Instant::now() + WAIT_TIMEOUT;
+    loop {
+        let refused = cluster.members[from].client().recover(None).await.unwrap_err().to_string();
+        if refused.contains(reason) {
+            return refused;
+        }
+        assert!(Instant::now() < deadline, "{refused}");
+        sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// Their volumes are intact, but no process can prove or disprove it: the operator takes the responsibility.
+#[test]
+fn an_operator_may_insist_on_a_recovery_by_naming_the_cluster() {
+    with_retry(async || {
+        let mut cluster = Cluster::start(3, &LONG_ELECTION_TIMEOUT).await;
+        let kept = (cluster.leader().await + 1) % 3;
+        let before = cluster.members[kept].client().cluster().await.unwrap().cluster_id;
+        for other in [(kept + 1) % 3, (kept + 2) % 3] {
+            cluster.members[other].kill();
+        }
+        recovery_refused(&cluster, kept, "a majority of the voters may be alive").await;
+        let recovered = cluster.members[kept].client().recover(Some(before)).await.unwrap();
+        cluster.members[kept].exited().await;
+        cluster.members[kept].start();
+        cluster.members[kept].wait_ready().await;
+        let after = cluster.members[kept].client().cluster().await.unwrap();
+        assert_eq!((after.cluster_id, after.members.len()), (recovered.cluster_id, 1));
+        assert_ne!(after.cluster_id, before);
     });
 }
 

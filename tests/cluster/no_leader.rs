@@ -49,7 +49,7 @@ async fn no_leader_is_named(survivor: &Member, lost: Instant) {
             println!("no leader is named after {after:?}");
             // A missing leader is no reason to split the cluster: the majority may return at any
             // time.
-            let refused = survivor.client().recover().await.unwrap_err().to_string();
+            let refused = survivor.client().recover(None).await.unwrap_err().to_string();
             assert!(refused.contains("a majority is there, or was "), "{refused}");
             return;
         }

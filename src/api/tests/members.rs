@@ -28,8 +28,11 @@ impl MembershipPort for FakeMembers {
         })
     }
 
-    async fn recover(&self) -> Result<ClusterId, MembershipError> {
-        Ok(ClusterId(0x4ec))
+    async fn recover(&self, insisted: Option<ClusterId>) -> Result<ClusterId, MembershipError> {
+        match insisted {
+            None | Some(ClusterId(0xc1)) => Ok(ClusterId(0x4ec)),
+            Some(other) => Err(MembershipError::OtherCluster(other)),
+        }
     }
 
     fn overview(&self) -> ClusterOverview {

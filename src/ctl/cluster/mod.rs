@@ -28,7 +28,9 @@ enum ClusterVerb {
 
 /// Makes one member a new cluster. The last resort, when a majority of the volumes is lost for good.
 ///
-/// The new cluster refuses the other members of the old one until their volumes are deleted.
+/// The member asks all ordinals first. It refuses while a majority of the voters may be alive, because
+/// silence proves nothing, and if another member has a later log. The new cluster refuses the other members
+/// of the old one until their volumes are deleted.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  kvctl cluster recover --from kv-2 --accept-data-loss")]
 struct RecoverArgs {
@@ -38,6 +40,9 @@ struct RecoverArgs {
     /// Accept that data which only the lost volumes have is lost
     #[arg(long, required = true)]
     accept_data_loss: bool,
+    /// Insist although a majority may be alive: the present cluster's id, as kvctl cluster shows it
+    #[arg(long, value_name = "ID", value_parser = parse_cluster_id)]
+    cluster_id: Option<u64>,
 }
 
 impl RecoverArgs {
@@ -58,9 +63,13 @@ impl RecoverArgs {
                 member.client_urls.iter().filter_map(|url| url.parse().ok()).collect()
             }
         };
-        let reply = Client::new(endpoints, config.timeouts).recover().await?;
+        let reply = Client::new(endpoints, config.timeouts).recover(self.cluster_id).await?;
         Ok(Outcome::success(RecoveryStarted { cluster_id: reply.cluster_id }))
     }
+}
+
+fn parse_cluster_id(text: &str) -> Result<u64, String> {
+    u64::from_str_radix(text, 16).map_err(|e| format!("not a hexadecimal id: {e}"))
 }
 
 impl ClusterArgs {

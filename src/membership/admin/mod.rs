@@ -1,4 +1,5 @@
-//! Membership commands of operators, on any member: `kvctl member …`, `kvctl move-leader`.
+//! Membership commands of operators, on any member: `kvctl member …`, `kvctl move-leader`, and
+//! `kvctl cluster recover`.
 //!
 //! ```text
 //! contacted member ── MemberAdmin: validates, finds the leader ──▶ MembershipReconciler::handle_change
@@ -11,13 +12,16 @@
 //! Where the membership follows a StatefulSet, `kubectl scale` adds and removes members, and these
 //! commands are refused.
 
+mod evidence;
 mod leader;
+mod recover;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
+pub use self::evidence::describe_volume;
 use super::{bootstrap::Bootstrap, member_rpc::MemberRpc, reconcile::MembershipReconciler};
 use crate::{
     clock::Clock,
@@ -30,9 +34,6 @@ use crate::{
 };
 
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
-/// A cluster is recovered from one volume only if the majority was out of contact for this time: longer
-/// than a stall of the disk or the network, because a running cluster must not be split.
-const RECOVERY_QUORUM_AGE_MIN: Duration = Duration::from_secs(10);
 const FOLLOWS_PODS: &str = "members follow the replicas of the StatefulSet: use kubectl scale";
 
 /// Executes membership commands on one member. Cheap to clone.
@@ -70,6 +71,10 @@ impl<N: NodePort, P: MemberRpc + 'static> MemberAdmin<N, P> {
 
     fn context(&self) -> &AdminContext<N, P> {
         &self.0.context
+    }
+
+    fn started(&self) -> Instant {
+        self.0.started
     }
 
     fn add(&self, peer_urls: Vec<String>) -> Result<Change, MembershipError> {
@@ -175,31 +180,8 @@ impl<N: NodePort, P: MemberRpc + 'static> MembershipPort for MemberAdmin<N, P> {
         self.send_to_leader(change).await
     }
 
-    async fn recover(&self) -> Result<ClusterId, MembershipError> {
-        // A member that has just started may not have had contact with the majority yet.
-        let quorum_age =
-            self.context().raft.quorum_age().unwrap_or_else(|| self.0.started.elapsed());
-        if quorum_age < RECOVERY_QUORUM_AGE_MIN {
-            return Err(MembershipError::Refused(format!(
-                "a majority is there, or was {} s ago: recovery requires that it is out of contact for \
-                 {} s",
-                quorum_age.as_secs(),
-                RECOVERY_QUORUM_AGE_MIN.as_secs()
-            )));
-        }
-        let bootstrap = self.context().bootstrap.clone();
-        let ordered =
-            self.context().lanes.run("identity", move || bootstrap.order_recovery()).await;
-        match ordered {
-            Ok(Some(Ok(Some(cluster)))) => Ok(cluster),
-            Ok(Some(Ok(None))) => {
-                Err(MembershipError::Refused("this volume is already in recovery".into()))
-            }
-            Ok(Some(Err(e))) => Err(MembershipError::Refused(e.to_string())),
-            Ok(None) | Err(_) => {
-                Err(MembershipError::Refused("the recovery order was not stored".into()))
-            }
-        }
+    async fn recover(&self, insisted: Option<ClusterId>) -> Result<ClusterId, MembershipError> {
+        self.recover_alone(insisted).await
     }
 
     fn overview(&self) -> ClusterOverview {

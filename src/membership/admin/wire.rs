@@ -26,7 +26,7 @@ pub fn to_wire(done: Result<MemberId, MembershipError>) -> ChangeMembersReply {
                 MembershipError::Refused(why) => {
                     return ChangeMembersReply { result: Some(refused(Kind::Other, why.clone())) };
                 }
-                MembershipError::BadUrls => Kind::Other,
+                MembershipError::BadUrls | MembershipError::OtherCluster(_) => Kind::Other,
                 MembershipError::Node(_) => Kind::Unknown,
             };
             refused(kind, e.to_string())

@@ -47,11 +47,19 @@ impl Bootstrap {
     ) -> Option<Bootstrapped> {
         let Some(pods) = pods else { return self.settle(identity, false) };
         let ours = BootstrapRecord::Formed { cluster: identity.cluster };
-        let stored = self.read_bootstrap_record(pods).await?;
-        if stored.record == ours {
-            return self.settle(identity, false);
+        match pods.bootstrap_record().await {
+            Ok(Some(stored)) if stored.record == ours => return self.settle(identity, false),
+            Ok(Some(stored)) => {
+                self.swap_record(pods, ours, &stored.version).await;
+            }
+            // No leader exists that would write a deleted record again.
+            Ok(None) => {
+                if let Err(e) = pods.create_bootstrap_record(ours).await {
+                    self.report_waiting(&e.to_string());
+                }
+            }
+            Err(e) => self.report_waiting(&e.to_string()),
         }
-        self.swap_record(pods, ours, &stored.version).await;
         None
     }
 }

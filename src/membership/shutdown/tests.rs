@@ -63,6 +63,13 @@ impl Orchestrator for Scripted {
         unreachable!("no part of a shutdown")
     }
 
+    fn create_bootstrap_record(
+        &self,
+        _: BootstrapRecord,
+    ) -> BoxFuture<'_, Result<(), OrchestratorError>> {
+        unreachable!("no part of a shutdown")
+    }
+
     fn last_leader(&self) -> BoxFuture<'_, Result<Option<Ordinal>, OrchestratorError>> {
         unreachable!("no part of a shutdown")
     }
