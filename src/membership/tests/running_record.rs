@@ -235,7 +235,7 @@ fn a_refused_write_is_reported_and_not_repeated_with_every_poll() {
             let creations = script.writes.lock().unwrap().len();
             (creations, script.events.lock().unwrap().len())
         };
-        for (until, expected) in [(10, (5, 0)), (12, (6, 1)), (600, (25, 1)), (650, (27, 2))] {
+        for (until, expected) in [(10, (5, 0)), (40, (6, 1)), (600, (24, 1)), (650, (26, 2))] {
             let polls = (0..until).step_by(2).map(Duration::from_secs);
             for at in polls.filter(|at| *at >= polled) {
                 guard.check(&script, true, began + at).await;
