@@ -24,8 +24,9 @@ RUN find src -type f -exec touch {} + \
 # glibc and CA certificates, no shell, no package manager.
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /out/ /usr/local/bin/
-# A fresh volume that is mounted at /data takes this owner, the image's user.
-COPY --from=build --chown=65532:65532 /data /data
+# A fresh volume that is mounted at /data takes this owner, the image's user. Its group is root's: a user
+# of any other id, as OpenShift assigns, has that group.
+COPY --from=build --chown=65532:0 --chmod=775 /data /data
 USER 65532:65532
 WORKDIR /data
 # Clients; peers; probes and metrics.

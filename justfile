@@ -82,6 +82,13 @@ k8s-chaos scenarios="all":
     cargo test --test system --no-run
     K8S_SCENARIOS={{scenarios}} tests/k8s/cluster run cargo test --offline --test system k8s:: -- --nocapture
 
+# Asks the API servers of the oldest and the newest supported Kubernetes to accept all manifests; the first build takes long.
+k8s-versions:
+    .ci/tools etcd {{cache}}
+    .ci/tools kubernetes {{cache}}
+    .ci/tools kubernetes-oldest {{cache}}
+    tests/k8s/versions {{cache}}
+
 # Stops that Kubernetes and removes all of it.
 k8s-down:
     tests/k8s/cluster down

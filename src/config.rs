@@ -5,6 +5,7 @@
 //! that has no effect.
 
 mod renamed;
+pub mod sizing;
 mod values;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -47,7 +48,7 @@ pub struct Tuning {
     pub election_timeout: Duration,
     /// Live bytes at which writes are refused with NOSPACE; 0: the default
     #[arg(long, alias = "quota-bytes", env = "KVD_QUOTA_BACKEND_BYTES", value_parser = quota_bytes,
-          default_value = "8GiB", value_name = "BYTES", allow_negative_numbers = true)]
+          default_value = "2GiB", value_name = "BYTES", allow_negative_numbers = true)]
     pub quota_backend_bytes: u64,
     /// Memory for cached values
     #[arg(long, env = "KVD_CACHE_SIZE", value_parser = bytes, default_value = "64MiB",

@@ -83,6 +83,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// Dependencies that only some layers may know, so that they can be replaced there.
 const KEPT_IN: &[(&str, &[&str])] = &[
     ("openraft", &["raft"]),
+    ("rustix", &["disk"]),
     ("sled", &["storage"]),
     // `ctl` knows gRPC's codes, for its messages.
     ("tonic", &["server", "peer", "api", "client", "ctl", "proto"]),

@@ -12,6 +12,7 @@ use std::{
     process::Command,
 };
 
+use ordinal::config::{Serve, sizing::Sizes};
 use serde_json::{Value, json};
 
 const INSTANCE: &str = "app.kubernetes.io/instance";
@@ -224,6 +225,113 @@ fn components_combine_in_any_order() {
     for component in &all {
         assert!(!sorted(&instance("", std::slice::from_ref(component))).is_empty());
     }
+}
+
+/// A number of bytes in Kubernetes' notation.
+fn quantity(value: &Value) -> u64 {
+    let text = value.as_str().unwrap();
+    let (number, unit) = text.split_at(text.len() - 2);
+    number.parse::<u64>().unwrap() << if unit == "Gi" { 30 } else { 20 }
+}
+
+#[derive(clap::Parser)]
+struct KvdServe {
+    #[command(flatten)]
+    serve: Serve,
+}
+
+/// The sizes of a member with the container's variables for tuning.
+fn sizes(set: &Value) -> Sizes {
+    let container = &set["spec"]["template"]["spec"]["containers"][0];
+    let mut line = vec!["serve".to_owned(), "--data-dir=/data".into()];
+    for variable in container["env"].as_array().unwrap() {
+        let flag = variable["name"].as_str().unwrap().strip_prefix("KVD_").unwrap();
+        if ["QUOTA_BACKEND_BYTES", "CACHE_SIZE"].contains(&flag) {
+            let flag = flag.to_lowercase().replace('_', "-");
+            line.push(format!("--{flag}={}", variable["value"].as_str().unwrap()));
+        }
+    }
+    let tuning = <KvdServe as clap::Parser>::parse_from(line).serve.tuning;
+    let claim = &set["spec"]["volumeClaimTemplates"][0]["spec"];
+    // A file system keeps some percent for itself.
+    let volume = quantity(&claim["resources"]["requests"]["storage"]) / 100 * 97;
+    Sizes {
+        quota_bytes: tuning.quota_backend_bytes,
+        cache_bytes: tuning.cache_size,
+        keep_log_bytes: tuning.wal.keep_log_bytes,
+        segment_bytes: tuning.wal.wal_segment_bytes,
+        volume_bytes: Some(volume),
+        memory_limit_bytes: Some(quantity(&container["resources"]["limits"]["memory"])),
+    }
+}
+
+#[test]
+fn shipped_sizes_fit_each_other() {
+    let Some(kustomize) = Kustomize::find("shipped sizes") else { return };
+    for (components, quota) in [(vec![], 2 << 30), (vec!["small".to_owned()], 256 << 20)] {
+        let objects = kustomize.render_made_up(&instance("", &components));
+        let sizes = sizes(of_kind(&objects, "StatefulSet")[0]);
+        assert_eq!(sizes.quota_bytes, quota);
+        assert_eq!(sizes.misfits(), [], "{components:?}: {sizes:?}");
+    }
+}
+
+/// Whether a NetworkPolicy's rules, some of `ingress` or `egress`, admit a port of any address.
+fn admits_anywhere(rules: &Value, peers: &str, protocol: &str, port: u64) -> bool {
+    let fits = |rule: &&Value| {
+        let of_port =
+            |p: &Value| p["protocol"] == protocol && p.get("port").is_none_or(|n| *n == port);
+        rule.get(peers).is_none() && rule["ports"].as_array().unwrap().iter().any(of_port)
+    };
+    rules.as_array().unwrap().iter().any(|rule| fits(&rule))
+}
+
+#[test]
+fn the_network_policy_admits_dns_and_api_servers_of_any_kind_and_members_on_every_port() {
+    let Some(kustomize) = Kustomize::find("network policy") else { return };
+    let objects = kustomize.render_made_up(&instance("", &["network-policy".into()]));
+    let spec = &of_kind(&objects, "NetworkPolicy")[0]["spec"];
+    for (protocol, port) in [("UDP", 53), ("TCP", 53), ("UDP", 5353), ("TCP", 5353)] {
+        assert!(admits_anywhere(&spec["egress"], "to", protocol, port), "DNS: {protocol} {port}");
+    }
+    for port in [443, 6443, 8443, 16443] {
+        assert!(admits_anywhere(&spec["egress"], "to", "TCP", port), "API server: {port}");
+    }
+    let members = &spec["podSelector"];
+    for (rules, peers) in [(&spec["ingress"], "from"), (&spec["egress"], "to")] {
+        let among = rules.as_array().unwrap().iter();
+        let among: Vec<_> =
+            among.filter(|rule| rule[peers][0]["podSelector"] == *members).collect();
+        let ports = among.iter().flat_map(|rule| rule["ports"].as_array().unwrap());
+        let ports: Vec<u64> = ports.map(|port| port["port"].as_u64().unwrap()).collect();
+        assert_eq!(ports, [2379, 2380, 2381], "members reach each other: {peers}");
+    }
+}
+
+#[test]
+fn zones_leave_no_pod_pending_for_nodes_that_take_none() {
+    let Some(kustomize) = Kustomize::find("zones") else { return };
+    let objects = kustomize.render_made_up(&instance("", &["zones".into()]));
+    let pod = &of_kind(&objects, "StatefulSet")[0]["spec"]["template"]["spec"];
+    let constraints = pod["topologySpreadConstraints"].as_array().unwrap();
+    let kinds: BTreeMap<&str, &str> = constraints
+        .iter()
+        .map(|c| (c["topologyKey"].as_str().unwrap(), c["whenUnsatisfiable"].as_str().unwrap()))
+        .collect();
+    let hosts = ("kubernetes.io/hostname", "ScheduleAnyway");
+    let zones = ("topology.kubernetes.io/zone", "DoNotSchedule");
+    assert_eq!(kinds, BTreeMap::from([hosts, zones]));
+    assert!(constraints.iter().all(|c| c["nodeTaintsPolicy"] == "Honor"), "{constraints:?}");
+}
+
+#[test]
+fn openshift_chooses_the_ids_of_user_and_groups() {
+    let Some(kustomize) = Kustomize::find("openshift") else { return };
+    let objects = kustomize.render_made_up(&instance("", &["openshift".into()]));
+    let context =
+        &of_kind(&objects, "StatefulSet")[0]["spec"]["template"]["spec"]["securityContext"];
+    let kept: Vec<&String> = context.as_object().unwrap().keys().collect();
+    assert_eq!(kept, ["fsGroupChangePolicy", "runAsNonRoot", "seccompProfile"]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
 use super::MAX_REQUEST_BYTES_MAX;
 
 /// etcd calls 0 "the default"; the default itself is ours.
-const QUOTA_DEFAULT: u64 = 8 << 30;
+const QUOTA_DEFAULT: u64 = 2 << 30;
 const WATCH_PROGRESS_DEFAULT: Duration = Duration::from_secs(600);
 const WATCH_PROGRESS_MIN: Duration = Duration::from_millis(100);
 
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn zero_is_the_default_where_etcd_says_so() {
-        assert_eq!(quota_bytes("0"), bytes("8GiB"));
+        assert_eq!(quota_bytes("0"), bytes("2GiB"));
         assert_eq!(quota_bytes("2147483648"), bytes("2GiB"));
         says(quota_bytes("-1"), "cannot be disabled");
         says(quota_bytes("lots"), "64MiB");

@@ -47,6 +47,8 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Whether a file or directory of this name exists.
     fn exists(&self, path: &Path) -> io::Result<bool>;
+    /// The size of the file system that holds `path`, as far as this process may fill it.
+    fn capacity_bytes(&self, path: &Path) -> io::Result<u64>;
     /// Takes the exclusive lock of a file, and creates the file if missing. The lock is released when
     /// dropped and when the process ends. Error kind `WouldBlock`: another process holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>>;

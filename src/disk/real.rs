@@ -85,6 +85,13 @@ impl Disk for RealDisk {
         fs::exists(path)
     }
 
+    fn capacity_bytes(&self, path: &Path) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(path)?;
+        // Some blocks are free for root only.
+        let reserved = stat.f_bfree.saturating_sub(stat.f_bavail);
+        Ok(stat.f_blocks.saturating_sub(reserved).saturating_mul(stat.f_frsize))
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>> {
         let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
         file.try_lock()?;

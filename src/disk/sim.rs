@@ -227,6 +227,12 @@ impl Disk for SimDisk {
         Ok(self.mounted()?.names.find(path).is_ok())
     }
 
+    fn capacity_bytes(&self, path: &Path) -> io::Result<u64> {
+        let state = self.mounted()?;
+        state.names.find(path)?;
+        Ok(state.budget_bytes)
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>> {
         let mut state = self.mounted()?;
         match state.locks.insert((self.mount, path.into())) {

@@ -35,6 +35,7 @@ mod scrape;
 mod serve;
 mod servers;
 mod signals;
+mod sizing;
 mod stack;
 mod stateful_pod;
 mod storage_adapter;

@@ -1,6 +1,6 @@
 //! `kvd serve`: one member, until SIGTERM or SIGINT.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, bail, ensure};
 use tokio::sync::oneshot;
@@ -10,11 +10,13 @@ use super::{
     member_config::MemberConfig,
     pod,
     servers::Ports,
-    signals,
+    signals, sizing,
     stateful_pod::{StatefulPod, host_label, trailing_number},
 };
 use crate::{
     config::{Serve, Tuning, Wal},
+    disk::{self, RealDisk},
+    lane::Lanes,
     peer::PeerAddresses,
     raft::{Retention, Timing},
     types::Ordinal,
@@ -32,6 +34,7 @@ pub async fn serve(args: Serve) -> anyhow::Result<()> {
         config.pod = Some(pod);
         kubernetes
     });
+    sizing::check(&config, Arc::new(RealDisk), Lanes::Threads).await;
     let (ready, is_ready) = oneshot::channel();
     let listen = config.ports;
     tokio::spawn(async move {
@@ -162,8 +165,7 @@ fn default_client_url(listen: SocketAddr, pod: Option<&StatefulPod>, host: &str)
 
 /// The kernel's host name. In a pod, its first label is the name of the pod.
 fn host_name() -> String {
-    let disk = crate::disk::RealDisk;
-    let name = crate::disk::read_to_end(&disk, "/proc/sys/kernel/hostname".as_ref());
+    let name = disk::read_to_end(&RealDisk, "/proc/sys/kernel/hostname".as_ref());
     let name = name.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_string());
     name.unwrap_or_else(|_| "localhost".into())
 }
@@ -254,7 +256,7 @@ mod tests {
         assert_eq!(config.client_urls, ["http://a:1", "http://b:1"]);
         assert_eq!(config.timing.heartbeat.as_millis(), 200);
         assert_eq!(config.timing.election_timeout.as_millis(), 2000);
-        assert_eq!(config.quota_bytes, 8 << 30);
+        assert_eq!(config.quota_bytes, 2 << 30);
         assert_eq!(config.watch_progress_interval.as_secs(), 600);
     }
 

@@ -15,7 +15,7 @@ archive() {
     --numeric-owner --owner=0 --group=0 --exclude=./data .
   if [[ -d "$root/data" ]]; then
     tar --append --file "$work/layer.tar" --directory "$root" --sort=name --mtime=@0 \
-      --numeric-owner --owner=65532 --group=65532 ./data
+      --numeric-owner --owner=65532 --group=0 --mode=775 ./data
   fi
   tags="$(printf '"%s",' "${@:4}")"
   cat >"$work/config.json" <<JSON
