@@ -4,6 +4,7 @@
 //! flag had before, and names that etcd had for it before, are hidden aliases. No flag is accepted
 //! that has no effect.
 
+mod host_port;
 mod renamed;
 pub mod sizing;
 mod values;
@@ -12,10 +13,13 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-pub use self::renamed::with_renamed_variables;
 use self::values::{
     advertised_url, bytes, duration, listen_address, progress_interval, quota_bytes, raft_interval,
     request_bytes,
+};
+pub use self::{
+    host_port::{HostPort, HostPortError},
+    renamed::with_renamed_variables,
 };
 
 /// The largest value of [`Tuning::max_request_bytes`]: one log entry holds one request, and one
@@ -143,20 +147,21 @@ pub struct Serve {
 }
 
 /// The ports of a member. Each listens on one address: URLs that differ are refused, and so is TLS.
+/// `[::]` is every address of the host, of IPv6 and IPv4 (`server::listen`).
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Ports")]
 pub struct Listen {
     /// Listener for clients: the etcd v3 API. One address, as http://IP:PORT or IP:PORT
     #[arg(long = "listen-client-urls", alias = "listen-client", env = "KVD_LISTEN_CLIENT_URLS",
-          value_parser = listen_address, default_value = "http://0.0.0.0:2379", value_name = "URL")]
+          value_parser = listen_address, default_value = "http://[::]:2379", value_name = "URL")]
     pub client: SocketAddr,
     /// Listener for the other members
     #[arg(long = "listen-peer-urls", alias = "listen-peer", env = "KVD_LISTEN_PEER_URLS",
-          value_parser = listen_address, default_value = "http://0.0.0.0:2380", value_name = "URL")]
+          value_parser = listen_address, default_value = "http://[::]:2380", value_name = "URL")]
     pub peer: SocketAddr,
     /// Listener for probes and metrics: /livez, /readyz, /metrics
     #[arg(long = "listen-admin", alias = "listen-metrics-urls", env = "KVD_LISTEN_ADMIN",
-          value_parser = listen_address, default_value = "http://0.0.0.0:2381", value_name = "URL")]
+          value_parser = listen_address, default_value = "http://[::]:2381", value_name = "URL")]
     pub admin: SocketAddr,
     /// URLs of this member in `member list`, for clients [default: http://HOSTNAME:PORT, in a pod
     /// http://POD.SET-peers.NAMESPACE.svc:PORT]

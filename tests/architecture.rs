@@ -55,7 +55,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ctl", &["client", "proto", "lane"]),
     ("client", &["proto"]),
     ("api", &["node", "watch", "proto", "shutdown", "types"]),
-    // `config` for the bound on a request, which a message between members must hold.
+    // `config` for the bound on a request, which a message between members must hold, and for the form of
+    // an address.
     (
         "peer",
         &["membership", "node", "raft", "proto", "config", "lane", "metrics", "shutdown", "types"],
@@ -97,6 +98,7 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     // Connections are made and owned in one place.
     ("hyper", &["server"]),
     ("hyper_util", &["server"]),
+    ("socket2", &["server"]),
     ("tokio_util", &["server"]),
     ("kube", &["k8s"]),
     ("k8s_openapi", &["k8s"]),

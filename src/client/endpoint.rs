@@ -1,6 +1,6 @@
 //! The address of a member's client port.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use tonic::transport::Uri;
 
@@ -29,6 +29,10 @@ pub enum EndpointError {
     Scheme(String, String),
     #[error("endpoint {0} has no port; did you mean {1}:{DEFAULT_PORT}?")]
     NoPort(String, String),
+    #[error("endpoint {0}: an IPv6 address needs brackets, as in [::1]:{DEFAULT_PORT}")]
+    Brackets(String),
+    #[error("endpoint {0}: zones of IPv6 addresses are not supported; write an address without %")]
+    Zone(String),
     #[error("endpoint {0} is not an address; write host:port, as in 127.0.0.1:{DEFAULT_PORT}")]
     Malformed(String),
 }
@@ -54,6 +58,13 @@ impl FromStr for Endpoint {
             return Err(EndpointError::Empty);
         }
         let malformed = || EndpointError::Malformed(text.into());
+        if address.contains('%') {
+            return Err(EndpointError::Zone(text.into()));
+        }
+        let without_port = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        if [address, without_port].iter().any(|host| host.parse::<Ipv6Addr>().is_ok()) {
+            return Err(EndpointError::Brackets(text.into()));
+        }
         let uri: Uri = format!("http://{address}").parse().map_err(|_| malformed())?;
         let authority = uri.authority().ok_or_else(malformed)?;
         if authority.host().is_empty() || uri.path() != "/" {
@@ -106,6 +117,16 @@ mod tests {
             (
                 "a:99999",
                 "endpoint a:99999 is not an address; write host:port, as in 127.0.0.1:2379",
+            ),
+            (
+                "fd00::7:2379",
+                "endpoint fd00::7:2379: an IPv6 address needs brackets, as in [::1]:2379",
+            ),
+            ("[::1]", "endpoint [::1] has no port; did you mean [::1]:2379?"),
+            (
+                "http://[fe80::1%eth0]:2379",
+                "endpoint http://[fe80::1%eth0]:2379: zones of IPv6 addresses are not supported; write an \
+                 address without %",
             ),
             ("a:1/b", "endpoint a:1/b is not an address; write host:port, as in 127.0.0.1:2379"),
             (":2379", "endpoint :2379 is not an address; write host:port, as in 127.0.0.1:2379"),

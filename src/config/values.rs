@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::MAX_REQUEST_BYTES_MAX;
+use super::{HostPort, HostPortError, MAX_REQUEST_BYTES_MAX};
 
 /// etcd calls 0 "the default"; the default itself is ours.
 const QUOTA_DEFAULT: u64 = 2 << 30;
@@ -101,7 +101,7 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let first = addresses[0];
     if addresses.iter().any(|address| *address != first) {
         return Err(format!(
-            "{text:?} names several addresses, and kvd listens on one: write http://0.0.0.0:{} to \
+            "{text:?} names several addresses, and kvd listens on one: write http://[::]:{} to \
              listen on all addresses of this host",
             first.port()
         ));
@@ -117,7 +117,7 @@ fn one_listen_address(url: &str) -> Result<SocketAddr, String> {
         return Ok((Ipv4Addr::LOCALHOST, port).into());
     }
     authority.parse().map_err(|_| {
-        format!("{url:?} is not a listen address: write http://IP:PORT, as in http://0.0.0.0:2379")
+        format!("{url:?} is not a listen address: write http://IP:PORT, as in http://[::]:2379")
     })
 }
 
@@ -128,10 +128,12 @@ pub fn advertised_url(url: &str) -> Result<String, String> {
         Some(rest) => rest.trim_end_matches('/'),
         None => plain_authority(url)?,
     };
-    let port = authority.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-    match port.map(|(_, port)| port.parse::<u16>()) {
-        Some(Ok(_)) => Ok(url.into()),
-        _ => Err(format!("{url:?} is not a client URL: write http://HOST:PORT")),
+    match authority.parse::<HostPort>() {
+        Ok(_) => Ok(url.into()),
+        Err(HostPortError::Malformed(_)) => {
+            Err(format!("{url:?} is not a client URL: write http://HOST:PORT"))
+        }
+        Err(wrong_address) => Err(wrong_address.to_string()),
     }
 }
 
@@ -210,6 +212,7 @@ mod tests {
         assert_eq!(listen_address("http://0.0.0.0:2379"), address("0.0.0.0:2379"));
         assert_eq!(listen_address("http://10.0.0.1:2379/"), address("10.0.0.1:2379"));
         assert_eq!(listen_address("http://[::1]:2379"), address("[::1]:2379"));
+        assert_eq!(listen_address("http://[::]:2379"), address("[::]:2379"));
         assert_eq!(listen_address("http://localhost:2379"), address("127.0.0.1:2379"));
         assert_eq!(listen_address("127.0.0.1:2379"), address("127.0.0.1:2379"));
         let twice = "http://localhost:2379, http://127.0.0.1:2379";
@@ -221,7 +224,7 @@ mod tests {
         says(listen_address("https://0.0.0.0:2379"), "does not serve TLS");
         says(listen_address("unix:///run/kvd"), "does not serve unix");
         says(listen_address("http://10.0.0.1:2379,http://10.0.0.1:4001"), "listens on one");
-        says(listen_address("http://10.0.0.1:2379,http://127.0.0.1:2379"), "http://0.0.0.0:2379");
+        says(listen_address("http://10.0.0.1:2379,http://127.0.0.1:2379"), "http://[::]:2379");
         for text in ["2379", "http://0.0.0.0", "http://kv-0:2379", "http://:2379", "", "a:1,"] {
             says(listen_address(text), "http://IP:PORT");
         }
@@ -238,5 +241,7 @@ mod tests {
             says(advertised_url(url), "http://HOST:PORT");
         }
         says(advertised_url("unix:///run/kvd"), "does not serve unix");
+        says(advertised_url("http://fd00::7:2379"), "brackets");
+        says(advertised_url("https://[fe80::1%eth0]:2379"), "zone");
     }
 }

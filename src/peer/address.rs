@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use crate::types::Ordinal;
+use crate::{
+    config::{HostPort, HostPortError},
+    types::Ordinal,
+};
 
 /// A template covers every ordinal; a new member asks this many of the lowest ones for a cluster.
 const PROBED_ORDINALS: u32 = 9;
@@ -22,8 +25,8 @@ pub enum PeerAddresses {
 pub enum AddressError {
     #[error("--peer-template {0:?} has no {{ordinal}} in it")]
     NoPlaceholder(String),
-    #[error("{0:?} is no host:port")]
-    NoPort(String),
+    #[error(transparent)]
+    HostPort(#[from] HostPortError),
 }
 
 impl PeerAddresses {
@@ -99,11 +102,8 @@ impl fmt::Display for PeerAddresses {
 }
 
 fn check(address: &str) -> Result<(), AddressError> {
-    let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-    match port.map(|(_, port)| port.parse::<u16>()) {
-        Some(Ok(_)) => Ok(()),
-        _ => Err(AddressError::NoPort(address.into())),
-    }
+    address.parse::<HostPort>()?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -133,6 +133,13 @@ mod tests {
     }
 
     #[test]
+    fn addresses_of_ipv6_are_literals_in_brackets() {
+        let t = PeerAddresses::template("[fd00::{ordinal}]:2380".into()).unwrap();
+        assert_eq!(t.of(Ordinal(3)).unwrap(), "[fd00::3]:2380");
+        assert_eq!(t.find("[fd00::3]:2380"), Some(Ordinal(3)));
+    }
+
+    #[test]
     fn a_list_ends_where_it_ends() {
         let list = PeerAddresses::list(vec!["a:1".into(), "[::1]:2".into()]).unwrap();
         assert_eq!(list.of(Ordinal(1)).unwrap(), "[::1]:2");
@@ -144,5 +151,9 @@ mod tests {
         assert!(PeerAddresses::list(vec!["host".into()]).is_err());
         assert!(PeerAddresses::list(vec!["host:http".into()]).is_err());
         assert!(PeerAddresses::template("kv-0:2380".into()).is_err());
+        let error = PeerAddresses::list(vec!["fd00::7:2380".into()]).unwrap_err().to_string();
+        assert!(error.contains("brackets"), "{error}");
+        let error = PeerAddresses::template("[fe80::{ordinal}%eth0]:1".into()).unwrap_err();
+        assert!(error.to_string().contains("zone"), "{error}");
     }
 }

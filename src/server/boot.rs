@@ -65,7 +65,7 @@ struct Listening {
 
 impl Listening {
     async fn open(config: MemberConfig) -> anyhow::Result<Listening> {
-        let listeners = listen(&config.ports).await?;
+        let listeners = listen(&config.ports)?;
         let context = MemberContext::open(config).await?;
         let mut internal_servers = Servers::new();
         let peer_service = PeerService::new(

@@ -1,6 +1,9 @@
 //! `kvd serve`: one member, until SIGTERM or SIGINT.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use anyhow::{Context, bail, ensure};
 use tokio::sync::oneshot;
@@ -128,6 +131,12 @@ fn member_config(
     })
 }
 
+/// The peer address of a single member, which no other member dials.
+fn own_peer_address(listen: SocketAddr) -> SocketAddr {
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port()));
+    if listen.ip().is_unspecified() { loopback } else { listen }
+}
+
 fn addresses(
     args: &Serve,
     pod: Option<&StatefulPod>,
@@ -146,7 +155,7 @@ fn addresses(
         Some(template) => Ok(PeerAddresses::template(template)?),
         // A single member needs no address but its own.
         None if ordinal == Ordinal(0) => {
-            Ok(PeerAddresses::list(vec![format!("127.0.0.1:{port}")])?)
+            Ok(PeerAddresses::list(vec![own_peer_address(args.listen.peer).to_string()])?)
         }
         None => {
             bail!("ordinal {ordinal} needs --peers or --peer-template to find the other members")
@@ -270,6 +279,16 @@ mod tests {
         assert_eq!(urls("[::]:1"), ["http://laptop:1"]);
         assert_eq!(urls("127.0.0.1:1"), ["http://127.0.0.1:1"]);
         assert_eq!(urls("[::1]:1"), ["http://[::1]:1"]);
+    }
+
+    #[test]
+    fn a_single_member_lists_the_peer_address_that_it_listens_on() {
+        let peer = |line: &str| {
+            let config = config(&format!("--ordinal 0 {line}"), "laptop").unwrap();
+            config.addresses.of(Ordinal(0)).unwrap()
+        };
+        assert_eq!(peer(""), "127.0.0.1:2380");
+        assert_eq!(peer("--listen-peer-urls http://[::1]:1"), "[::1]:1");
     }
 
     #[test]

@@ -160,12 +160,13 @@ pub struct ClientServices<M> {
     pub options: api::Options,
 }
 
-pub async fn listen(ports: &Ports) -> anyhow::Result<Listeners> {
+/// Must run on a Tokio runtime.
+pub fn listen(ports: &Ports) -> anyhow::Result<Listeners> {
     let [client, peer, admin] = ports.flags;
     Ok(Listeners {
-        client: bind("client port", client, ports.client).await?,
-        peer: bind("peer port", peer, ports.peer).await?,
-        admin: bind("admin port", admin, ports.admin).await?,
+        client: bind("client port", client, ports.client)?,
+        peer: bind("peer port", peer, ports.peer)?,
+        admin: bind("admin port", admin, ports.admin)?,
     })
 }
 

@@ -14,6 +14,7 @@ mod harness;
 mod member;
 mod workload;
 
+mod addresses;
 mod crash;
 mod damage;
 mod join;

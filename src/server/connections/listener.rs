@@ -41,7 +41,8 @@ impl ConnectionListener {
         }
     }
 
-    /// The next connection, and its client's address. Cancel-safe.
+    /// The next connection, and its client's address: of IPv4 if the client speaks IPv4, though a listener
+    /// for both families reports it as an IPv6 address. Cancel-safe.
     pub async fn accept(&mut self) -> (ConnectionStream, SocketAddr) {
         let Ok(permit) = self.room.clone().acquire_owned().await else {
             unreachable!("the semaphore is never closed")
@@ -50,6 +51,7 @@ impl ConnectionListener {
             match self.listener.accept().await {
                 Ok((tcp, from)) => {
                     let permit = ConnectionPermit::new(permit, self.counts.clone());
+                    let from = SocketAddr::new(from.ip().to_canonical(), from.port());
                     return (ConnectionStream::new(tcp, &self.abort, permit), from);
                 }
                 Err(e) => {
@@ -72,5 +74,32 @@ impl axum::serve::Listener for ConnectionListener {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::shutdown::Shutdown;
+
+    #[tokio::test]
+    async fn a_client_has_the_address_of_its_own_family() {
+        let Ok(both) = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).await else {
+            eprintln!("SKIPPED: this host has no IPv6");
+            return;
+        };
+        let port = both.local_addr().unwrap().port();
+        let abort = Shutdown::default();
+        let mut listener = ConnectionListener::new(both, abort.signal(), Arc::default());
+        let Ok(client) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else {
+            eprintln!("SKIPPED: this host has IPv6 sockets for IPv6 only");
+            return;
+        };
+        let (_connection, from) = listener.accept().await;
+        assert_eq!(from, client.local_addr().unwrap());
     }
 }
