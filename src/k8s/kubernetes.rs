@@ -25,7 +25,7 @@ use crate::{
     clock::Clock,
     membership::{
         BootstrapRecord, ClusterEvent, Intent, LeaderUpdate, Orchestrator, OrchestratorError,
-        StoredRecord,
+        PodCreation, StoredRecord,
     },
     types::Ordinal,
 };
@@ -234,6 +234,10 @@ impl Orchestrator for Kubernetes {
             Ok(pod.and_then(|pod| termination::grace(&pod, self.options.pod_uid.as_deref())))
         }
         .boxed()
+    }
+
+    fn pod_creation(&self) -> BoxFuture<'_, Result<Option<PodCreation>, OrchestratorError>> {
+        async { Ok(self.set().await?.as_ref().and_then(objects::pod_creation)) }.boxed()
     }
 
     fn emit(&self, event: ClusterEvent) {

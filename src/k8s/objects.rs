@@ -17,7 +17,7 @@ use k8s_openapi::{
 use serde_json::{Value, json};
 
 use crate::{
-    membership::{BootstrapRecord, Intent, OrchestratorError, StoredRecord},
+    membership::{BootstrapRecord, Intent, OrchestratorError, PodCreation, StoredRecord},
     types::{ClusterId, DesiredReplicas, MemberId, Ordinal},
 };
 
@@ -50,6 +50,22 @@ pub fn intent(set: Option<&StatefulSet>) -> Result<Intent, OrchestratorError> {
         start: u32::try_from(start).map_err(|_| lacks("spec.ordinals.start"))?,
         replicas: u32::try_from(replicas).map_err(|_| lacks("spec.replicas"))?,
     }))
+}
+
+/// The creation of pods that is under way, if `podManagementPolicy` is `OrderedReady`.
+///
+/// The controller counts every pod of the set in `status.replicas`, those that terminate too. So a rolling
+/// update counts as complete, and a number that is too high only ends the exemption earlier.
+pub fn pod_creation(set: &StatefulSet) -> Option<PodCreation> {
+    let spec = set.spec.as_ref()?;
+    let number = |n: i32| u32::try_from(n).unwrap_or(0);
+    let created = set.status.as_ref().map_or(0, |status| number(status.replicas));
+    let replicas = number(spec.replicas.unwrap_or(1));
+    let start = spec.ordinals.as_ref().and_then(|ordinals| ordinals.start).unwrap_or(0);
+    let ordered = spec.pod_management_policy.as_deref() == Some("OrderedReady");
+    let going = set.metadata.deletion_timestamp.is_some();
+    let first = Ordinal(number(start));
+    (ordered && !going && created < replicas).then_some(PodCreation { first, created, replicas })
 }
 
 /// The bootstrap record, with its age relative to the StatefulSet.

@@ -28,6 +28,7 @@ pub mod planner;
 mod quorum_hint;
 mod reconcile;
 mod record_guard;
+mod reminder;
 mod removal;
 mod restored_set;
 mod shutdown;
@@ -44,10 +45,11 @@ pub use identity::{Identity, Stage};
 pub use join_service::{JoinContext, JoinService};
 pub use member_rpc::MemberRpc;
 #[cfg(feature = "k8s")]
-pub use orchestrator::{BootstrapRecord, ClusterEvent, Intent, OrchestratorError, StoredRecord};
-pub use orchestrator::{LeaderUpdate, Orchestrator, last_leader};
+pub use orchestrator::{BootstrapRecord, Intent, OrchestratorError, StoredRecord};
+pub use orchestrator::{ClusterEvent, LeaderUpdate, Orchestrator, PodCreation, last_leader};
 pub use reconcile::MembershipReconciler;
 pub use record_guard::{Fenced, wait_until_fenced};
+pub use reminder::Reminder;
 pub use removal::{
     LocalIndexes, MemberStatus, STARTUP_STATUS_TIMEOUT, ask_member_status, wait_until_removed,
 };

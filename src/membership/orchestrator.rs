@@ -40,6 +40,12 @@ pub trait Orchestrator: Send + Sync + fmt::Debug {
     /// `None`: it knows no such pod.
     fn termination_grace(&self) -> BoxFuture<'_, Result<Option<Duration>, OrchestratorError>>;
 
+    /// Reads how many pods exist, if the orchestrator creates them one after the other, each once all
+    /// before it are ready. `None`: all pods exist, or they are created in parallel.
+    fn pod_creation(&self) -> BoxFuture<'_, Result<Option<PodCreation>, OrchestratorError>> {
+        Box::pin(async { Ok(None) })
+    }
+
     /// Publishes an Event, best effort, without waiting for its delivery.
     fn emit(&self, event: ClusterEvent);
 }
@@ -50,6 +56,22 @@ pub enum Intent {
     Scale(DesiredReplicas),
     /// The set is scaled to zero, or deleted: all members stop and keep their data.
     Hibernate,
+}
+
+/// An ordered creation of pods that is not complete: the next pod waits until all others are ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodCreation {
+    pub first: Ordinal,
+    /// The pods that exist.
+    pub created: u32,
+    pub replicas: u32,
+}
+
+impl PodCreation {
+    /// Whether the pod exists already.
+    pub fn has_created(&self, ordinal: Ordinal) -> bool {
+        ordinal.0.checked_sub(self.first.0).is_some_and(|nth| nth < self.created)
+    }
 }
 
 /// The single record of the cluster's founder.

@@ -3,6 +3,11 @@
 //! A member with a permit counts as stopped: it is no part of the majority that the next permit relies
 //! on, and the planner does not consider it caught up. So of two voters that ask at the same time, at
 //! most one is permitted if the quorum needs the other.
+//!
+//! Contact is not enough for that majority: a voter that needs a snapshot, or whose disk hangs, commits
+//! nothing. So a member waits while another voter does not acknowledge entries, to the end of its grace
+//! period if that voter never does. A member that is stalled itself never waits: the others commit
+//! without it, and its restart is the cure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +16,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::planner::{self, Observed};
+use super::planner::{self, Member, Observed};
 use crate::types::MemberId;
 
 /// A permit lapses after this time, if the restarted member was not observed before.
@@ -33,6 +38,16 @@ struct Permit {
     granted_at: Instant,
 }
 
+/// The reason why a voter does not acknowledge entries, for operators.
+fn obstacle(voter: &Member) -> String {
+    let ordinal = voter.ordinal();
+    match (voter.in_contact, voter.stalled) {
+        (false, _) => format!("ordinal {ordinal} has not returned yet"),
+        (true, true) => format!("ordinal {ordinal} stores no entries, so its disk may hang"),
+        (true, false) => format!("ordinal {ordinal} has not caught up yet"),
+    }
+}
+
 /// The permits that are in force.
 #[derive(Debug, Default)]
 pub struct StopPermits(BTreeMap<MemberId, Permit>);
@@ -42,8 +57,9 @@ impl StopPermits {
         self.0.insert(member, Permit { boot, granted_at: now });
     }
 
-    /// Grants a permit if the voters in contact, without the permit holders, keep a majority without
-    /// this member. Also if every other voter is in contact: waiting would not improve that.
+    /// Grants a permit if the acknowledging voters, without the permit holders, keep a majority without
+    /// this member. Also if every other voter acknowledges: waiting would not improve that. Also to a
+    /// stalled member.
     pub fn request(
         &mut self,
         mut observed: Observed,
@@ -52,18 +68,17 @@ impl StopPermits {
         now: Instant,
     ) -> StopPermit {
         for other in &mut observed.members {
-            other.in_contact &= !self.0.contains_key(&other.id());
+            let stops = self.0.contains_key(&other.id());
+            (other.in_contact, other.acks) = (other.in_contact && !stops, other.acks && !stops);
         }
-        let missing = observed.members.iter().filter(|m| m.votes() && !m.in_contact);
-        let missing: Vec<String> = missing
-            .filter(|other| other.id() != member)
-            .map(|other| other.ordinal().to_string())
-            .collect();
-        if planner::may_stop(&observed, member) || missing.is_empty() {
+        let is_stalled = observed.members.iter().any(|m| m.id() == member && m.stalled);
+        let others = observed.members.iter().filter(|m| m.votes() && m.id() != member);
+        let missing: Vec<String> = others.filter(|m| !m.acks).map(obstacle).collect();
+        if is_stalled || missing.is_empty() || planner::may_stop(&observed, member) {
             self.grant(member, boot, now);
             return StopPermit::Granted;
         }
-        StopPermit::Wait(format!("ordinal {} has not returned yet", missing.join(", ")))
+        StopPermit::Wait(missing.join(", "))
     }
 
     /// Drops the permits that have lapsed, and those of members that have restarted.
@@ -104,6 +119,8 @@ mod tests {
             new_voter: true,
             in_contact: !silent.contains(&id),
             caught_up: true,
+            acks: !silent.contains(&id),
+            stalled: false,
             removal_requested: false,
         };
         Observed {
@@ -139,8 +156,50 @@ mod tests {
         assert_eq!(request(&mut permits, observed(5, &[3]), 2), StopPermit::Granted);
     }
 
+    /// The voters in `late` answer heartbeats, and do not acknowledge entries.
+    fn observed_late(voters: u64, late: &[u64], stalled: bool) -> Observed {
+        let mut observed = observed(voters, &[]);
+        for member in observed.members.iter_mut().filter(|m| late.contains(&m.id().0)) {
+            (member.acks, member.stalled) = (false, stalled);
+        }
+        observed
+    }
+
     #[test]
-    fn voters_that_are_all_in_contact_do_not_wait_for_each_other() {
+    fn a_voter_that_only_answers_heartbeats_blocks_a_permit() {
+        for (stalled, reason) in [
+            (false, "ordinal 2 has not caught up yet"),
+            (true, "ordinal 2 stores no entries, so its disk may hang"),
+        ] {
+            let mut permits = StopPermits::default();
+            let answer = request(&mut permits, observed_late(3, &[3], stalled), 2);
+            assert_eq!(answer, StopPermit::Wait(reason.into()));
+            let answer = request(&mut permits, observed_late(5, &[3], stalled), 2);
+            assert_eq!(answer, StopPermit::Granted);
+        }
+        let both = request(&mut StopPermits::default(), observed_late(3, &[1, 3], false), 2);
+        let reason = "ordinal 0 has not caught up yet, ordinal 2 has not caught up yet";
+        assert_eq!(both, StopPermit::Wait(reason.into()));
+    }
+
+    #[test]
+    fn a_stalled_member_never_waits_and_one_that_catches_up_does() {
+        let mut all_but_one = observed_late(3, &[2, 3], true);
+        assert_eq!(
+            request(&mut StopPermits::default(), all_but_one.clone(), 2),
+            StopPermit::Granted
+        );
+        // The others have no majority without it, and will have one with it.
+        all_but_one.members[1].stalled = false;
+        let answer = request(&mut StopPermits::default(), all_but_one, 2);
+        assert!(matches!(answer, StopPermit::Wait(_)), "{answer:?}");
+        // The others have one without it.
+        let answer = request(&mut StopPermits::default(), observed_late(3, &[2], false), 2);
+        assert_eq!(answer, StopPermit::Granted);
+    }
+
+    #[test]
+    fn voters_that_all_acknowledge_do_not_wait_for_each_other() {
         // One of two: without it the other is no majority, and waiting would not change that.
         assert_eq!(request(&mut StopPermits::default(), observed(2, &[]), 2), StopPermit::Granted);
     }

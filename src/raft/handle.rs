@@ -156,6 +156,13 @@ impl Raft {
         self.quorum.committed().saturating_sub(applied)
     }
 
+    /// Number of entries that were committed when this member first heard of a leader, and that it has
+    /// not applied.
+    pub fn initial_lag(&self) -> u64 {
+        let applied = self.progress.view.applied().map_or(0, |at| at.index);
+        self.quorum.first_committed().saturating_sub(applied)
+    }
+
     /// Time since the last known contact of any leader with a quorum, for deadlines longer than an
     /// election timeout. [`Raft::active_leadership`] decides whether there is a leader.
     pub fn quorum_age(&self) -> Option<Duration> {

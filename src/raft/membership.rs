@@ -57,6 +57,10 @@ pub struct PeerProgress {
     pub matched: Option<u64>,
     /// Time since its last reply to a heartbeat.
     pub silent_for: Option<Duration>,
+    /// Whether a snapshot is being sent to it.
+    pub receives_snapshot: bool,
+    /// Bytes of snapshots that it has acknowledged, in total.
+    pub snapshot_bytes: u64,
 }
 
 impl Raft {
@@ -89,10 +93,17 @@ impl Raft {
             Some(replied.elapsed())
         };
         let all = metrics.replication.iter().flatten();
-        all.map(|(id, at)| PeerProgress {
-            member: *id,
-            matched: at.as_ref().map(|at| at.index),
-            silent_for: since_reply(id),
+        all.map(|(id, at)| {
+            // This member sends itself no snapshot, and has no metrics as a peer.
+            let peer = (*id != self.me).then(|| self.metrics.peers.of(*id));
+            let sent = peer.as_ref().map(|peer| &peer.sent);
+            PeerProgress {
+                member: *id,
+                matched: at.as_ref().map(|at| at.index),
+                silent_for: since_reply(id),
+                receives_snapshot: sent.is_some_and(|sent| sent.under_way.get() > 0),
+                snapshot_bytes: sent.map_or(0, |sent| sent.acknowledged_bytes.get()),
+            }
         })
         .collect()
     }

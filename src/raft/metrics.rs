@@ -108,6 +108,8 @@ pub struct SnapshotMetrics {
     pub under_way: Gauge,
     pub succeeded: Counter,
     pub failed: Counter,
+    /// Bytes that receivers have acknowledged, in failed transfers too.
+    pub acknowledged_bytes: Counter,
     /// Duration of successful transfers.
     pub took: Histogram,
 }
@@ -118,6 +120,7 @@ impl Default for SnapshotMetrics {
             under_way: Gauge::default(),
             succeeded: Counter::default(),
             failed: Counter::default(),
+            acknowledged_bytes: Counter::default(),
             took: Histogram::new(&SNAPSHOT_BUCKETS),
         }
     }

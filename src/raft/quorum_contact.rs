@@ -36,7 +36,8 @@ struct Contact {
     at: Instant,
 }
 
-/// Quorum contact as this member knows it, and the highest commit index that a leader has sent.
+/// Quorum contact as this member knows it, and the first and the highest commit index that a leader has
+/// sent.
 #[derive(Clone, Default)]
 pub struct QuorumContact {
     /// From the messages of the newest leader.
@@ -44,6 +45,8 @@ pub struct QuorumContact {
     /// The last election that this member has won.
     elected: Arc<Mutex<Option<(Term, Instant)>>>,
     committed: Arc<AtomicU64>,
+    /// Zero until a leader has sent one.
+    first_committed: Arc<AtomicU64>,
     own: Arc<OnceLock<WatchReceiverOf<Types, RaftMetrics<Types>>>>,
 }
 
@@ -65,9 +68,18 @@ impl QuorumContact {
         self.committed.load(Ordering::Relaxed)
     }
 
+    /// The first commit index that a leader has sent since this member started. Zero: none has.
+    pub fn first_committed(&self) -> u64 {
+        self.first_committed.load(Ordering::Relaxed)
+    }
+
     /// Records a message of a leader: its vote, the age of its last quorum contact, its commit index.
     pub fn record_message(&self, vote: Vote, age_ms: Option<u64>, committed: Option<u64>) {
-        self.committed.fetch_max(committed.unwrap_or(0), Ordering::Relaxed);
+        let index = committed.unwrap_or(0);
+        self.committed.fetch_max(index, Ordering::Relaxed);
+        // Fails once the first one is recorded.
+        let _ =
+            self.first_committed.compare_exchange(0, index, Ordering::Relaxed, Ordering::Relaxed);
         let (Some(age_ms), Some(leader), true) = (age_ms, vote.voted_for, vote.committed) else {
             return;
         };

@@ -244,7 +244,9 @@ impl<T: Transport> RaftNetworkV2<Types> for RpcClient<T> {
             to = %self.to.member, index = local.position().index,
             files = offer.files.len(), "sending snapshot"
         );
-        let send = send_snapshot(&self.factory.transport, self.to, vote, offer, local);
+        let acknowledged = &self.counts.sent.acknowledged_bytes;
+        let transport = &self.factory.transport;
+        let send = send_snapshot(transport, self.to, vote, offer, local, acknowledged);
         let begun = Instant::now();
         let _sending = self.counts.sent.under_way.track();
         tokio::select! {

@@ -15,6 +15,7 @@ use super::{
     type_config::Types,
 };
 use crate::{
+    metrics::Counter,
     proto::peer::{self, snapshot_reply},
     types::MemberRef,
 };
@@ -29,12 +30,14 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 type TransferError = StreamingError<Types>;
 
 /// Offers a snapshot, sends the parts that the peer lacks, and waits until the peer has installed it.
+/// Adds the bytes that the peer acknowledges to `acknowledged`.
 pub async fn send_snapshot<T: Transport>(
     transport: &T,
     to: MemberRef,
     vote: RaftVote,
     offer: peer::SnapshotOffer,
     snapshot: Arc<dyn Snapshot>,
+    acknowledged: &Counter,
 ) -> Result<SnapshotResponse<Types>, TransferError> {
     let (chunks, rx) = mpsc::channel(WINDOW_CHUNKS);
     let files = offer.files.clone();
@@ -51,6 +54,7 @@ pub async fn send_snapshot<T: Transport>(
         .snapshot(to, ReceiverStream::new(rx).boxed())
         .await
         .map_err(|e| StreamingError::from(rpc_error(e)))?;
+    let mut received = 0;
     loop {
         tokio::select! {
             open = transfer.writable() => {
@@ -63,6 +67,11 @@ pub async fn send_snapshot<T: Transport>(
                 let reply = reply.map_err(|_| broken_snapshot(to, "no progress"))?;
                 let reply = reply.ok_or_else(|| transfer.closed())?;
                 let reply = reply.map_err(|e| StreamingError::from(rpc_error(e)))?;
+                if let Some(snapshot_reply::Result::Received(bytes)) = &reply.result {
+                    // A keepalive repeats the number.
+                    acknowledged.add(bytes.saturating_sub(received));
+                    received = received.max(*bytes);
+                }
                 if let Some(done) = transfer.handle_reply(reply)? {
                     return Ok(SnapshotResponse::new(done));
                 }

@@ -1,11 +1,8 @@
 //! The admin port: `/livez` (the process works), `/readyz` (the member may serve clients), `/metrics`.
 
-use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+    atomic::{AtomicBool, Ordering},
 };
 
 use axum::{
@@ -15,22 +12,21 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use tokio::time::Instant;
 
 use super::{
     grpc::calls::CallMetrics,
+    readiness::{self, MemberFacts, Ready},
     scrape::{self, MetricSources, PortCounters, Process, ProcessCounters},
 };
 use crate::{
     clock::{Clock, SystemClock},
     fault::Fault,
     lane::Lanes,
+    membership::PodCreation,
     metrics::Exposition,
+    raft::{PendingAge, Raft},
 };
-
-/// A member without a quorum for this time is not ready.
-const QUORUM_AGE_MAX: Duration = Duration::from_secs(10);
-/// A member that is further behind the commit index is not ready: its serializable reads are too stale.
-const LAG_ENTRIES_MAX: u64 = 1000;
 
 /// The health and the metrics of a member.
 #[derive(Debug, Clone)]
@@ -41,7 +37,12 @@ pub struct MemberHealth {
 #[derive(Debug)]
 struct Inner {
     member: OnceLock<MetricSources>,
+    started: Instant,
+    /// The volume belongs to a cluster: what is missing is recovery.
+    formed: AtomicBool,
     stopping: AtomicBool,
+    uncommitted: Mutex<PendingAge>,
+    pod_creation: Mutex<Option<PodCreation>>,
     counters: ProcessCounters,
     lanes: Lanes,
     fault: Fault,
@@ -49,9 +50,34 @@ struct Inner {
 
 impl MemberHealth {
     pub fn new(lanes: Lanes, fault: Fault) -> MemberHealth {
+        MemberHealth::since(Instant::now(), lanes, fault)
+    }
+
+    /// `started` is the start of this process.
+    pub fn since(started: Instant, lanes: Lanes, fault: Fault) -> MemberHealth {
         let (member, counters) = (OnceLock::new(), ProcessCounters::default());
-        let stopping = AtomicBool::new(false);
-        MemberHealth { inner: Arc::new(Inner { member, stopping, counters, lanes, fault }) }
+        let inner = Inner {
+            member,
+            started,
+            formed: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            uncommitted: Mutex::default(),
+            pod_creation: Mutex::default(),
+            counters,
+            lanes,
+            fault,
+        };
+        MemberHealth { inner: Arc::new(inner) }
+    }
+
+    /// Marks the volume as one with an identity in a cluster.
+    pub fn set_formed(&self) {
+        self.inner.formed.store(true, Ordering::Relaxed);
+    }
+
+    /// The pods that exist, while the orchestrator still creates pods in order.
+    pub fn set_pod_creation(&self, creation: Option<PodCreation>) {
+        *lock(&self.inner.pod_creation) = creation;
     }
 
     /// Marks the member as running. Called once.
@@ -82,20 +108,40 @@ impl MemberHealth {
         if self.inner.fault.is_stopped() { Err("this member has stopped") } else { Ok(()) }
     }
 
-    fn ready(&self) -> Result<(), String> {
+    /// Whether this member is ready, or the reason why not.
+    pub fn ready(&self) -> Result<Ready, String> {
         self.live()?;
         if self.inner.stopping.load(Ordering::Relaxed) {
             return Err("stopping".into());
         }
+        let creation = *lock(&self.inner.pod_creation);
         let Some(member) = self.inner.member.get() else {
-            return Err("waiting to become a member: forming, joining or recovering".into());
+            return match self.inner.formed.load(Ordering::Relaxed) {
+                true => Err("recovering".into()),
+                false => readiness::pristine_readiness(creation, self.inner.started.elapsed()),
+            };
         };
-        let raft = member.node.raft();
-        ready(raft.quorum_age(), raft.apply_lag())
+        readiness::member_readiness(&self.facts(member.node.raft(), creation))
+    }
+
+    fn facts(&self, raft: &Raft, creation: Option<PodCreation>) -> MemberFacts {
+        let membership = raft.membership();
+        let members = membership.members.iter().map(|m| m.member_ref);
+        let (last, committed) = (raft.last_index(), raft.committed_index());
+        MemberFacts {
+            quorum_age: raft.quorum_age(),
+            uncommitted_for: lock(&self.inner.uncommitted).observe(last, committed, Instant::now()),
+            lag: raft.apply_lag(),
+            initial_lag: raft.initial_lag(),
+            log_writing_for: raft.log().metrics().writing_for(),
+            uptime: self.inner.started.elapsed(),
+            voters: readiness::voter_ordinals(&membership.voters, members),
+            creation,
+        }
     }
 
     /// Checks readiness for a probe, and counts the result.
-    fn probe(&self) -> Result<(), String> {
+    fn probe(&self) -> Result<Ready, String> {
         let ready = self.ready();
         let counters = &self.inner.counters;
         let counter =
@@ -103,18 +149,6 @@ impl MemberHealth {
         counter.increment();
         ready
     }
-}
-
-fn ready(quorum_age: Option<Duration>, lag: u64) -> Result<(), String> {
-    match quorum_age {
-        Some(age) if age < QUORUM_AGE_MAX => {}
-        Some(age) => return Err(format!("no quorum for {} s", age.as_secs())),
-        None => return Err("no quorum yet".into()),
-    }
-    if lag > LAG_ENTRIES_MAX {
-        return Err(format!("{lag} log entries behind"));
-    }
-    Ok(())
 }
 
 fn answer(result: Result<(), impl Into<String>>) -> (StatusCode, String) {
@@ -140,22 +174,17 @@ pub fn router(health: MemberHealth) -> Router {
         )
         .route(
             "/readyz",
-            get(|State(health): State<MemberHealth>| async move { answer(health.probe()) }),
+            get(|State(health): State<MemberHealth>| async move {
+                match health.probe() {
+                    Ok(Ready::AwaitingPods(reason)) => (StatusCode::OK, format!("{reason}\n")),
+                    ready => answer(ready.map(drop)),
+                }
+            }),
         )
         .route("/metrics", get(render))
         .with_state(health)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ready_needs_a_quorum_and_little_lag() {
-        let fresh = Some(Duration::from_secs(1));
-        assert_eq!(ready(fresh, 5), Ok(()));
-        assert!(ready(None, 0).is_err());
-        assert!(ready(Some(Duration::from_secs(11)), 0).is_err());
-        assert!(ready(fresh, 20_000).is_err());
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -16,6 +16,7 @@ use super::{
     context::MemberContext,
     lifecycle::Serving,
     member_config::MemberConfig,
+    pod_creation::refuse_clients,
     scrape::MetricSources,
     servers::{ClientServices, DRAIN_TIMEOUT, Servers, listen},
     stack::MemberStack,
@@ -79,6 +80,9 @@ impl Listening {
         let peer_connections = &health.connections().peer;
         internal_servers.serve_peers(listeners.peer, peer_service.clone(), peer_connections);
         internal_servers.serve_admin(listeners.admin, health.clone());
+        if let Some(pods) = context.config.orchestrator() {
+            internal_servers.follow_pod_creation(health.clone(), pods);
+        }
         let client_listener = listeners.client;
         Ok(Listening { context, client_listener, internal_servers, peer_service })
     }
@@ -91,11 +95,13 @@ impl Listening {
         let Listening { context, client_listener, internal_servers, peer_service } = self;
         let formed = tokio::select! {
             formed = context.bootstrap.run(&context.peers) => formed?,
+            never = refuse_clients(&client_listener, &context.health) => match never {},
             () = shutdown => {
                 internal_servers.drain(DRAIN_TIMEOUT).await;
                 return Ok(None);
             }
         };
+        context.health.set_formed();
         let identity = &formed.identity;
         tracing::info!(
             cluster = %identity.cluster,

@@ -30,6 +30,8 @@ mod pod;
 #[cfg(not(feature = "k8s"))]
 #[path = "no_pod.rs"]
 mod pod;
+mod pod_creation;
+mod readiness;
 mod removal;
 mod scrape;
 mod serve;

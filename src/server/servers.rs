@@ -11,9 +11,11 @@ use super::{
     connections::{self, CLIENT_LIMITS, ConnectionCounters, ConnectionListener, PEER_LIMITS},
     grpc::{GrpcServer, calls::CallMetrics},
     listen::bind,
+    pod_creation,
 };
 use crate::{
     api,
+    membership::Orchestrator,
     node::{MembershipPort, Node},
     peer::PeerService,
     proto,
@@ -83,6 +85,15 @@ impl Servers {
         let (listener, shutdown) = (self.accept_on(listener, counts), self.shutdown_signal());
         self.add("peer", async move {
             connections::serve(listener, PEER_LIMITS, |_| routes.clone(), shutdown).await;
+            Ok(())
+        });
+    }
+
+    /// Joins the task that follows the creation of pods together with the servers.
+    pub fn follow_pod_creation(&mut self, health: MemberHealth, pods: Arc<dyn Orchestrator>) {
+        let following = pod_creation::follow_pod_creation(health, pods, self.shutdown_signal());
+        self.add("pod-creation", async move {
+            following.await;
             Ok(())
         });
     }

@@ -187,11 +187,14 @@ impl Writer {
 
     /// Writes the frame, syncs it, and calls the callbacks.
     fn commit(&mut self) {
-        if self.failed.is_none()
-            && let Err(error) = self.write_frame()
-        {
-            self.fault.stop(&error);
-            self.failed = Some(error);
+        if self.failed.is_none() {
+            self.metrics.begin_write();
+            let written = self.write_frame();
+            self.metrics.end_write();
+            if let Err(error) = written {
+                self.fault.stop(&error);
+                self.failed = Some(error);
+            }
         }
         for done in self.frame.done.drain(..) {
             done(self.failed.clone().map_or(Ok(()), Err));

@@ -177,6 +177,12 @@ impl Member {
         self.admin("/readyz").is_some_and(|answer| answer.status == 200)
     }
 
+    /// The reason why the member is not ready. `None`: it is ready, or does not answer.
+    #[cfg(debug_assertions)]
+    pub fn why_not_ready(&self) -> Option<String> {
+        self.admin("/readyz").filter(|answer| answer.status != 200).map(|answer| answer.body)
+    }
+
     /// The value of one of its metrics.
     pub fn metric(&self, name: &str) -> Option<u64> {
         let text = self.admin("/metrics")?.body;

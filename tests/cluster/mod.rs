@@ -17,6 +17,8 @@ mod workload;
 mod addresses;
 mod crash;
 mod damage;
+#[cfg(debug_assertions)]
+mod hung_disk;
 mod join;
 #[cfg(debug_assertions)]
 mod leader;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{super::objects, api::merge, set};
 use crate::{
-    membership::{BootstrapRecord, Intent, OrchestratorError},
+    membership::{BootstrapRecord, Intent, OrchestratorError, PodCreation},
     types::{ClusterId, DesiredReplicas, MemberId, Ordinal},
 };
 
@@ -30,6 +30,33 @@ fn the_spec_says_how_many_pods_and_from_which_ordinal() {
     assert_eq!(intent(with(json!({ "spec": { "replicas": null } }))), wanted(0, 1));
     // The status lags behind the spec.
     assert_eq!(intent(with(json!({ "status": { "replicas": 9 } }))), wanted(0, 3));
+}
+
+#[test]
+fn an_ordered_creation_lasts_until_all_pods_exist() {
+    let creation = |patch: Value| {
+        objects::pod_creation(&serde_json::from_value(with(patch)).unwrap())
+            .map(|PodCreation { first, created, replicas }| (first.0, created, replicas))
+    };
+    let ordered = |created: u32, more: Value| {
+        let mut set = json!({
+            "spec": { "podManagementPolicy": "OrderedReady" }, "status": { "replicas": created },
+        });
+        merge(&mut set, &more);
+        creation(set)
+    };
+    assert_eq!(ordered(1, json!({})), Some((0, 1, 3)));
+    assert_eq!(ordered(0, json!({ "spec": { "ordinals": { "start": 5 } } })), Some((5, 0, 3)));
+    assert_eq!(ordered(0, json!({ "status": null })), Some((0, 0, 3)));
+    // All pods exist, or more while others terminate.
+    assert_eq!(ordered(3, json!({})), None);
+    assert_eq!(ordered(4, json!({})), None);
+    assert_eq!(ordered(0, json!({ "spec": { "replicas": 0 } })), None);
+    let going = json!({ "metadata": { "deletionTimestamp": "2026-01-02T00:00:00Z" } });
+    assert_eq!(ordered(1, going), None);
+    let parallel = json!({ "spec": { "podManagementPolicy": "Parallel" } });
+    assert_eq!(ordered(1, parallel), None);
+    assert_eq!(creation(json!({ "status": { "replicas": 1 } })), None);
 }
 
 #[test]

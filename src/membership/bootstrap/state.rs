@@ -13,6 +13,7 @@ use crate::{
         datadir::{DataDir, DataDirError},
         identity::{Identity, Stage},
         orchestrator::{ClusterEvent, Orchestrator},
+        reminder::Reminder,
     },
     rng::Rng,
     types::{ClusterId, DesiredReplicas, MemberId, MemberRef, Ordinal},
@@ -89,7 +90,7 @@ pub struct State {
     pub confirmed: bool,
     pub last_leader: Option<Ordinal>,
     /// The last reported obstacle.
-    waiting: String,
+    waiting: Reminder,
 }
 
 /// An unfinished bootstrap record, for as long as it does not change.
@@ -148,10 +149,10 @@ impl Bootstrap {
         Identity { cluster, member, ordinal, home, boot: 1, stage, founders }
     }
 
-    /// Reports an obstacle, once.
+    /// Reports an obstacle, and again as long as it holds.
     pub fn report_waiting(&self, reason: &str) {
-        let before = std::mem::replace(&mut self.state().waiting, reason.to_string());
-        if before != reason {
+        let is_due = self.state().waiting.is_due(reason, Instant::now());
+        if is_due {
             tracing::info!(ordinal = %self.config.ordinal, reason, "bootstrap waits");
             if let Some(pods) = self.orchestrator() {
                 pods.emit(ClusterEvent::of_pod("Waiting", reason.to_string()));

@@ -10,13 +10,16 @@
 //!
 //! Invariants:
 //! - A change starts only after the previous one is committed, and a joint configuration is left first.
-//! - Voters change only if majorities of the current and of the next set are in contact and caught
-//!   up. The planner never proposes an empty set of voters, or one without a live majority.
+//! - Contact is not progress: a member that answers heartbeats may need a snapshot, or its disk may hang.
+//!   Voters change only if majorities of the current and of the next set acknowledge entries and are
+//!   caught up. The planner never proposes an empty set of voters, or one without a live majority.
 //! - Only a caught-up learner gets a vote, and only a learner is removed: a leaving member loses its
 //!   vote first.
 //! - Of two members at one ordinal, the one with the higher id is the current incarnation.
-//! - A reachable voter that is not leaving keeps its vote, regardless of its ordinal. So a flapping
-//!   member costs one change each time it fails, and none when it returns.
+//! - A reachable voter that is not leaving keeps its vote, regardless of its ordinal, unless it is stalled
+//!   and a learner is not. So a flapping member costs one change each time it fails, and none when it
+//!   returns. A voter that catches up is not stalled.
+//! - A leader whose own disk hangs hands over. Only the next leader can take its vote.
 //!
 //! Growing from one member to three, with the third still behind:
 //!

@@ -29,6 +29,12 @@ pub struct Member {
     pub in_contact: bool,
     /// Has kept up with the log for a while. True for the leader itself.
     pub caught_up: bool,
+    /// In contact, and stores the newest entries in time, so it can complete a majority now. False for a
+    /// leader whose own disk hangs.
+    pub acks: bool,
+    /// Owes entries, and has stored none for a while, in contact or not: its disk hangs, or it cannot
+    /// install a snapshot. A member that catches up is not stalled.
+    pub stalled: bool,
     /// An operator asked to remove this incarnation. The ordinal's next incarnation is not affected.
     pub removal_requested: bool,
 }
@@ -61,7 +67,13 @@ impl Member {
         self.old_voter || self.new_voter
     }
 
+    /// Can complete a majority, and has been able to for a while.
     pub fn is_ready(&self) -> bool {
-        self.in_contact && self.caught_up
+        self.acks && self.caught_up
+    }
+
+    /// In contact, and storing entries or able to: it may complete a majority soon.
+    pub fn progresses(&self) -> bool {
+        self.in_contact && !self.stalled
     }
 }

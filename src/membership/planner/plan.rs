@@ -30,7 +30,8 @@ pub enum Step {
     ChangeVoters { add: BTreeSet<MemberId>, remove: BTreeSet<MemberId> },
     /// Removes learners. Their ids cannot return.
     Remove(BTreeSet<MemberId>),
-    /// Transfers leadership from a leader that will lose its vote to a staying, caught-up voter.
+    /// Transfers leadership to a staying, caught-up voter: from a leader that will lose its vote, or whose
+    /// disk hangs.
     HandOver { to: MemberId },
 }
 
@@ -41,8 +42,8 @@ pub fn plan(observed: &Observed) -> Plan {
         return Plan::Settled;
     }
     if !observed.committed {
-        let silent_voters = observed.members.iter().filter(|m| m.votes() && !m.in_contact);
-        return Plan::Wait(Blocked::new(BlockedBy::UncommittedChange, silent_voters));
+        let late_voters = observed.members.iter().filter(|m| m.votes() && !m.acks);
+        return Plan::Wait(Blocked::new(BlockedBy::UncommittedChange, late_voters));
     }
     if observed.is_joint() {
         return leave_joint(observed);
@@ -63,15 +64,16 @@ pub fn plan(observed: &Observed) -> Plan {
     Plan::Do(step)
 }
 
-/// Leaving a joint configuration appends an entry, which needs a majority of both sets.
+/// Leaving a joint configuration appends an entry, which needs a majority of both sets. Voters that still
+/// catch up count: the entry is committed once they have, and no other step is possible before.
 fn leave_joint(observed: &Observed) -> Plan {
-    if !is_majority(observed.old_voters(), |m| m.in_contact) {
-        let silent = observed.old_voters().filter(|m| !m.in_contact);
-        return Plan::Wait(Blocked::new(BlockedBy::CurrentVoters, silent));
+    if !is_majority(observed.old_voters(), Member::progresses) {
+        let late = observed.old_voters().filter(|m| !m.progresses());
+        return Plan::Wait(Blocked::new(BlockedBy::CurrentVoters, late));
     }
-    if !is_majority(observed.new_voters(), |m| m.in_contact) {
-        let silent = observed.new_voters().filter(|m| !m.in_contact);
-        return Plan::Wait(Blocked::new(BlockedBy::NextVoters, silent));
+    if !is_majority(observed.new_voters(), Member::progresses) {
+        let late = observed.new_voters().filter(|m| !m.progresses());
+        return Plan::Wait(Blocked::new(BlockedBy::NextVoters, late));
     }
     let leader_stays = observed.new_voters().any(|m| m.id() == observed.me);
     if !leader_stays {
@@ -87,8 +89,11 @@ fn leave_joint(observed: &Observed) -> Plan {
 
 /// The due change of voters, or the hand-over that must precede it.
 fn change_voters(observed: &Observed, target: &Target<'_>) -> Result<Option<Step>, Blocked> {
+    if let Some(successor) = target.successor_of_stalled_leader() {
+        return Ok(Some(Step::HandOver { to: successor.id() }));
+    }
     if target.leader_leaves() {
-        let successors = observed.new_voters().filter(|m| target.keeps(m) && m.in_contact);
+        let successors = observed.new_voters().filter(|m| target.keeps(m) && m.progresses());
         let ready = successors.clone().filter(|m| m.is_ready());
         if let Some(successor) = ready.min_by_key(|m| m.ordinal()) {
             return Ok(Some(Step::HandOver { to: successor.id() }));

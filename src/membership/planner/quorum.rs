@@ -32,21 +32,22 @@ fn spare<'a>(
     fine.checked_sub(majority(all))
 }
 
-/// The number of voters in contact that may fail, in any combination, before writes stop. `None`: too
-/// few are in contact already.
+/// The number of acknowledging voters that may fail, in any combination, before writes stop. `None`: too
+/// few acknowledge entries already.
 pub fn tolerates(observed: &Observed) -> Option<u32> {
-    let old = spare(observed.old_voters(), |m| m.in_contact)?;
-    let new = spare(observed.new_voters(), |m| m.in_contact)?;
+    let old = spare(observed.old_voters(), |m| m.acks)?;
+    let new = spare(observed.new_voters(), |m| m.acks)?;
     u32::try_from(old.min(new)).ok()
 }
 
-/// Whether the voters in contact are a majority without this one, of both sets when the
-/// configuration is joint.
+/// Whether the acknowledging voters are a majority without this one, of both sets when the
+/// configuration is joint. A voter that only answers heartbeats would not do: no write could be
+/// committed until it has caught up.
 ///
 /// Also true if the member's stop changes nothing: for a learner, and for the only voter where the
 /// target is one voter, since waiting would not produce a successor.
 pub fn may_stop(observed: &Observed, member: MemberId) -> bool {
-    let others = |m: &Member| m.in_contact && m.id() != member;
+    let others = |m: &Member| m.acks && m.id() != member;
     if is_majority(observed.old_voters(), others) && is_majority(observed.new_voters(), others) {
         return true;
     }

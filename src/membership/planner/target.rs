@@ -16,7 +16,8 @@ pub struct Target<'a> {
     voter_count: usize,
 }
 
-/// The order in which members are chosen as voters. Members up to `Replaced` are in contact.
+/// The order in which members are chosen as voters. Members up to `Replaced` are in contact and can
+/// complete a majority, now or once they have caught up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     /// The leader: replacing it costs an election.
@@ -29,6 +30,9 @@ enum Rank {
     Learner,
     /// A voter that keeps its vote until the next incarnation at its ordinal has caught up.
     Replaced,
+    /// A voter in contact that stores no entries. A restart of its pod may cure it, so its vote is taken
+    /// only for a better candidate.
+    StalledVoter,
     /// A voter out of contact. It may return, so its vote is taken only for a better candidate.
     SilentVoter,
     SilentReplaced,
@@ -62,10 +66,21 @@ impl<'a> Target<'a> {
         leader.next().is_none_or(|leader| !self.keeps(leader))
     }
 
+    /// The voter that takes over from a leader whose own disk hangs. Such a leader commits entries, but
+    /// without its own copy, and it can give its vote to a learner only once it does not lead.
+    pub fn successor_of_stalled_leader(&self) -> Option<&'a Member> {
+        let me = self.observed.me;
+        if !self.observed.members.iter().any(|m| m.id() == me && m.stalled) {
+            return None;
+        }
+        let ready = self.voters().filter(|m| m.id() != me && self.keeps(m) && m.is_ready());
+        ready.min_by_key(|m| m.ordinal())
+    }
+
     /// The members that should vote next: the target number, or as many as are available.
     ///
-    /// The unreachable members of the set are always a minority of it: if two of five leave and two
-    /// are dead, one voter remains. The set never has two voters if one suffices, with one exception:
+    /// The unreachable and stalled members of the set are always a minority of it: if two of five leave
+    /// and two are dead, one voter remains. The set never has two voters if one suffices, with one exception:
     /// of two voters on the way to more, both stay, because one copy of the last writes would be too
     /// few.
     pub fn next_voters(&self) -> BTreeSet<MemberId> {
@@ -97,7 +112,7 @@ impl<'a> Target<'a> {
         if all_stay && count >= self.voter_count {
             return None;
         }
-        let no_successor = !all_stay && !staying.clone().any(|m| m.in_contact);
+        let no_successor = !all_stay && !staying.clone().any(|m| m.progresses());
         let newest = self.incarnations.values().filter_map(|all| all.last().copied());
         let late = newest.filter(|m| !m.is_ready() && (no_successor || !m.votes()));
         let by = if no_successor { BlockedBy::StayingMembers } else { BlockedBy::Learners };
@@ -123,15 +138,16 @@ impl<'a> Target<'a> {
 
     fn candidate(&self, incarnations: &[&'a Member]) -> Option<(Rank, &'a Member)> {
         let newest = *incarnations.last()?;
-        let rank = match (newest.votes(), newest.in_contact, newest.caught_up) {
-            (true, ..) if newest.id() == self.observed.me => Rank::Leader,
-            (true, true, true) => Rank::Voter,
-            (true, true, false) => Rank::VoterBehind,
-            (true, false, _) => Rank::SilentVoter,
-            (false, true, true) => Rank::Learner,
-            (false, ..) => {
+        let rank = match newest.votes() {
+            true if newest.id() == self.observed.me => Rank::Leader,
+            true if newest.is_ready() => Rank::Voter,
+            true if newest.progresses() => Rank::VoterBehind,
+            true if newest.in_contact => Rank::StalledVoter,
+            true => Rank::SilentVoter,
+            false if newest.is_ready() => Rank::Learner,
+            false => {
                 let old = *incarnations.iter().rev().find(|m| m.votes())?;
-                let rank = if old.in_contact { Rank::Replaced } else { Rank::SilentReplaced };
+                let rank = if old.progresses() { Rank::Replaced } else { Rank::SilentReplaced };
                 return Some((rank, old));
             }
         };

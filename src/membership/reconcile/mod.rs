@@ -13,6 +13,7 @@ mod execute;
 mod observe;
 mod overview;
 mod replicas;
+mod stalls;
 
 use std::{
     collections::BTreeSet,
@@ -23,10 +24,11 @@ use std::{
 
 use tokio::{sync::watch, time::Instant};
 
-use self::catch_up::CatchUp;
+use self::{catch_up::CatchUp, stalls::Stalls};
 use super::{
     orchestrator::{ClusterEvent, LeaderUpdate, Orchestrator},
     planner::{self, Plan},
+    reminder::REMINDER_INTERVAL,
     stop_permits::{StopPermit, StopPermits},
 };
 use crate::{
@@ -53,6 +55,7 @@ pub struct MembershipReconciler<N> {
     max_voters: u32,
     orchestrator: Option<Arc<dyn Orchestrator>>,
     catch_up: Mutex<CatchUp>,
+    stalls: Mutex<Stalls>,
     permits: Mutex<StopPermits>,
     /// The start of this member's current leadership.
     leads_since: Mutex<Option<(Term, Instant)>>,
@@ -84,6 +87,7 @@ impl<N: NodePort> MembershipReconciler<N> {
             max_voters,
             orchestrator,
             catch_up: Mutex::default(),
+            stalls: Mutex::default(),
             permits: Mutex::default(),
             leads_since: Mutex::default(),
             plan: watch::Sender::new(Plan::Settled),
@@ -126,7 +130,7 @@ impl<N: NodePort> MembershipReconciler<N> {
             }
             self.leads_for();
             let membership = self.raft.membership();
-            self.record_catch_up(&membership);
+            self.record_progress(&membership);
             let observed = self.observe_membership(&membership);
             // The target is unknown until the replicas of the StatefulSet are recorded.
             if self.orchestrator.is_some() && observed.desired.is_none() {
@@ -136,9 +140,11 @@ impl<N: NodePort> MembershipReconciler<N> {
             self.plan.send_replace(plan.clone());
             match plan {
                 Plan::Settled => reporter = BlockedReporter::default(),
-                Plan::Wait(blocked) => reporter.report(blocked.to_string(), |message| {
-                    self.emit(ClusterEvent::of_set("Waiting", message));
-                }),
+                Plan::Wait(blocked) => {
+                    if let Some(reason) = reporter.report(&blocked.to_string(), Instant::now()) {
+                        self.emit(ClusterEvent::of_set("Waiting", reason));
+                    }
+                }
                 Plan::Do(step) => {
                     reporter = BlockedReporter::default();
                     tokio::select! {
@@ -231,25 +237,46 @@ impl<N: NodePort> MembershipReconciler<N> {
     }
 }
 
-/// Logs the reason of a blocked plan at once, and emits an Event once it has lasted.
+/// Logs the reason of a blocked plan at once, and emits an Event once it has lasted, again and again.
 #[derive(Debug, Default)]
 struct BlockedReporter {
     reason: String,
-    since: Option<Instant>,
+    next_event: Option<Instant>,
 }
 
 impl BlockedReporter {
-    fn report(&mut self, reason: String, emit: impl FnOnce(String)) {
+    /// Returns the reason if an Event is due at `now`.
+    fn report(&mut self, reason: &str, now: Instant) -> Option<String> {
         if reason != self.reason {
             tracing::info!(reason, "membership change blocked");
-            *self = BlockedReporter { reason, since: Some(Instant::now()) };
-        } else if self.since.is_some_and(|since| since.elapsed() > EVENT_AFTER) {
-            self.since = None;
-            emit(self.reason.clone());
+            *self = BlockedReporter { reason: reason.into(), next_event: Some(now + EVENT_AFTER) };
         }
+        self.next_event.filter(|next| now > *next)?;
+        self.next_event = Some(now + REMINDER_INTERVAL);
+        Some(self.reason.clone())
     }
 }
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blocked_plan_is_an_event_once_it_has_lasted_and_again_while_it_lasts() {
+        let (mut reporter, begun) = (BlockedReporter::default(), Instant::now());
+        let mut events = |reason: &str, seconds: std::ops::Range<u64>| {
+            let due = |s| reporter.report(reason, begun + Duration::from_secs(s)).map(|_| s);
+            seconds.filter_map(due).collect::<Vec<_>>()
+        };
+        assert!(events("a", 0..6).is_empty());
+        assert_eq!(events("a", 6..1300), [6, 607, 1208]);
+        // Another reason starts over, as does a plan that was not blocked in between.
+        assert_eq!(events("b", 1300..1310), [1306]);
+        reporter = BlockedReporter::default();
+        assert_eq!(reporter.report("b", begun), None);
+    }
 }

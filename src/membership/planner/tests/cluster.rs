@@ -1,7 +1,8 @@
 //! A model of a cluster's membership: pods, volumes, and a log of configurations with Raft's rules for
 //! replication, commit and election.
 //!
-//! The leader's view may be stale: contact is the set `seen` at its last look.
+//! The leader's view may be stale: contact is the set `seen` at its last look, and `stalled` are the members
+//! whose disks hung at that time. A member with a hung disk answers the leader, and stores no entry.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +26,8 @@ pub struct Config {
 #[derive(Debug, Default)]
 pub struct Pod {
     pub up: bool,
+    /// Its disk hangs. A restart is the cure.
+    hung: bool,
     /// The member whose volume is attached.
     volume_of: Option<MemberId>,
 }
@@ -43,6 +46,7 @@ pub struct Cluster {
     held: BTreeMap<MemberId, usize>,
     leader: Option<MemberId>,
     seen: BTreeSet<MemberId>,
+    stalled: BTreeSet<MemberId>,
     caught_up: BTreeSet<MemberId>,
     newest: u64,
     /// Ids that were removed.
@@ -63,13 +67,14 @@ impl Cluster {
             max_voters,
             pods: members
                 .iter()
-                .map(|(id, o)| (*o, Pod { up: true, volume_of: Some(*id) }))
+                .map(|(id, o)| (*o, Pod { up: true, hung: false, volume_of: Some(*id) }))
                 .collect(),
             log: vec![Config { old: voters.clone(), new: voters.clone(), members }],
             committed: 0,
             held: voters.iter().map(|id| (*id, 0)).collect(),
             leader: None,
             seen: voters,
+            stalled: BTreeSet::new(),
             caught_up: BTreeSet::new(),
             newest: u64::from(founders),
             removed: BTreeSet::new(),
@@ -95,6 +100,11 @@ impl Cluster {
     /// Whether the pod with this member's volume runs.
     pub fn is_live(&self, id: MemberId) -> bool {
         self.pods.values().any(|pod| pod.up && pod.volume_of == Some(id))
+    }
+
+    /// Whether the member is live and can store entries.
+    pub fn is_well(&self, id: MemberId) -> bool {
+        self.pods.values().any(|pod| pod.up && !pod.hung && pod.volume_of == Some(id))
     }
 
     /// Whether `good` members are a majority of each set that is in force or may come into force.
@@ -141,7 +151,14 @@ impl Cluster {
     }
 
     pub fn down(&mut self, ordinal: Ordinal) {
-        self.pods.entry(ordinal).or_default().up = false;
+        let pod = self.pods.entry(ordinal).or_default();
+        (pod.up, pod.hung) = (false, false);
+    }
+
+    /// The pod's disk hangs, or answers again.
+    pub fn hang(&mut self, ordinal: Ordinal, hung: bool) {
+        let pod = self.pods.entry(ordinal).or_default();
+        pod.hung = pod.up && hung;
     }
 
     /// Kubernetes does not restart a pod that is not wanted.
@@ -164,6 +181,15 @@ impl Cluster {
     /// The leader refreshes its view of the reachable members.
     pub fn look(&mut self) {
         self.seen = self.last().members.keys().copied().filter(|id| self.is_live(*id)).collect();
+        self.stalled = self.seen.iter().copied().filter(|id| !self.is_well(*id)).collect();
+    }
+
+    /// The leader learns whether the member's disk hangs.
+    pub fn see_disk(&mut self, id: MemberId) {
+        match self.is_live(id) && !self.is_well(id) {
+            true => self.stalled.insert(id),
+            false => self.stalled.remove(&id),
+        };
     }
 
     pub fn see(&mut self, id: MemberId, seen: bool) {
@@ -185,14 +211,15 @@ impl Cluster {
 
     // ------------------------------------------------------------ Raft
 
-    /// Elects the member if a majority of voters is live and its log is at least as long as theirs.
+    /// Elects the member if a majority of voters can store its vote and its log is at least as long as
+    /// theirs.
     pub fn elect(&mut self, id: MemberId) -> bool {
         let Some(&at) = self.held.get(&id) else { return false };
         let config = &self.log[at];
-        let grants = |v: MemberId| self.is_live(v) && self.held.get(&v).is_none_or(|h| *h <= at);
+        let grants = |v: MemberId| self.is_well(v) && self.held.get(&v).is_none_or(|h| *h <= at);
         let votes = config.old.contains(&id) || config.new.contains(&id);
         let elected = is_majority(&config.old, grants) && is_majority(&config.new, grants);
-        if !(votes && self.is_live(id) && elected) {
+        if !(votes && self.is_well(id) && elected) {
             return false;
         }
         assert!(at >= self.committed, "{id} leads and lacks a committed entry");
@@ -200,19 +227,20 @@ impl Cluster {
         self.held.values_mut().for_each(|h| *h = at.min(*h));
         self.leader = Some(id);
         self.caught_up = [id].into();
+        self.stalled.clear();
         true
     }
 
-    /// Live members receive the whole log; entries on a majority are committed.
+    /// Live members store the whole log, unless their disks hang; entries on a majority are committed.
     pub fn replicate(&mut self) {
         let Some(leader) = self.leader() else { return };
         let at = self.log.len() - 1;
         for id in self.log[at].members.keys().copied().chain([leader]).collect::<Vec<_>>() {
-            if self.is_live(id) {
+            if self.is_well(id) {
                 self.held.insert(id, at);
             }
         }
-        let has = |id: MemberId| self.held.get(&id) == Some(&at);
+        let has = |id: MemberId| self.is_well(id) && self.held.get(&id) == Some(&at);
         if is_majority(&self.last().old, has) && is_majority(&self.last().new, has) {
             let before = self.log[self.committed].members.keys();
             self.removed.extend(before.filter(|id| !self.log[at].members.contains_key(id)));
@@ -280,6 +308,9 @@ impl Cluster {
             new_voter: config.new.contains(id),
             in_contact: *id == me || self.seen.contains(id),
             caught_up: *id == me || self.caught_up.contains(id),
+            acks: (*id == me || self.seen.contains(id) && self.caught_up.contains(id))
+                && !self.stalled.contains(id),
+            stalled: self.stalled.contains(id),
         });
         Observed {
             me,
@@ -316,9 +347,11 @@ impl Cluster {
         Some(planned)
     }
 
-    /// Whether every member that the leader considers reachable is live.
+    /// Whether every member that the leader considers reachable is live, and stores entries unless the
+    /// leader considers it stalled.
     pub fn view_is_accurate(&self) -> bool {
-        self.seen.iter().all(|id| self.is_live(*id))
+        let stores = |id: &MemberId| self.is_well(*id) || self.stalled.contains(id);
+        self.seen.iter().chain(&self.leader).all(|id| self.is_live(*id) && stores(id))
     }
 
     /// Without further events and with every live member caught up, follows the plan until it settles
@@ -338,7 +371,7 @@ impl Cluster {
             }
             self.look();
             self.replicate();
-            self.caught_up = self.seen.clone();
+            self.caught_up = &self.seen - &self.stalled;
             self.release();
             if self.leader().is_none() || self.join() {
                 continue;

@@ -1,4 +1,4 @@
-//! Random histories: pods die and return, lose their volumes, are scaled; the leader changes, and its
+//! Random histories: pods die and return, lose their volumes, are scaled; disks hang; the leader changes, and its
 //! view is stale. Every planned step must be safe ([`assert_safe`](super::assert_safe) and the model check
 //! that), and without further events the plan must settle.
 
@@ -40,6 +40,8 @@ enum Event {
     /// The leader's view of one member changes, correctly or not.
     See(Ordinal, bool),
     CatchUp(Ordinal, bool),
+    /// A disk hangs, or answers again.
+    Hang(Ordinal, bool),
     Elect(Ordinal),
     Join,
     Turn,
@@ -70,6 +72,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => Just(Event::Look),
         2 => (ordinal(), any::<bool>()).prop_map(|(o, seen)| Event::See(o, seen)),
         7 => (ordinal(), prop::bool::weighted(0.9)).prop_map(|(o, is)| Event::CatchUp(o, is)),
+        2 => (ordinal(), prop::bool::weighted(0.7)).prop_map(|(o, hung)| Event::Hang(o, hung)),
         2 => ordinal().prop_map(Event::Elect),
         5 => Just(Event::Join),
         9 => Just(Event::Turn),
@@ -105,7 +108,7 @@ fn apply_event(cluster: &mut Cluster, event: &Event, gentle: bool) {
         let has = |id| {
             cluster.last().members.get(&id).is_some_and(|o| cluster.incarnation_at(*o) == Some(id))
         };
-        (!gentle || cluster.keeps_majorities(|id| cluster.is_live(id) && Some(id) != lost))
+        (!gentle || cluster.keeps_majorities(|id| cluster.is_well(id) && Some(id) != lost))
             && (!wiped || cluster.keeps_majorities(|id| has(id) && Some(id) != lost))
     };
     match *event {
@@ -135,6 +138,13 @@ fn apply_event(cluster: &mut Cluster, event: &Event, gentle: bool) {
                 cluster.catch_up(id, caught_up);
             }
         }
+        Event::Hang(o, hung) if !hung || may_lose(cluster, o, false) => {
+            cluster.hang(o, hung);
+            if gentle && let Some(id) = cluster.incarnation_at(o) {
+                cluster.see_disk(id);
+            }
+        }
+        Event::Hang(..) => {}
         Event::Elect(o) => {
             if let Some(id) = cluster.incarnation_at(o) {
                 cluster.elect(id);
@@ -158,7 +168,10 @@ fn apply_event(cluster: &mut Cluster, event: &Event, gentle: bool) {
 /// Starts every wanted pod: then the members are exactly the wanted ones, and the target number votes.
 fn heal(cluster: &mut Cluster) {
     let pods: Vec<Ordinal> = cluster.pods.keys().copied().collect();
-    pods.iter().for_each(|o| cluster.up(*o));
+    for ordinal in &pods {
+        cluster.up(*ordinal);
+        cluster.hang(*ordinal, false);
+    }
     let planned = cluster.quiesce();
     assert_eq!(planned, Some(Plan::Settled));
     let leader = cluster.leader().unwrap();
@@ -276,20 +289,21 @@ fn a_live_majority_is_never_frozen() {
         let pods: Vec<Ordinal> = cluster.pods.keys().copied().collect();
         let (wanted, leavers): (Vec<_>, Vec<_>) =
             pods.into_iter().partition(|o| cluster.is_wanted(*o));
-        let well = wanted.iter().filter(|o| cluster.pods[*o].up).count();
+        let is_well = |o: &Ordinal| cluster.incarnation_at(*o).is_none_or(|id| cluster.is_well(id));
+        let well = wanted.iter().filter(|o| cluster.pods[*o].up && is_well(o)).count();
         if well > 0 {
             leavers.iter().for_each(|o| cluster.down(*o));
             let leader = cluster.leader().expect("the leader has left");
             let voters = &cluster.last().new;
-            assert!(cluster.keeps_majorities(|id| cluster.is_live(id)), "{voters:?} are frozen");
+            assert!(cluster.keeps_majorities(|id| cluster.is_well(id)), "{voters:?} are frozen");
             let most = target(&cluster.observed(leader)).min(well);
             assert!(voters.len() >= most - usize::from(most % 2 == 0), "{voters:?} are too few");
             let stays =
-                |o: &&Ordinal| cluster.incarnation_at(**o).is_some_and(|id| cluster.is_live(id));
+                |o: &&Ordinal| cluster.incarnation_at(**o).is_some_and(|id| cluster.is_well(id));
             let mut live = wanted.iter().filter(stays).filter_map(|o| cluster.incarnation_at(*o));
             let spare = live.any(|id| !voters.contains(&id));
-            let silent = voters.iter().any(|id| !cluster.is_live(*id));
-            assert!(!(spare && silent), "of {voters:?} one is dead, and a learner is up");
+            let lost = voters.iter().any(|id| !cluster.is_well(*id));
+            assert!(!(spare && lost), "of {voters:?} one is dead or hangs, and a learner is well");
         } else {
             reached.count("no staying member is up");
         }

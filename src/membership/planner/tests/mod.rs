@@ -35,12 +35,13 @@ fn assert_safe(now: &Observed, step: &Step) {
     match step {
         Step::FinishJoint => {
             assert!(is_joint(now), "there is no joint configuration");
-            assert_majority(&pick(now, &voters), |m| m.in_contact);
+            assert_majority(&pick(now, &voters), Member::progresses);
             let old: Vec<_> = now.members.iter().filter(|m| m.old_voter).collect();
-            assert_majority(&old, |m| m.in_contact);
+            assert_majority(&old, Member::progresses);
         }
         Step::HandOver { to } => {
-            let leaves = !voters.contains(&now.me) || !keeps(now, now.me);
+            let stalled = pick(now, &[now.me].into()).iter().any(|m| m.stalled);
+            let leaves = stalled || !voters.contains(&now.me) || !keeps(now, now.me);
             assert!(leaves && *to != now.me, "a leader hands over although it could continue");
             assert!(voters.contains(to) && pick(now, &[*to].into()).into_iter().all(ready));
         }
@@ -71,7 +72,7 @@ fn assert_safe_change(now: &Observed, add: &BTreeSet<MemberId>, remove: &BTreeSe
     let leader_still_votes = next.contains(&now.me) && !keeps(now, now.me);
     assert!(next.len() % 2 == 1 || leader_still_votes, "an even number of voters");
     assert!(next.len() <= target(now) + usize::from(leader_still_votes), "too many voters");
-    let kept = |m: &Member| keeps(now, m.id()) && m.in_contact;
+    let kept = |m: &Member| keeps(now, m.id()) && m.progresses();
     assert!(add.is_empty() || !pick(now, remove).into_iter().any(kept), "a needless swap");
     let ordinals: BTreeSet<Ordinal> = pick(now, &present).iter().map(|m| m.ordinal()).collect();
     let welcome = !pick(now, &present).iter().any(|m| m.removal_requested);
@@ -79,13 +80,15 @@ fn assert_safe_change(now: &Observed, add: &BTreeSet<MemberId>, remove: &BTreeSe
         welcome && ordinals.len() == present.len() && ordinals.iter().all(|o| is_wanted(now, *o));
     if all_wanted && present.len() % 2 == 1 && present.len() <= target(now) {
         assert!(next.len() >= present.len(), "fewer voters, although none leaves");
-        let silent = |ids| pick(now, ids).iter().filter(|m| !m.in_contact).count();
-        assert!(silent(&next) <= silent(&present), "tolerates fewer losses");
+        let lost = |ids| pick(now, ids).iter().filter(|m| !m.progresses()).count();
+        assert!(lost(&next) <= lost(&present), "tolerates fewer losses");
+        let well = |ids| pick(now, ids).into_iter().filter(|m| ready(m)).count();
+        assert!(well(&next) >= well(&present), "fewer voters are ready");
     }
 }
 
 fn ready(member: &Member) -> bool {
-    member.in_contact && member.caught_up
+    member.in_contact && member.acks && member.caught_up && !member.stalled
 }
 
 fn pick<'a>(now: &'a Observed, ids: &BTreeSet<MemberId>) -> Vec<&'a Member> {

@@ -14,14 +14,18 @@ const STEPS_MAX: usize = 8;
 fn member() -> impl Strategy<Value = Member> {
     let up = || prop::bool::weighted(0.7);
     let requested = prop::bool::weighted(0.1);
-    let parts = (0u32..7, 0u8..10, up(), up(), requested);
-    parts.prop_map(|(ordinal, votes, in_contact, caught_up, removal_requested)| Member {
-        removal_requested,
-        member_ref: MemberRef { member: MemberId(0), ordinal: Ordinal(ordinal) },
-        old_voter: votes < 5 || votes == 9,
-        new_voter: votes < 5,
-        in_contact,
-        caught_up,
+    let parts = (0u32..7, 0u8..10, up(), up(), requested, (up(), up()));
+    parts.prop_map(|(ordinal, votes, in_contact, caught_up, removal_requested, (acks, moves))| {
+        Member {
+            removal_requested,
+            member_ref: MemberRef { member: MemberId(0), ordinal: Ordinal(ordinal) },
+            old_voter: votes < 5 || votes == 9,
+            new_voter: votes < 5,
+            in_contact,
+            caught_up,
+            acks: in_contact && acks,
+            stalled: !(in_contact && acks) && !moves,
+        }
     })
 }
 
@@ -39,6 +43,7 @@ fn observed() -> impl Strategy<Value = Observed> {
             let me = me.index(members.len());
             let leader = &mut members[me];
             (leader.in_contact, leader.caught_up) = (true, true);
+            leader.stalled &= !leader.acks;
             // Raft lets a leader that has lost its vote lead on.
             leader.old_voter |= committed > 1;
             leader.new_voter |= !joint && leader.old_voter;

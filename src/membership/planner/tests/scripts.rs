@@ -11,6 +11,7 @@
 //! | `want REPLICAS [start=N]`, `want all`, `max N` | the desired replicas, and the limit on voters |
 //! | `lead N` | makes this member the leader |
 //! | `down N...`, `behind N...`, `up N...` | out of contact; in contact and behind; caught up (the initial state) |
+//! | `late N...`, `stalled N...` | caught up, but the newest entries are overdue; the disk hangs |
 //! | `incoming N...`, `outgoing N...` | members that vote in only that set |
 //! | `remove N...` | members that an operator removes |
 //! | `committed`, `uncommitted` | the state of the last membership entry |
@@ -88,9 +89,17 @@ impl goldenscript::Runner for Script {
             }
             "max" => self.now.max_voters = first()?.parse()?,
             "lead" => self.now.me = self.find(first()?)?.id(),
-            "down" => self.each(&names, |m| (m.in_contact, m.caught_up) = (false, false))?,
-            "behind" => self.each(&names, |m| (m.in_contact, m.caught_up) = (true, false))?,
-            "up" => self.each(&names, |m| (m.in_contact, m.caught_up) = (true, true))?,
+            "down" => self.each(&names, |m| *m = Member { in_contact: false, ..behind(*m) })?,
+            "behind" => self.each(&names, |m| *m = behind(*m))?,
+            "late" => self.each(&names, |m| *m = Member { caught_up: true, ..behind(*m) })?,
+            "stalled" => {
+                self.each(&names, |m| {
+                    *m = Member { caught_up: true, stalled: true, ..behind(*m) }
+                })?;
+            }
+            "up" => {
+                self.each(&names, |m| *m = Member { caught_up: true, acks: true, ..behind(*m) })?
+            }
             "remove" => self.each(&names, |m| m.removal_requested = true)?,
             "incoming" => self.each(&names, |m| (m.old_voter, m.new_voter) = (false, true))?,
             "outgoing" => self.each(&names, |m| (m.old_voter, m.new_voter) = (true, false))?,
@@ -121,11 +130,11 @@ impl Script {
     fn join(&mut self, name: &str) -> Outcome<()> {
         let ordinal = Ordinal(name.parse()?);
         for old in self.now.members.iter_mut().filter(|m| m.ordinal() == ordinal) {
-            (old.in_contact, old.caught_up) = (false, false);
+            *old = Member { in_contact: false, ..behind(*old) };
         }
         self.newest += 1;
         let new = member(MemberRef { member: MemberId(self.newest), ordinal }, false);
-        self.now.members.push(Member { caught_up: false, ..new });
+        self.now.members.push(behind(new));
         Ok(())
     }
 
@@ -186,6 +195,11 @@ impl Script {
     }
 }
 
+/// In contact, and not caught up.
+fn behind(member: Member) -> Member {
+    Member { in_contact: true, caught_up: false, acks: false, stalled: false, ..member }
+}
+
 fn member(member_ref: MemberRef, votes: bool) -> Member {
     Member {
         member_ref,
@@ -193,6 +207,8 @@ fn member(member_ref: MemberRef, votes: bool) -> Member {
         new_voter: votes,
         in_contact: true,
         caught_up: true,
+        acks: true,
+        stalled: false,
         removal_requested: false,
     }
 }
