@@ -115,6 +115,8 @@ mod tests {
         Poll,
         /// Another leader, which knows no earlier reading.
         Elect,
+        /// The leader reads the set, and is deposed before it has proposed everything.
+        PollAndElect,
         /// A leaving member reads the set, and proposes the reading later.
         Read,
         Propose,
@@ -183,6 +185,14 @@ mod tests {
                 }
                 Step::Poll => self.poll(),
                 Step::Elect => self.detector = RestoreDetector::default(),
+                Step::PollAndElect => {
+                    let (read, recorded) = (self.present(), self.recorded());
+                    let reading = self.detector.observe(&read, recorded.as_ref());
+                    if let (Reading::Restored, Some(recorded)) = (reading, recorded) {
+                        self.propose(reopen(&recorded));
+                    }
+                    self.detector = RestoreDetector::default();
+                }
                 Step::Read => self.delayed = Some(self.present()),
                 Step::Propose => {
                     if let Some(read) = self.delayed.take() {
@@ -199,6 +209,7 @@ mod tests {
             2 => (1usize..6).prop_map(Step::Restore),
             6 => Just(Step::Poll),
             1 => Just(Step::Elect),
+            1 => Just(Step::PollAndElect),
             1 => Just(Step::Read),
             1 => Just(Step::Propose),
         ]

@@ -105,6 +105,7 @@ impl Serving {
         let orchestrator = set.map(OwnSet::pods);
         let known = config.known_ordinals();
         let Identity { cluster, ordinal, .. } = self.identity;
+        let fenced = || wait_until_fenced(cluster, ordinal, raft, orchestrator);
         let shutdown = async {
             if self.unserved_client_port.is_none() {
                 shutdown.await;
@@ -116,7 +117,10 @@ impl Serving {
                     let grace = config.start_grace_period(pod.grace);
                     // At once, so that no new clients come; the member serves those that do.
                     health.set_stopping();
-                    let kind = graceful.wait(set, &grace).await;
+                    let kind = tokio::select! {
+                        kind = graceful.wait(set, &grace) => kind,
+                        fenced = fenced() => return Err(fence(fenced)),
+                    };
                     return Ok(Some(PodStop { kind, grace }));
                 }
                 if config.hands_over {
@@ -128,9 +132,7 @@ impl Serving {
                 return Err(mark_removed(&self.context, status).await);
             }
             never = learn_permission(set) => match never {},
-            fenced = wait_until_fenced(cluster, ordinal, raft, orchestrator) => {
-                return Err(fence(fenced));
-            }
+            fenced = fenced() => return Err(fence(fenced)),
             () = bootstrap.recovery_ordered() => {
                 tracing::warn!("recovery ordered: stopping, to continue alone at the next start");
             }

@@ -2,7 +2,8 @@
 //!
 //! An operator orders it. The order is stored in the identity, with the new cluster's id; then the member
 //! stops. Its next start writes the bootstrap record, if it is a pod, and continues alone. The other
-//! members belong to the old cluster, and are refused until their volumes are deleted.
+//! members belong to the old cluster: the record fences those that run, and their starts are refused until
+//! their volumes are deleted.
 
 use super::state::{Bootstrap, Bootstrapped};
 use crate::{
