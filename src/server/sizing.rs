@@ -10,7 +10,7 @@ use std::{
 
 use super::member_config::MemberConfig;
 use crate::{
-    config::sizing::Sizes,
+    config::sizing::{Misfit, Sizes},
     disk::{self, Disk},
     lane::Lanes,
     membership::ClusterEvent,
@@ -39,11 +39,18 @@ pub async fn check(config: &MemberConfig, disk: Arc<dyn Disk>, lanes: Lanes) {
         ..configured
     });
     let Ok(Some(sizes)) = measured.await else { return };
-    for misfit in sizes.misfits() {
-        tracing::warn!(%misfit, "sizes do not fit each other (docs/sizing.md)");
-        if let Some(pods) = config.orchestrator() {
-            pods.emit(ClusterEvent::warning("Sizing", misfit.to_string()));
+    let pods = config.orchestrator();
+    report(&sizes.misfits(), |event| {
+        if let Some(pods) = &pods {
+            pods.emit(event);
         }
+    });
+}
+
+fn report(misfits: &[Misfit], mut emit: impl FnMut(ClusterEvent)) {
+    for misfit in misfits {
+        tracing::warn!(%misfit, "sizes do not fit each other (docs/sizing.md)");
+        emit(ClusterEvent::warning("Sizing", misfit.to_string()));
     }
 }
 
@@ -138,6 +145,14 @@ mod tests {
         // A process that was moved out of its namespace.
         let moved = ("/proc/self/cgroup", "0::/../a.slice/b.service\n");
         assert_eq!(limit(&[moved, inner]), Some(3_000_000));
+    }
+
+    #[test]
+    fn each_misfit_is_a_warning_event_of_the_pod() {
+        let misfit = Misfit::Volume { quota: 8 << 30, needs: 9 << 30, has: 1 << 30, quota_max: 0 };
+        let mut events = Vec::new();
+        report(&[misfit], |event| events.push(event));
+        assert_eq!(events, [ClusterEvent::warning("Sizing", misfit.to_string())]);
     }
 
     #[test]

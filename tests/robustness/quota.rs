@@ -64,6 +64,22 @@ fn a_reached_quota_clears_itself_after_a_compaction() {
     });
 }
 
+#[test]
+fn a_quota_that_does_not_fit_the_volume_is_logged_with_what_to_set() {
+    with_retry(async || {
+        let scratch = TempDir::new().unwrap();
+        let data = scratch.path().join("data");
+        let more = ["--quota-backend-bytes", "1000000GiB"];
+        let mut kvd = Kvd::serve_with(scratch.path(), &data, Ports::free(), &more);
+        kvd.logs("sizes do not fit each other").await;
+        let log = kvd.log();
+        assert!(log.contains("a quota of 1000000GiB may fill 4500000.1GiB"), "{log}");
+        assert!(log.contains("use a volume of 4500001GiB, or --quota-backend-bytes to"), "{log}");
+        kvd.ready().await;
+        kvd.stop().await;
+    });
+}
+
 async fn status(kvd: &Kvd) -> StatusResponse {
     let mut maintenance = MaintenanceClient::new(kvd.channel().await);
     maintenance.status(StatusRequest {}).await.unwrap().into_inner()
