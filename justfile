@@ -38,6 +38,10 @@ crash:
     cargo test --release --test system -- --ignored crash_long --nocapture
     cargo test --test system -- --ignored leader_crash_long --nocapture
 
+# Runs the random histories of bootstrap and planner: crashes, lost volumes, lost answers, changed StatefulSets.
+membership-histories cases="100000":
+    PROPTEST_CASES={{cases}} cargo test --release --lib membership:: -- --nocapture
+
 # Starts `kvd dev` and uses every member with a real etcdctl.
 smoke: dist
     .ci/smoke {{binaries}} {{cache}}

@@ -16,6 +16,7 @@ use crate::proto::{
         MemberUpdateRequest, MemberUpdateResponse, MoveLeaderRequest, MoveLeaderResponse,
         cluster_client::ClusterClient,
     },
+    peer::{FoundReply, FoundRequest, peer_client::PeerClient},
 };
 
 impl Client {
@@ -87,6 +88,16 @@ impl Client {
         let request = RecoverRequest { accept_data_loss: true, cluster_id: insisted };
         self.call(RequestKind::Write, request, async |channel, request| {
             ClusterAdminClient::new(channel).recover(request).await
+        })
+        .await
+    }
+
+    /// Orders a pod that belongs to no cluster yet to found one, despite the volumes of a former cluster. Use a
+    /// client with the *peer* port of that pod. Not on etcd.
+    pub async fn found_despite_volumes(&self) -> Result<FoundReply, ClientError> {
+        let request = FoundRequest { despite_volumes: true };
+        self.call(RequestKind::Write, request, async |channel, request| {
+            PeerClient::new(channel).found(request).await
         })
         .await
     }

@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, env, error::Error as _, fmt, sync::Arc, time::D
 
 use k8s_openapi::{
     NamespaceResourceScope,
-    serde::{Serialize, de::DeserializeOwned},
+    serde::{
+        Serialize,
+        de::{DeserializeOwned, Error as _},
+    },
 };
 use kube::{
     Api, Client, Config, ResourceExt as _,
@@ -24,6 +27,8 @@ use crate::membership::OrchestratorError;
 pub const FIELD_MANAGER: &str = "kvd";
 /// Immediate retries of an update that conflicts with other writers.
 const CONFLICT_RETRIES_MAX: usize = 5;
+/// Objects in one page of a list.
+const LIST_PAGE_MAX: u32 = 500;
 
 /// The process has no access to Kubernetes: it is not a pod, or not configured.
 #[derive(Debug, thiserror::Error)]
@@ -119,12 +124,31 @@ impl Connection {
         }
     }
 
-    /// Reads all objects of this kind in the namespace, in their current state.
+    /// Reads all objects of this kind in the namespace, in their current state, page by page. One call limit holds for all pages.
+    ///
+    /// No page is skipped: an incomplete list is an error.
     pub async fn list<K: Object>(&self) -> Result<Vec<K>, OrchestratorError> {
-        match self.call(self.api::<K>().list(&ListParams::default())).await {
-            Ok(list) => Ok(list.items),
-            Err(failure) => Err(self.failed(failure, format!("list of {}", K::plural(&())))),
-        }
+        let pages = async {
+            let mut objects = Vec::new();
+            let mut params = ListParams::default().limit(LIST_PAGE_MAX);
+            loop {
+                let page = self.api::<K>().list(&params).await?;
+                // A proxy's answer to anything may have the form of an empty list.
+                if page.types.kind != format!("{}List", K::kind(&())) {
+                    let kind = page.types.kind;
+                    return Err(kube::Error::SerdeError(serde_json::Error::custom(format!(
+                        "the answer is a {kind}"
+                    ))));
+                }
+                objects.extend(page.items);
+                params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+                if params.continue_token.is_none() {
+                    return Ok(objects);
+                }
+            }
+        };
+        let failed = |failure| self.failed(failure, format!("list of {}", K::plural(&())));
+        self.call(pages).await.map_err(failed)
     }
 
     /// The object's annotations; empty if it does not exist.

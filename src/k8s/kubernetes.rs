@@ -6,13 +6,14 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
     coordination::v1::Lease,
-    core::v1::{ConfigMap, Pod, Service},
+    core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::Config;
 use tokio::sync::watch;
 
 use super::{
+    claims,
     connection::{self, ConnectError, Connection, Swap},
     events::{EventRecorder, EventSubjects},
     leader_annotations,
@@ -24,8 +25,8 @@ use super::{
 use crate::{
     clock::Clock,
     membership::{
-        BootstrapRecord, ClusterEvent, Intent, LeaderUpdate, Orchestrator, OrchestratorError,
-        PodCreation, StoredRecord,
+        BootstrapRecord, ClusterEvent, FormerClaim, Intent, LeaderUpdate, Orchestrator,
+        OrchestratorError, PodCreation, StoredRecord,
     },
     types::Ordinal,
 };
@@ -135,6 +136,11 @@ impl Kubernetes {
         self.connection.metrics.clone()
     }
 
+    #[cfg(test)]
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// Delivers the queued Events, for at most two seconds. Later Events are dropped.
     pub async fn close(&self) {
         self.events.close(self.timing.close_limit).await;
@@ -162,6 +168,32 @@ impl Orchestrator for Kubernetes {
                 OrchestratorError::Refused(format!("StatefulSet {name} does not exist"))
             })?;
             objects::stored_record(&record, &set).map(Some)
+        }
+        .boxed()
+    }
+
+    fn former_claims(&self) -> BoxFuture<'_, Result<Vec<FormerClaim>, OrchestratorError>> {
+        async {
+            let record = self.connection.get::<ConfigMap>(&self.options.bootstrap_configmap);
+            let claims = self.connection.list::<PersistentVolumeClaim>();
+            let (record, set, claims) = tokio::try_join!(record, self.set(), claims)?;
+            let set = set.ok_or_else(|| {
+                let name = &self.options.statefulset;
+                OrchestratorError::Refused(format!("StatefulSet {name} does not exist"))
+            })?;
+            claims::former(&claims, &set, record.as_ref())
+        }
+        .boxed()
+    }
+
+    fn order_founding<'a>(
+        &'a self,
+        version: &'a str,
+    ) -> BoxFuture<'a, Result<bool, OrchestratorError>> {
+        async move {
+            let (name, patch) =
+                (&self.options.bootstrap_configmap, objects::founding_order_patch());
+            Ok(self.connection.swap::<ConfigMap>(name, version, patch).await? == Swap::Done)
         }
         .boxed()
     }

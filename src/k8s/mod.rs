@@ -5,6 +5,7 @@
 //! Pod          ── read ──▶ the grace period                        termination.rs
 //! Endpoints    ── list ──▶ whether clients are sent to the pod     termination.rs
 //! ConfigMap    ◀─ swap ──▶ the bootstrap record                    objects.rs
+//! Claims       ── list ──▶ volumes of a former cluster             claims.rs
 //! Lease        ◀─ swap ─── the leader's pod, term and cluster      leader_annotations.rs, mirror.rs
 //! Service      ◀─ swap ─── a selector of the leader's pod          leader_annotations.rs, mirror.rs
 //! Event        ◀─ create ─ waiting, joined, left members           events.rs
@@ -21,6 +22,7 @@
 //!   member stops when the StatefulSet is absent.
 //! - An object names one leader per term, and never an earlier term than before.
 
+mod claims;
 mod connection;
 mod events;
 mod kubernetes;

@@ -6,7 +6,8 @@
 //! state: claimed | formed      cluster: 51a2…      member: 7e01…      ordinal: "0"
 //! ```
 //!
-//! `member` and `ordinal` exist only while the state is `claimed`. Other keys are preserved.
+//! `member` and `ordinal` exist only while the state is `claimed`. Other keys are preserved. An operator's
+//! order `found: despite-volumes` counts until the state is `formed`, or emptied by a founder.
 
 use std::{fmt::Display, time::Duration};
 
@@ -25,6 +26,8 @@ const STATE: &str = "state";
 const CLUSTER: &str = "cluster";
 const MEMBER: &str = "member";
 const ORDINAL: &str = "ordinal";
+const FOUND: &str = "found";
+const DESPITE_VOLUMES: &str = "despite-volumes";
 const CLAIMED: &str = "claimed";
 const FORMED: &str = "formed";
 /// The labels that name an installation, and not the object or its owner.
@@ -86,7 +89,19 @@ pub fn stored_record(
             set.metadata.creation_timestamp.as_ref(),
         )
         .ok_or_else(|| lacks("metadata.creationTimestamp, or its StatefulSet has none"))?,
+        despite_volumes: orders_founding(config_map),
     })
+}
+
+/// Another value is no order, and no damage either: a member with data must be able to read the record.
+fn orders_founding(config_map: &ConfigMap) -> bool {
+    let value = config_map.data.as_ref().and_then(|data| data.get(FOUND));
+    value.is_some_and(|value| value.trim() == DESPITE_VOLUMES)
+}
+
+/// The merge patch that stores an operator's order.
+pub fn founding_order_patch() -> Value {
+    json!({ "data": { FOUND: DESPITE_VOLUMES } })
 }
 
 /// The time from the creation of `other` to that of `one`; zero if `one` is older.
@@ -137,6 +152,10 @@ fn record(config_map: &ConfigMap) -> Result<BootstrapRecord, OrchestratorError> 
 /// The merge patch that stores `record`; `null` removes a key.
 pub fn record_patch(record: BootstrapRecord) -> Value {
     let mut data = json!({ STATE: null, CLUSTER: null, MEMBER: null, ORDINAL: null });
+    // An operator's order permits this founding, and no further one.
+    if !matches!(record, BootstrapRecord::Claimed { .. }) {
+        data[FOUND] = Value::Null;
+    }
     for (key, text) in record_data(record) {
         data[key] = Value::String(text);
     }

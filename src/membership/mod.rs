@@ -39,13 +39,16 @@ mod tests;
 pub use admin::{AdminContext, MemberAdmin, describe_volume};
 pub use bootstrap::{
     Bootstrap, BootstrapConfig, BootstrapRpc, Bootstrapped, FOUNDER_TAKEOVER_TIMEOUT,
+    FoundingOrderError,
 };
 pub use datadir::DataDir;
 pub use identity::{Identity, Stage};
 pub use join_service::{JoinContext, JoinService};
 pub use member_rpc::MemberRpc;
 #[cfg(feature = "k8s")]
-pub use orchestrator::{BootstrapRecord, Intent, OrchestratorError, StoredRecord};
+pub use orchestrator::{
+    BootstrapRecord, ClaimOrigin, FormerClaim, Intent, OrchestratorError, StoredRecord,
+};
 pub use orchestrator::{ClusterEvent, LeaderUpdate, Orchestrator, PodCreation, last_leader};
 pub use reconcile::MembershipReconciler;
 pub use record_guard::{Fenced, wait_until_fenced};

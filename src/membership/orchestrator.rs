@@ -30,6 +30,17 @@ pub trait Orchestrator: Send + Sync + fmt::Debug {
         record: BootstrapRecord,
     ) -> BoxFuture<'_, Result<(), OrchestratorError>>;
 
+    /// The claims of this set of pods that may hold the data of a former cluster, of every ordinal, desired
+    /// or not. Never cached.
+    fn former_claims(&self) -> BoxFuture<'_, Result<Vec<FormerClaim>, OrchestratorError>>;
+
+    /// Stores in the bootstrap record, if it still has `version`, that an operator orders a founding despite
+    /// former claims. The next `formed` or empty record ends the order. False: the record has changed.
+    fn order_founding<'a>(
+        &'a self,
+        version: &'a str,
+    ) -> BoxFuture<'a, Result<bool, OrchestratorError>>;
+
     /// The last published leader, if leaders are published. It may have stopped long ago.
     fn last_leader(&self) -> BoxFuture<'_, Result<Option<Ordinal>, OrchestratorError>>;
 
@@ -94,6 +105,37 @@ pub struct StoredRecord {
     /// The time from the creation of the set of pods to that of the object. A large one means that the
     /// object was deleted and recreated.
     pub younger_by: Duration,
+    /// An operator orders a founding despite former claims.
+    pub despite_volumes: bool,
+}
+
+/// The claim of a volume that may hold the data of a former cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FormerClaim {
+    pub name: String,
+    pub ordinal: Ordinal,
+    pub origin: ClaimOrigin,
+}
+
+/// The origin that makes a claim suspicious: a new cluster has claims that are younger than its set and its
+/// record, and empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimOrigin {
+    OlderThanSet,
+    /// The record was deleted and recreated.
+    OlderThanRecord,
+    /// From a data source: a volume snapshot, or another volume.
+    Restored,
+}
+
+impl fmt::Display for ClaimOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ClaimOrigin::OlderThanSet => "is older than the StatefulSet",
+            ClaimOrigin::OlderThanRecord => "is older than the bootstrap record",
+            ClaimOrigin::Restored => "was restored from a data source",
+        })
+    }
 }
 
 /// A call to the orchestrator failed.

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use futures_util::{Stream, StreamExt, stream::BoxStream};
 use prost::Message;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
     address::PeerAddresses,
@@ -15,8 +15,8 @@ use super::{
 use crate::{
     lane::Lanes,
     membership::{
-        Bootstrap, JoinContext, JoinService, MembershipReconciler, Stage, StopPermit,
-        describe_volume,
+        Bootstrap, FoundingOrderError, JoinContext, JoinService, MembershipReconciler, Stage,
+        StopPermit, describe_volume,
     },
     node::Node,
     proto::peer::{
@@ -147,6 +147,17 @@ fn failed(e: &RpcError) -> Status {
     }
 }
 
+fn not_ordered(e: &FoundingOrderError) -> Status {
+    let code = match e {
+        FoundingOrderError::Changed | FoundingOrderError::Orchestrator(_) => Code::Unavailable,
+        FoundingOrderError::NoPod
+        | FoundingOrderError::Member(_)
+        | FoundingOrderError::Formed(_)
+        | FoundingOrderError::NoRecord => Code::FailedPrecondition,
+    };
+    Status::new(code, format!("ordinal: {e}"))
+}
+
 /// Counts the stream as open until its replies end.
 fn outgoing<T: Message + 'static>(
     stream: BoxStream<'static, Result<T, RpcError>>,
@@ -252,6 +263,8 @@ impl Peer for PeerService {
                 pristine: self.inner.bootstrap.is_pristine(),
                 // The volume will answer as a member soon.
                 starting: identity.is_some_and(|identity| identity.stage == Stage::Member),
+                ordinal: Some(self.inner.bootstrap.ordinal().0),
+                home: self.inner.bootstrap.home().to_string(),
             };
             let result = peer::join_reply::Result::NotFormed(not_formed);
             return Ok(Response::new(peer::JoinReply { result: Some(result) }));
@@ -312,5 +325,19 @@ impl Peer for PeerService {
         check_not_removed(running, from)?;
         let change = change.ok_or_else(|| Status::invalid_argument("no change is named"))?;
         Ok(Response::new(running.reconciler.handle_change(change).await))
+    }
+
+    async fn found(
+        &self,
+        request: Request<peer::FoundRequest>,
+    ) -> Result<Response<peer::FoundReply>, Status> {
+        if !request.into_inner().despite_volumes {
+            return Err(Status::invalid_argument(
+                "without an order, a pod founds as soon as it may; set despite_volumes to order it",
+            ));
+        }
+        let claims = self.inner.bootstrap.order_founding().await.map_err(|e| not_ordered(&e))?;
+        let former_claims = claims.into_iter().map(|claim| claim.name).collect();
+        Ok(Response::new(peer::FoundReply { former_claims }))
     }
 }

@@ -75,6 +75,30 @@ impl Answer for RecoveryStarted {
     }
 }
 
+/// The answer to `cluster found`.
+#[derive(Debug, Clone)]
+pub struct FoundingOrdered {
+    /// The PersistentVolumeClaims that no longer prevent the founding.
+    pub former_claims: Vec<String>,
+}
+
+impl Answer for FoundingOrdered {
+    fn simple(&self, _: ValueStyle) -> Rendered {
+        let despite = match &self.former_claims[..] {
+            [] => String::new(),
+            claims => format!(" despite {}", claims.join(", ")),
+        };
+        Rendered::stdout(format!(
+            "ordered: a pod of this StatefulSet founds a new cluster{despite}, unless a member of another \
+             one answers\n"
+        ))
+    }
+
+    fn json(&self, _: ValueStyle) -> String {
+        Object::new().value("former_claims", array(&self.former_claims, |name| text(name))).end()
+    }
+}
+
 fn member_json(member: &ClusterMember, leader: u64) -> String {
     Object::new()
         .value("ordinal", member.ordinal.to_string())

@@ -1,9 +1,10 @@
-//! `kvctl cluster`: all members at a glance, and recovery from a lost majority.
+//! `kvctl cluster`: all members at a glance, founding despite former volumes, and recovery from a lost
+//! majority.
 
 mod answer;
 
-use self::answer::RecoveryStarted;
 pub use self::answer::tolerated;
+use self::answer::{FoundingOrdered, RecoveryStarted};
 use super::{context::ClientConfig, error::CtlError, print::Outcome};
 use crate::{
     client::{Client, Timeouts},
@@ -23,7 +24,32 @@ pub struct ClusterArgs {
 
 #[derive(Debug, Clone, clap::Subcommand)]
 enum ClusterVerb {
+    Found(FoundArgs),
     Recover(RecoverArgs),
+}
+
+/// Orders a pod that waits, because volumes of a former cluster exist, to found a new cluster.
+///
+/// Run it in a pod of the StatefulSet: it calls the peer port, because such a pod does not serve clients yet.
+/// Any pod of the set may act on the order. The new cluster starts empty, and refuses the members whose
+/// volumes hold the former cluster's data until their PersistentVolumeClaims are deleted.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  kubectl exec kv-0 -- kvctl cluster found --despite-volumes")]
+struct FoundArgs {
+    /// Accept that the data in the volumes of the former cluster stays outside
+    #[arg(long, required = true)]
+    despite_volumes: bool,
+    /// The pod's peer port
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:2380")]
+    peer_endpoint: String,
+}
+
+impl FoundArgs {
+    async fn call(self, config: &ClientConfig) -> Result<Outcome, CtlError> {
+        let endpoint = self.peer_endpoint.parse()?;
+        let reply = Client::new(vec![endpoint], config.timeouts).found_despite_volumes().await?;
+        Ok(Outcome::success(FoundingOrdered { former_claims: reply.former_claims }))
+    }
 }
 
 /// Makes one member a new cluster. The last resort, when a majority of the volumes is lost for good.
@@ -74,8 +100,10 @@ fn parse_cluster_id(text: &str) -> Result<u64, String> {
 
 impl ClusterArgs {
     pub async fn call(self, config: &ClientConfig) -> Result<Outcome, CtlError> {
-        if let Some(ClusterVerb::Recover(args)) = self.verb {
-            return args.call(config).await;
+        match self.verb {
+            Some(ClusterVerb::Found(args)) => return args.call(config).await,
+            Some(ClusterVerb::Recover(args)) => return args.call(config).await,
+            None => {}
         }
         let reply = config.client().cluster().await?;
         let best = view_of_leader(&reply, config.timeouts).await.unwrap_or(reply);

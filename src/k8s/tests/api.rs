@@ -1,5 +1,5 @@
-//! A minimal API server for our calls: GET, POST and merge PATCH of single objects, lists of a namespace,
-//! with increasing `resourceVersion`s, and `Status` objects for errors.
+//! A minimal API server for our calls: GET, POST and merge PATCH of single objects, lists of a namespace in
+//! pages, with increasing `resourceVersion`s, and `Status` objects for errors.
 
 use std::{
     collections::BTreeMap,
@@ -55,6 +55,7 @@ struct World {
     /// As `GET /path`.
     requests: Vec<String>,
     hold: Option<(String, Held)>,
+    page_max: usize,
     port: u16,
     serving: Option<JoinHandle<()>>,
 }
@@ -85,6 +86,7 @@ impl Api {
             mode: Mode::Serves,
             requests: Vec::new(),
             hold: None,
+            page_max: usize::MAX,
             port: 0,
             serving: None,
         };
@@ -123,6 +125,11 @@ impl Api {
 
     pub fn set_mode(&self, mode: Mode) {
         self.world().mode = mode;
+    }
+
+    /// Limits the pages of lists.
+    pub fn set_page_max(&self, objects: usize) {
+        self.world().page_max = objects;
     }
 
     /// Delays the next request with `text` in its body.
@@ -196,7 +203,30 @@ impl World {
         object
     }
 
-    fn serve(&mut self, method: &Method, path: &str, body: &Bytes) -> Response {
+    /// A page of a list: `limit` and `continue` as in `?&limit=500&continue=1`.
+    fn page(&self, collection: &str, query: &str) -> Response {
+        let parameter = |name: &str| {
+            let pair = query.split('&').filter_map(|pair| pair.split_once('='));
+            pair.filter(|(key, _)| *key == name).find_map(|(_, value)| value.parse::<usize>().ok())
+        };
+        let inside = self.objects.iter().filter(|(path, _)| is_inside(path, collection));
+        let objects: Vec<&Value> = inside.map(|(_, object)| object).collect();
+        let limit = parameter("limit").unwrap_or(usize::MAX).min(self.page_max);
+        let begin = parameter("continue").unwrap_or(0);
+        let end = objects.len().min(begin.saturating_add(limit));
+        let next = if end < objects.len() { end.to_string() } else { String::new() };
+        answer_json(
+            200,
+            &json!({
+                "kind": list_kind(collection),
+                "metadata": { "resourceVersion": self.version.to_string(), "continue": next },
+                "items": objects[begin..end],
+            }),
+        )
+    }
+
+    fn serve(&mut self, method: &Method, uri: &Uri, body: &Bytes) -> Response {
+        let path = uri.path();
         let present = self.objects.get(path).cloned();
         match (method.as_str(), present) {
             ("GET", Some(object)) => answer_json(200, &object),
@@ -218,11 +248,7 @@ impl World {
                 answer_json(200, &self.store(path, object))
             }
             ("GET", None) if is_collection(path) => {
-                let inside = self.objects.iter().filter(|(at, _)| is_inside(at, path));
-                let items: Vec<&Value> = inside.map(|(_, object)| object).collect();
-                let version = self.version.to_string();
-                let metadata = json!({ "resourceVersion": version });
-                answer_json(200, &json!({ "metadata": metadata, "items": items }))
+                self.page(path, uri.query().unwrap_or_default())
             }
             (_, None) => status(404, "NotFound", path),
             _ => status(405, "MethodNotAllowed", path),
@@ -244,7 +270,7 @@ async fn answer(State(api): State<Api>, method: Method, uri: Uri, body: Bytes) -
         held.released.notified().await;
     }
     let response = match mode {
-        Mode::Serves => api.world().serve(&method, path, &body),
+        Mode::Serves => api.world().serve(&method, &uri, &body),
         Mode::Refuses(code, reason) => status(code, reason, path),
         Mode::Proxies(code) => (StatusCode::from_u16(code).unwrap(), "<html>").into_response(),
         Mode::Garbles => answer_json(200, &json!({ "metadata": 7 })),
@@ -261,6 +287,14 @@ async fn answer(State(api): State<Api>, method: Method, uri: Uri, body: Bytes) -
 /// Whether the path ends with the name of a kind, after `namespaces/NAME`.
 fn is_collection(path: &str) -> bool {
     path.rsplit('/').nth(2) == Some("namespaces")
+}
+
+fn list_kind(collection: &str) -> &'static str {
+    match collection.rsplit('/').next() {
+        Some("persistentvolumeclaims") => "PersistentVolumeClaimList",
+        Some("endpointslices") => "EndpointSliceList",
+        _ => "List",
+    }
 }
 
 fn is_inside(path: &str, collection: &str) -> bool {

@@ -121,6 +121,34 @@ fn a_record_survives_a_round_trip_over_any_other() {
     }
 }
 
+/// The order must reach the end of the founding that it permits, and no further one.
+#[test]
+fn a_founding_order_ends_with_a_formed_or_emptied_record() {
+    let set = serde_json::from_value(set(3)).unwrap();
+    let ordered = |object: &Value| {
+        let stored = objects::stored_record(&serde_json::from_value(object.clone()).unwrap(), &set);
+        stored.unwrap().despite_volumes
+    };
+    let mut object = config_map(json!({}));
+    assert!(!ordered(&object));
+    merge(&mut object, &objects::founding_order_patch());
+    assert_eq!(object["data"], json!({ "found": "despite-volumes" }));
+    assert!(ordered(&object));
+    let cluster = ClusterId(7);
+    let claimed = BootstrapRecord::Claimed { cluster, member: MemberId(1), ordinal: Ordinal(0) };
+    merge(&mut object, &objects::record_patch(claimed));
+    assert!(ordered(&object));
+    for last in [BootstrapRecord::Formed { cluster }, BootstrapRecord::Empty] {
+        let mut object = object.clone();
+        merge(&mut object, &objects::record_patch(last));
+        assert!(!ordered(&object), "{last:?}");
+    }
+    // Written by hand: only these words are an order, and others are no damage.
+    for (value, is_order) in [("despite-volumes\n", true), ("yes", false), ("", false)] {
+        assert_eq!(ordered(&config_map(json!({ "found": value }))), is_order, "{value:?}");
+    }
+}
+
 #[test]
 fn a_record_without_data_is_empty_and_a_damaged_one_is_an_error_with_instructions() {
     assert_eq!(record(Value::Null), Ok(BootstrapRecord::Empty));

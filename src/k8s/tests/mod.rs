@@ -2,6 +2,7 @@
 //! hang, break connections or be down. No Kubernetes is needed.
 
 mod api;
+mod claims;
 mod conversions;
 mod events;
 mod mirror;

@@ -12,8 +12,7 @@ use crate::{
         identity::Identity,
         orchestrator::{BootstrapRecord, ClusterEvent, Intent, Orchestrator, StoredRecord},
     },
-    proto::peer::{NotFormed, join_reply},
-    types::{ClusterId, Ordinal},
+    types::{ClusterId, DesiredReplicas, Ordinal},
 };
 
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -55,6 +54,7 @@ impl Bootstrap {
         let cluster = identity.cluster;
         loop {
             self.find_last_leader(&**pods).await;
+            let desired = self.read_desired(&**pods).await;
             // The record of a running cluster may have been emptied while its members were starting.
             if let Some(ordinal) = self.another_cluster(peers).await {
                 self.give_up(&**pods, cluster, ordinal).await?;
@@ -70,18 +70,11 @@ impl Bootstrap {
                     pods.emit(ClusterEvent::of_set("Formed", message));
                     return Ok(());
                 }
-                Ok(Some(StoredRecord {
-                    record: BootstrapRecord::Claimed { cluster: claimed, .. },
-                    version,
-                    ..
-                })) if claimed == cluster => {
-                    let formed = BootstrapRecord::Formed { cluster };
-                    if self.swap_record(&**pods, formed, &version).await {
-                        continue;
-                    }
-                }
-                Ok(Some(stored)) if stored.record == BootstrapRecord::Empty => {
-                    if self.claim_again(peers, &**pods, cluster, &stored).await {
+                Ok(Some(stored)) if let Some(next) = next_record(&stored, identity) => {
+                    let desired = desired.as_ref();
+                    if self.may_still_found(peers, &**pods, &stored, desired).await
+                        && self.swap_record(&**pods, next, &stored.version).await
+                    {
                         continue;
                     }
                 }
@@ -98,35 +91,26 @@ impl Bootstrap {
         }
     }
 
-    /// Claims a record that was emptied since this founder claimed it.
-    async fn claim_again(
+    /// The checks of a first claim, again: other pods and claims may have appeared since.
+    async fn may_still_found(
         &self,
         peers: &impl BootstrapRpc,
         pods: &dyn Orchestrator,
-        cluster: ClusterId,
         stored: &StoredRecord,
+        desired: Option<&DesiredReplicas>,
     ) -> bool {
-        let Ok(Intent::Scale(desired)) = pods.intent().await else {
+        let Some(desired) = desired else {
             self.report_waiting("the replicas of the StatefulSet are unknown");
             return false;
         };
-        let (member, ordinal) = (FOUNDER, self.config.ordinal);
-        let claimed = BootstrapRecord::Claimed { cluster, member, ordinal };
-        self.may_claim_empty(peers, stored.younger_by, &desired).await
-            && self.swap_record(pods, claimed, &stored.version).await
+        self.may_found_now(peers, pods, stored, desired).await
     }
 
-    /// An ordinal that is, or is about to be, a member of a cluster.
-    async fn another_cluster(&self, peers: &impl BootstrapRpc) -> Option<Ordinal> {
-        for ordinal in self.others() {
-            let answer = peers.join(ordinal, self.join_request(None)).await;
-            match answer.map(|reply| reply.result) {
-                Ok(Some(join_reply::Result::NotFormed(NotFormed { starting: false, .. }))) => {}
-                Ok(Some(_)) => return Some(ordinal),
-                Ok(None) | Err(_) => {}
-            }
-        }
-        None
+    /// The desired replicas, which it also adds to the ordinals to ask. `None`: unknown, or zero.
+    async fn read_desired(&self, pods: &dyn Orchestrator) -> Option<DesiredReplicas> {
+        let Ok(Intent::Scale(desired)) = pods.intent().await else { return None };
+        self.note_desired(&desired);
+        Some(desired)
     }
 
     /// Gives up this founder's cluster, which has served no client, in favour of another one that has. A
@@ -171,5 +155,20 @@ impl Bootstrap {
             // A member with data starts even if Kubernetes does not answer.
             Ok(_) | Err(_) => Ok(()),
         }
+    }
+}
+
+/// The record that this founder writes next: it forms its own claim, or claims a record that was emptied
+/// since. `None`: the record belongs to another founder, or is formed.
+fn next_record(stored: &StoredRecord, identity: &Identity) -> Option<BootstrapRecord> {
+    let (cluster, ordinal) = (identity.cluster, identity.ordinal);
+    match stored.record {
+        BootstrapRecord::Claimed { cluster: claimed, .. } if claimed == cluster => {
+            Some(BootstrapRecord::Formed { cluster })
+        }
+        BootstrapRecord::Empty => {
+            Some(BootstrapRecord::Claimed { cluster, member: FOUNDER, ordinal })
+        }
+        BootstrapRecord::Claimed { .. } | BootstrapRecord::Formed { .. } => None,
     }
 }

@@ -8,6 +8,9 @@
 //! before the record is `formed` ([confirm](super::confirm)). So there is never a second cluster,
 //! whichever volumes are lost: a formed record never becomes empty again. A claimed record may be taken
 //! over; the slower founder detects that before it has served any client, and joins.
+//!
+//! An empty record alone permits nothing: it is new together with its StatefulSet, while the volumes of a
+//! former cluster may remain. So no pod claims it against the [evidence](super::evidence).
 
 use std::time::Duration;
 
@@ -23,14 +26,11 @@ use crate::{
         identity::Stage,
         orchestrator::{BootstrapRecord, Intent, Orchestrator, StoredRecord},
     },
-    proto::peer::{NotFormed, join_reply},
-    types::{ClusterId, DesiredReplicas, MemberId, MemberRef, Ordinal},
+    types::{ClusterId, DesiredReplicas, MemberId, MemberRef},
 };
 
 /// Another pod may replace a founder whose claim has not changed for this time.
 pub const FOUNDER_TAKEOVER_TIMEOUT: Duration = Duration::from_secs(30);
-/// A record that is younger than the StatefulSet by this much was deleted and recreated.
-const RECREATED_AGE_DIFFERENCE_MIN: Duration = Duration::from_secs(600);
 /// The founder is the first member of its cluster.
 pub const FOUNDER: MemberId = MemberId(1);
 
@@ -59,7 +59,7 @@ impl Bootstrap {
             JoinOutcome::Joined | JoinOutcome::NotNow => return Ok(()),
         }
         let Some(stored) = self.read_bootstrap_record(pods).await else { return Ok(()) };
-        if self.may_found(peers, &stored, &desired).await {
+        if self.may_found(peers, pods, &stored, &desired).await {
             self.claim(pods, &stored.version).await?;
         }
         Ok(())
@@ -80,6 +80,7 @@ impl Bootstrap {
     async fn may_found(
         &self,
         peers: &impl BootstrapRpc,
+        pods: &dyn Orchestrator,
         stored: &StoredRecord,
         desired: &DesiredReplicas,
     ) -> bool {
@@ -90,67 +91,19 @@ impl Bootstrap {
                 ));
                 false
             }
-            BootstrapRecord::Claimed { .. } | BootstrapRecord::Empty
-                if let Some(cluster) = self.archived_cluster() =>
-            {
-                self.report_waiting(&format!(
-                    "this volume belonged to cluster {cluster}, which may live at other ordinals, so this \
-                     pod founds no cluster. If all members of {cluster} are lost, delete this \
-                     PersistentVolumeClaim"
-                ));
-                false
-            }
             BootstrapRecord::Claimed { ordinal, .. } => {
                 if self.unfinished_since(&stored.version).elapsed() < self.config.takeover_timeout {
                     self.report_waiting(&format!("ordinal {ordinal} is founding the cluster"));
                     return false;
                 }
+                if !self.may_found_now(peers, pods, stored, desired).await {
+                    return false;
+                }
                 tracing::warn!(%ordinal, "the founder makes no progress, taking over");
                 true
             }
-            BootstrapRecord::Empty => self.may_claim_empty(peers, stored.younger_by, desired).await,
+            BootstrapRecord::Empty => self.may_found_now(peers, pods, stored, desired).await,
         }
-    }
-
-    /// An empty record that was recreated may hide a cluster that was founded under the previous one. So
-    /// every other pod must confirm that it knows no cluster.
-    pub async fn may_claim_empty(
-        &self,
-        peers: &impl BootstrapRpc,
-        younger_by: Duration,
-        desired: &DesiredReplicas,
-    ) -> bool {
-        if younger_by < RECREATED_AGE_DIFFERENCE_MIN {
-            return true;
-        }
-        let unconfirmed = self.first_not_pristine(peers, desired).await;
-        if let Some(ordinal) = unconfirmed {
-            self.report_waiting(&format!(
-                "the bootstrap record was recreated, so all other pods must confirm that they are empty: \
-                 ordinal {ordinal} does not"
-            ));
-        }
-        unconfirmed.is_none()
-    }
-
-    /// The first ordinal that does not answer that it is pristine.
-    async fn first_not_pristine(
-        &self,
-        peers: &impl BootstrapRpc,
-        desired: &DesiredReplicas,
-    ) -> Option<Ordinal> {
-        let all = (desired.start..desired.start.saturating_add(desired.replicas)).map(Ordinal);
-        for ordinal in all.filter(|o| *o != self.config.ordinal) {
-            let answer = peers.join(ordinal, self.join_request(None)).await;
-            let pristine = matches!(
-                answer.map(|reply| reply.result),
-                Ok(Some(join_reply::Result::NotFormed(NotFormed { pristine: true, .. })))
-            );
-            if !pristine {
-                return Some(ordinal);
-            }
-        }
-        None
     }
 
     /// The time since which the unfinished record has not changed.

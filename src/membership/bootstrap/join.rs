@@ -85,12 +85,13 @@ impl Bootstrap {
 
     /// All ordinals to ask for a cluster.
     pub fn others(&self) -> Vec<Ordinal> {
-        let (desired, last_leader) = {
+        let (desired, former, last_leader) = {
             let state = self.state();
-            (state.desired.clone(), state.last_leader)
+            (state.desired.clone(), state.former.clone(), state.last_leader)
         };
         let known = self.config.known.iter().copied();
-        let all: BTreeSet<Ordinal> = known.chain(desired).chain(last_leader).collect();
+        let all: BTreeSet<Ordinal> =
+            known.chain(desired).chain(former).chain(last_leader).collect();
         all.into_iter().filter(|o| *o != self.config.ordinal).collect()
     }
 

@@ -8,11 +8,12 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
+use super::evidence::ordinals;
 use crate::{
     membership::{
         datadir::{DataDir, DataDirError},
         identity::{Identity, Stage},
-        orchestrator::{ClusterEvent, Orchestrator},
+        orchestrator::{ClusterEvent, FormerClaim, Orchestrator},
         reminder::Reminder,
     },
     rng::Rng,
@@ -89,6 +90,10 @@ pub struct State {
     /// The bootstrap record confirms this founder's cluster.
     pub confirmed: bool,
     pub last_leader: Option<Ordinal>,
+    /// The ordinals of former claims, in addition to the known ones.
+    pub former: BTreeSet<Ordinal>,
+    /// The time of the first obstacle to a founding.
+    pub blocked_since: Option<Instant>,
     /// The last reported obstacle.
     waiting: Reminder,
 }
@@ -124,6 +129,15 @@ impl Bootstrap {
         let state = Mutex::new(State { identity, archived_cluster, ..State::default() });
         let (deciding, changed) = (Mutex::new(()), Notify::new());
         Ok(Bootstrap { config, dir, rng, state, deciding, changed })
+    }
+
+    pub fn ordinal(&self) -> Ordinal {
+        self.config.ordinal
+    }
+
+    /// The namespace and StatefulSet; empty outside Kubernetes.
+    pub fn home(&self) -> &str {
+        &self.config.home
     }
 
     pub fn data_dir(&self) -> &Arc<DataDir> {
@@ -162,8 +176,12 @@ impl Bootstrap {
 
     /// Adds the desired ordinals to those that may be asked for a cluster.
     pub fn note_desired(&self, desired: &DesiredReplicas) {
-        let all = desired.start..desired.start.saturating_add(desired.replicas);
-        self.state().desired = all.map(Ordinal).collect();
+        self.state().desired = ordinals(desired).collect();
+    }
+
+    /// Adds the ordinals of former claims to those that may be asked for a cluster.
+    pub fn note_former(&self, claims: &[FormerClaim]) {
+        self.state().former = claims.iter().map(|claim| claim.ordinal).collect();
     }
 
     /// Whether this volume knows no cluster that ever served a client.

@@ -17,7 +17,8 @@ use tokio::{
 use super::{GracePeriod, OwnSet, decision::StopReason, withdrawal::withdrawn};
 use crate::{
     membership::orchestrator::{
-        BootstrapRecord, ClusterEvent, Intent, Orchestrator, OrchestratorError, StoredRecord,
+        BootstrapRecord, ClusterEvent, FormerClaim, Intent, Orchestrator, OrchestratorError,
+        StoredRecord,
     },
     types::{DesiredReplicas, Ordinal},
 };
@@ -67,6 +68,14 @@ impl Orchestrator for Scripted {
         &self,
         _: BootstrapRecord,
     ) -> BoxFuture<'_, Result<(), OrchestratorError>> {
+        unreachable!("no part of a shutdown")
+    }
+
+    fn former_claims(&self) -> BoxFuture<'_, Result<Vec<FormerClaim>, OrchestratorError>> {
+        unreachable!("no part of a shutdown")
+    }
+
+    fn order_founding<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool, OrchestratorError>> {
         unreachable!("no part of a shutdown")
     }
 

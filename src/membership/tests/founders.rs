@@ -12,9 +12,12 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::super::{
-    Bootstrap, BootstrapConfig, BootstrapRpc, Bootstrapped, DataDir, Stage,
-    identity::member_ref_to_wire,
+use super::{
+    super::{
+        Bootstrap, BootstrapConfig, BootstrapRpc, Bootstrapped, DataDir, Stage,
+        identity::member_ref_to_wire,
+    },
+    cases,
 };
 use crate::{
     disk::{
@@ -216,6 +219,7 @@ impl BootstrapRpc for World {
             None => join_reply::Result::NotFormed(peer::NotFormed {
                 starting: there.identity().is_some_and(|i| i.stage == Stage::Member),
                 pristine: there.identity().is_none(),
+                ..peer::NotFormed::default()
             }),
         };
         Ok(peer::JoinReply { result: Some(result) })
@@ -257,7 +261,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(500), failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn crashes_alone_never_keep_founders_from_one_cluster(

@@ -1,12 +1,13 @@
-//! A model of pods that start, crash and lose their volumes, on simulated disks, with a bootstrap record
-//! that is deleted and recreated. The bootstrap rounds are the real code; Raft is a stub.
+//! A model of pods that start, crash and lose their volumes, on simulated disks. The bootstrap record is
+//! deleted and recreated, and so is the StatefulSet, with other ordinals, while volumes remain; volumes
+//! attach late. The bootstrap rounds are the real code; Raft is a stub.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -15,9 +16,11 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::super::{
-    Bootstrap, BootstrapConfig, BootstrapRpc, Bootstrapped, DataDir, Identity, Stage,
+    Bootstrap, BootstrapConfig, BootstrapRpc, Bootstrapped, DataDir, FoundingOrderError, Identity,
+    Stage,
     orchestrator::{
-        BootstrapRecord, ClusterEvent, Intent, Orchestrator, OrchestratorError, StoredRecord,
+        BootstrapRecord, ClaimOrigin, ClusterEvent, FormerClaim, Intent, Orchestrator,
+        OrchestratorError, StoredRecord,
     },
     record_guard::RecordGuard,
 };
@@ -31,7 +34,10 @@ use crate::{
     types::{ClusterId, DesiredReplicas, Ordinal},
 };
 
+/// The replicas of the first StatefulSet, from ordinal 0 on.
 pub const PODS: usize = 3;
+/// The ordinals of all sets.
+pub const ORDINALS: usize = 5;
 pub const HOUR: Duration = Duration::from_secs(3600);
 /// A cluster that existed once.
 pub const STALE: ClusterId = ClusterId(0x57a1e);
@@ -45,15 +51,78 @@ impl Rng for Counter {
     }
 }
 
-/// A model of the API server.
+/// A model of the API server. Times are in seconds.
 #[derive(Debug)]
 pub struct Api {
-    /// The record, its version, and its age difference to the set.
-    pub record: Option<(BootstrapRecord, u64, Duration)>,
+    pub now: u64,
+    pub set: Set,
+    /// The record, its version, and its creation.
+    pub record: Option<(BootstrapRecord, u64, u64)>,
+    /// An operator's order, in the record.
+    pub despite_volumes: bool,
     pub versions: u64,
+    pub claims: BTreeMap<usize, Claim>,
     pub away: bool,
+    /// The role lacks `list` on claims.
+    pub refuses_list: bool,
     /// The next write takes effect, and its answer is lost.
     pub loses_answer: bool,
+    pub events: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Set {
+    pub start: usize,
+    pub replicas: usize,
+    pub created: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    pub created: u64,
+    pub restored: bool,
+}
+
+impl Api {
+    pub fn wants(&self, i: usize) -> bool {
+        (self.set.start..self.set.start + self.set.replicas).contains(&i)
+    }
+
+    /// The controller creates the missing claims.
+    fn create_claims(&mut self) {
+        let claim = Claim { created: self.now, restored: false };
+        for i in self.set.start..self.set.start + self.set.replicas {
+            self.claims.entry(i).or_insert(claim);
+        }
+    }
+
+    /// A record without data, as in the manifests.
+    fn create_record(&mut self) {
+        self.versions += 1;
+        self.despite_volumes = false;
+        self.record = Some((BootstrapRecord::Empty, self.versions, self.now));
+    }
+
+    fn origin(&self, claim: Claim) -> Option<ClaimOrigin> {
+        if claim.created < self.set.created {
+            Some(ClaimOrigin::OlderThanSet)
+        } else if self.record.is_some_and(|(_, _, created)| claim.created < created) {
+            Some(ClaimOrigin::OlderThanRecord)
+        } else {
+            claim.restored.then_some(ClaimOrigin::Restored)
+        }
+    }
+
+    fn former_claims(&self) -> Result<Vec<FormerClaim>, OrchestratorError> {
+        if self.refuses_list {
+            return Err(OrchestratorError::Refused("403 may not list".into()));
+        }
+        let former = |(i, claim): (&usize, &Claim)| {
+            let origin = self.origin(*claim)?;
+            Some(FormerClaim { name: format!("data-kv-{i}"), ordinal: Ordinal(*i as u32), origin })
+        };
+        Ok(self.claims.iter().filter_map(former).collect())
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -67,20 +136,49 @@ impl Pods {
         }
         Ok(ask(&mut api))
     }
+
+    /// Changes the object of the record if it still has `version`.
+    fn swap(
+        &self,
+        version: &str,
+        change: impl FnOnce(&mut Api),
+    ) -> Result<bool, OrchestratorError> {
+        let (swapped, lost) = self.answered(|api| {
+            if api.record.is_none_or(|(_, at, _)| at.to_string() != version) {
+                return (false, false);
+            }
+            change(api);
+            api.versions += 1;
+            let version = api.versions;
+            api.record.as_mut().unwrap().1 = version;
+            (true, std::mem::take(&mut api.loses_answer))
+        })?;
+        match lost {
+            true => Err(OrchestratorError::Unreachable("no answer".into())),
+            false => Ok(swapped),
+        }
+    }
 }
 
 impl Orchestrator for Pods {
     fn intent(&self) -> BoxFuture<'_, Result<Intent, OrchestratorError>> {
-        let desired =
-            DesiredReplicas { set: "a".into(), generation: 1, start: 0, replicas: PODS as u32 };
-        Box::pin(async { self.answered(|_| Intent::Scale(desired)) })
+        let desired = |api: &mut Api| DesiredReplicas {
+            set: format!("created at {}", api.set.created),
+            generation: 1,
+            start: api.set.start as u32,
+            replicas: api.set.replicas as u32,
+        };
+        Box::pin(async move { self.answered(|api| Intent::Scale(desired(api))) })
     }
 
     fn bootstrap_record(&self) -> BoxFuture<'_, Result<Option<StoredRecord>, OrchestratorError>> {
-        let stored = |(record, version, younger_by): (BootstrapRecord, u64, Duration)| {
-            StoredRecord { record, version: version.to_string(), younger_by }
+        let stored = |api: &mut Api| {
+            let (record, version, created) = api.record?;
+            let younger_by = Duration::from_secs(created.saturating_sub(api.set.created));
+            let (version, despite_volumes) = (version.to_string(), api.despite_volumes);
+            Some(StoredRecord { record, version, younger_by, despite_volumes })
         };
-        Box::pin(async move { self.answered(|api| api.record.map(stored)) })
+        Box::pin(async move { self.answered(stored) })
     }
 
     fn write_bootstrap_record<'a>(
@@ -88,21 +186,22 @@ impl Orchestrator for Pods {
         record: BootstrapRecord,
         version: &'a str,
     ) -> BoxFuture<'a, Result<bool, OrchestratorError>> {
-        Box::pin(async move {
-            let (swapped, lost) = self.answered(|api| {
-                let Some((_, at, younger_by)) = api.record else { return (false, false) };
-                if at.to_string() != version {
-                    return (false, false);
-                }
-                api.versions += 1;
-                api.record = Some((record, api.versions, younger_by));
-                (true, std::mem::take(&mut api.loses_answer))
-            })?;
-            match lost {
-                true => Err(OrchestratorError::Unreachable("no answer".into())),
-                false => Ok(swapped),
-            }
-        })
+        let change = move |api: &mut Api| {
+            api.record.as_mut().unwrap().0 = record;
+            api.despite_volumes &= matches!(record, BootstrapRecord::Claimed { .. });
+        };
+        Box::pin(async move { self.swap(version, change) })
+    }
+
+    fn former_claims(&self) -> BoxFuture<'_, Result<Vec<FormerClaim>, OrchestratorError>> {
+        Box::pin(async { self.answered(|api| api.former_claims())? })
+    }
+
+    fn order_founding<'a>(
+        &'a self,
+        version: &'a str,
+    ) -> BoxFuture<'a, Result<bool, OrchestratorError>> {
+        Box::pin(async move { self.swap(version, |api| api.despite_volumes = true) })
     }
 
     fn create_bootstrap_record(
@@ -115,7 +214,7 @@ impl Orchestrator for Pods {
                     return false;
                 }
                 api.versions += 1;
-                api.record = Some((record, api.versions, HOUR));
+                api.record = Some((record, api.versions, api.now));
                 std::mem::take(&mut api.loses_answer)
             })?;
             match lost {
@@ -137,11 +236,15 @@ impl Orchestrator for Pods {
         Box::pin(async { self.answered(|_| None) })
     }
 
-    fn emit(&self, _: ClusterEvent) {}
+    fn emit(&self, event: ClusterEvent) {
+        self.0.lock().unwrap().events.push(event.message);
+    }
 }
 
 pub struct Pod {
     pub disk: SimDisk,
+    /// The volume is not attached, or the pod is Pending: it cannot start.
+    pub late: bool,
     pub up: Option<Arc<Bootstrap>>,
     /// Set once it takes part in Raft and answers peers.
     pub member: Option<Bootstrapped>,
@@ -151,6 +254,10 @@ pub struct World {
     pub pods: Vec<Mutex<Pod>>,
     pub api: Pods,
     rng: Arc<Counter>,
+    /// Names that still resolve to the former address of their pod, where another pod runs.
+    pub stale_names: Mutex<BTreeMap<Ordinal, Ordinal>>,
+    /// An operator accepts that a cluster is founded next to other volumes.
+    ordered: AtomicBool,
     /// The confirmed clusters, which may have served clients.
     pub founded: Mutex<BTreeSet<ClusterId>>,
 }
@@ -166,23 +273,91 @@ pub enum Step {
     Api(bool),
     LoseAnswer,
     DeleteRecord,
-    /// An operator applies the manifests again.
-    RecreateRecord,
+    /// An operator applies the manifests again, after a while.
+    RecreateRecord(Duration),
+    /// The volume does not attach.
+    Late(usize, bool),
+    /// The claim is deleted, and created from a snapshot of its volume.
+    Restore(usize),
+    /// Another API server, whose clock is a second behind, created the claim.
+    Skew(usize),
+    RefuseList(bool),
+    Scale(usize, usize),
+    /// The manifests are deleted and applied again, with other ordinals; the claims stay.
+    Recreate(usize, usize),
     /// An operator restores a formed record of a former cluster.
     StaleRecord,
 }
 
 impl World {
     pub fn new() -> World {
-        let pod = |i: u64| Mutex::new(Pod { disk: SimDisk::new(i), up: None, member: None });
-        let record = Some((BootstrapRecord::Empty, 1, Duration::ZERO));
-        let api = Api { record, versions: 1, away: false, loses_answer: false };
+        let pod =
+            |i: u64| Mutex::new(Pod { disk: SimDisk::new(i), late: false, up: None, member: None });
+        let mut api = Api {
+            now: 1_000_000,
+            set: Set { start: 0, replicas: PODS, created: 1_000_000 },
+            record: None,
+            despite_volumes: false,
+            versions: 0,
+            claims: BTreeMap::new(),
+            away: false,
+            refuses_list: false,
+            loses_answer: false,
+            events: Vec::new(),
+        };
+        api.create_record();
+        api.create_claims();
         World {
-            pods: (0..PODS as u64).map(pod).collect(),
+            pods: (0..ORDINALS as u64).map(pod).collect(),
             api: Pods(Arc::new(Mutex::new(api))),
             rng: Arc::default(),
+            stale_names: Mutex::default(),
+            ordered: AtomicBool::default(),
             founded: Mutex::default(),
         }
+    }
+
+    pub fn api(&self) -> MutexGuard<'_, Api> {
+        self.api.0.lock().unwrap()
+    }
+
+    /// The first set's record was emptied, and seems to be new.
+    pub fn empty_record(&self) {
+        let mut api = self.api();
+        api.record = Some((BootstrapRecord::Empty, 1000, api.set.created));
+    }
+
+    /// The controller deletes and creates pods and claims.
+    fn follow_set(&self) {
+        let wants: Vec<bool> = (0..ORDINALS).map(|i| self.api().wants(i)).collect();
+        (0..ORDINALS).filter(|i| !wants[*i]).for_each(|i| self.crash(i, Crash::KeepAll));
+        self.api().create_claims();
+    }
+
+    /// `kubectl delete -k`, and `kubectl apply -k` a second later.
+    pub fn recreate(&self, start: usize, replicas: usize) {
+        (0..ORDINALS).for_each(|i| self.crash(i, Crash::KeepAll));
+        {
+            let mut api = self.api();
+            api.now += 1;
+            api.set = Set { start, replicas, created: api.now };
+            api.create_record();
+        }
+        self.follow_set();
+    }
+
+    pub fn late(&self, i: usize, late: bool) {
+        if late {
+            self.crash(i, Crash::KeepAll);
+        }
+        self.pods[i].lock().unwrap().late = late;
+    }
+
+    pub fn restore(&self, i: usize) {
+        self.crash(i, Crash::KeepAll);
+        let mut api = self.api();
+        let claim = Claim { created: api.now, restored: true };
+        api.claims.insert(i, claim);
     }
 
     /// With an immediate takeover of an unfinished record, which provokes more races.
@@ -191,8 +366,9 @@ impl World {
     }
 
     pub fn start_with_timeout(&self, i: usize, takeover_timeout: Duration) {
+        let wanted = self.api().wants(i);
         let mut pod = self.pods[i].lock().unwrap();
-        if pod.up.is_some() {
+        if pod.up.is_some() || pod.late || !wanted {
             return;
         }
         let dir = DataDir::open(Arc::new(pod.disk.clone()), Path::new("/data")).unwrap();
@@ -200,7 +376,7 @@ impl World {
             ordinal: Ordinal(i as u32),
             home: "default/kv".into(),
             founders: 1,
-            known: (0..PODS as u32).map(Ordinal).collect(),
+            known: [Ordinal(0)].into(),
             orchestrator: Some(Arc::new(self.api.clone())),
             takeover_timeout,
         };
@@ -223,6 +399,10 @@ impl World {
         let mut pod = self.pods[i].lock().unwrap();
         (pod.up, pod.member) = (None, None);
         pod.disk = SimDisk::new(self.rng.next_u64());
+        drop(pod);
+        let mut api = self.api();
+        api.claims.remove(&i);
+        api.create_claims();
     }
 
     /// The confirmed clusters with at least one volume, running or not.
@@ -238,15 +418,19 @@ impl World {
         alive.filter(|cluster| founded.contains(cluster)).collect()
     }
 
-    /// Whether the cluster may have a leader.
+    /// Whether the cluster may have a leader: more than half of the volumes that are left run.
     pub fn leads(&self, cluster: ClusterId) -> bool {
-        let running = self.pods.iter().filter(|pod| {
+        let of_cluster = |pod: &&Mutex<Pod>| {
             let pod = pod.lock().unwrap();
-            pod.member.as_ref().is_some_and(|formed| formed.identity.cluster == cluster)
-        });
-        // The founder alone is a majority until another member votes. More voters only make a leader
-        // less likely.
-        running.count() >= 1
+            let identity = Identity::load(&pod.disk, Path::new("/data/identity")).ok().flatten();
+            identity.is_some_and(|identity| {
+                identity.cluster == cluster && identity.stage == Stage::Member
+            })
+        };
+        let running = |pod: &&Mutex<Pod>| pod.lock().unwrap().member.is_some();
+        let left = self.pods.iter().filter(of_cluster);
+        let (all, running) = (left.clone().count(), left.filter(running).count());
+        running * 2 > all
     }
 
     pub async fn round(&self, i: usize, confirmed: bool) {
@@ -276,7 +460,8 @@ impl World {
             }
             let mut others = self.alive();
             others.remove(&formed.identity.cluster);
-            assert!(others.is_empty(), "pod {i} founds a cluster next to {others:?}");
+            let permitted = others.is_empty() || self.ordered.load(Ordering::Relaxed);
+            assert!(permitted, "pod {i} founds a cluster next to {others:?}");
             self.founded.lock().unwrap().insert(formed.identity.cluster);
         }
         bootstrap.became_member(&formed.identity).unwrap();
@@ -296,7 +481,7 @@ impl World {
     /// Each running member, as a leader, contacts its members, and checks the bootstrap record. A member that
     /// the record fences ends.
     pub async fn lead(&self) {
-        for i in 0..PODS {
+        for i in 0..ORDINALS {
             let member = self.pods[i].lock().unwrap().member.clone();
             let Some(leader) = member.map(|formed| formed.identity) else { continue };
             for other in &self.pods {
@@ -307,15 +492,15 @@ impl World {
                     up.note_contact();
                 }
             }
-            let before = self.formed();
+            let (before, leads) = (self.formed(), self.leads(leader.cluster));
             let mut guard = RecordGuard::new(leader.cluster, leader.ordinal);
             guard.confirm_after = Duration::ZERO;
-            let fenced = guard.check(&self.api, true, Instant::now()).await;
+            let fenced = guard.check(&self.api, leads, Instant::now()).await;
             if fenced.is_some() {
                 self.crash(i, Crash::KeepAll);
             }
             let away = self.api.0.lock().unwrap().away;
-            assert!(away || fenced.is_some() || self.formed() == Some(leader.cluster));
+            assert!(away || !leads || fenced.is_some() || self.formed() == Some(leader.cluster));
             assert!(before.is_none() || self.formed() == before, "a formed record is overwritten");
         }
     }
@@ -330,6 +515,7 @@ impl World {
 
     pub async fn play(&self, steps: &[Step]) {
         for step in steps {
+            self.api().now += 1;
             match *step {
                 Step::Round(i) => self.round(i, true).await,
                 Step::Start(i) => self.start(i),
@@ -339,38 +525,69 @@ impl World {
                     self.crash(i, how);
                 }
                 Step::Wipe(i) => self.wipe(i),
-                Step::Api(away) => self.api.0.lock().unwrap().away = away,
-                Step::LoseAnswer => self.api.0.lock().unwrap().loses_answer = true,
-                Step::DeleteRecord => self.api.0.lock().unwrap().record = None,
-                Step::RecreateRecord => {
-                    let mut api = self.api.0.lock().unwrap();
-                    api.versions += 1;
-                    api.record = Some((BootstrapRecord::Empty, api.versions, HOUR));
+                Step::Api(away) => self.api().away = away,
+                Step::LoseAnswer => self.api().loses_answer = true,
+                Step::DeleteRecord => self.api().record = None,
+                Step::RecreateRecord(after) => {
+                    let mut api = self.api();
+                    api.now += after.as_secs();
+                    api.create_record();
                 }
                 Step::StaleRecord => {
-                    let mut api = self.api.0.lock().unwrap();
-                    api.versions += 1;
-                    let stale = BootstrapRecord::Formed { cluster: STALE };
-                    api.record = Some((stale, api.versions, HOUR));
+                    let mut api = self.api();
+                    api.create_record();
+                    api.record.as_mut().unwrap().0 = BootstrapRecord::Formed { cluster: STALE };
                 }
+                Step::Late(i, late) => self.late(i, late),
+                Step::Restore(i) => self.restore(i),
+                Step::Skew(i) => {
+                    if let Some(claim) = self.api().claims.get_mut(&i) {
+                        claim.created -= 1;
+                    }
+                }
+                Step::RefuseList(refuses) => self.api().refuses_list = refuses,
+                Step::Scale(start, replicas) => {
+                    let mut api = self.api();
+                    (api.set.start, api.set.replicas) = (start, replicas);
+                    drop(api);
+                    self.follow_set();
+                }
+                Step::Recreate(start, replicas) => self.recreate(start, replicas),
             }
             self.lead().await;
         }
     }
 
-    pub async fn all_up(&self) {
-        self.api.0.lock().unwrap().away = false;
-        for i in 0..PODS {
-            self.crash(i, Crash::KeepAll);
-            self.start_with_timeout(i, HOUR);
-        }
+    /// Orders a founding at a running pod.
+    pub async fn order_founding(&self, i: usize) -> Result<Vec<FormerClaim>, FoundingOrderError> {
+        self.ordered.store(true, Ordering::Relaxed);
+        let up = self.pods[i].lock().unwrap().up.clone().unwrap();
+        up.order_founding().await
+    }
+
+    /// Some rounds of all pods that can start.
+    pub async fn rounds(&self) {
         for _ in 0..8 {
-            for i in 0..PODS {
+            for i in 0..ORDINALS {
                 self.start_with_timeout(i, HOUR);
                 self.round(i, true).await;
                 self.lead().await;
             }
         }
+    }
+
+    /// Nothing fails any more.
+    pub async fn all_up(&self) {
+        {
+            let mut api = self.api();
+            (api.away, api.refuses_list, api.loses_answer) = (false, false, false);
+        }
+        for i in 0..ORDINALS {
+            self.late(i, false);
+            self.crash(i, Crash::KeepAll);
+            self.start_with_timeout(i, HOUR);
+        }
+        self.rounds().await;
     }
 
     pub fn clusters(&self) -> BTreeSet<ClusterId> {
@@ -397,6 +614,7 @@ impl BootstrapRpc for World {
         to: Ordinal,
         request: peer::JoinRequest,
     ) -> Result<peer::JoinReply, String> {
+        let to = self.stale_names.lock().unwrap().get(&to).copied().unwrap_or(to);
         let (up, member) = {
             let pod = self.pods.get(to.0 as usize).ok_or("no such name")?.lock().unwrap();
             (pod.up.clone().ok_or("down")?, pod.member.clone())
@@ -406,6 +624,8 @@ impl BootstrapRpc for World {
             None => join_reply::Result::NotFormed(peer::NotFormed {
                 pristine,
                 starting: up.identity().is_some_and(|i| i.stage == Stage::Member),
+                ordinal: Some(to.0),
+                home: up.home().into(),
             }),
             Some(formed) if self.leads(formed.identity.cluster) => {
                 let cluster_id = formed.identity.cluster.0;

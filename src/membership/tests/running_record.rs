@@ -9,7 +9,8 @@ use tokio::time::{Duration, Instant};
 use super::{
     super::{
         orchestrator::{
-            BootstrapRecord, ClusterEvent, Intent, Orchestrator, OrchestratorError, StoredRecord,
+            BootstrapRecord, ClusterEvent, FormerClaim, Intent, Orchestrator, OrchestratorError,
+            StoredRecord,
         },
         record_guard::{Fenced, RecordGuard},
     },
@@ -54,7 +55,7 @@ fn a_stale_record_stops_all_members_until_it_is_corrected() {
         assert_eq!((world.members(), world.formed()), (0, Some(STALE)), "the start is refused");
         let ours = *before.first().expect("a cluster");
         let corrected = BootstrapRecord::Formed { cluster: ours };
-        world.api.0.lock().unwrap().record = Some((corrected, 1000, Duration::ZERO));
+        world.api.0.lock().unwrap().record = Some((corrected, 1000, 1000));
         world.all_up().await;
         assert_eq!((world.members(), world.clusters()), (PODS, before));
     });
@@ -114,7 +115,8 @@ impl Orchestrator for Script {
         let mut reads = self.reads.lock().unwrap();
         let read = if reads.len() > 1 { reads.remove(0) } else { reads[0].clone() };
         let (version, younger_by) = ("7".into(), Duration::ZERO);
-        let stored = move |record| StoredRecord { record, version, younger_by };
+        let stored =
+            move |record| StoredRecord { record, version, younger_by, despite_volumes: false };
         Box::pin(async move { read.map(|record| record.map(stored)) })
     }
 
@@ -136,6 +138,14 @@ impl Orchestrator for Script {
         self.writes.lock().unwrap().push("create");
         let done = if self.refuses { Err(refused()) } else { Ok(()) };
         Box::pin(async { done })
+    }
+
+    fn former_claims(&self) -> BoxFuture<'_, Result<Vec<FormerClaim>, OrchestratorError>> {
+        unreachable!("the guard founds nothing")
+    }
+
+    fn order_founding<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool, OrchestratorError>> {
+        unreachable!("the guard founds nothing")
     }
 
     fn last_leader(&self) -> BoxFuture<'_, Result<Option<Ordinal>, OrchestratorError>> {

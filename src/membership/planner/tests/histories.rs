@@ -15,7 +15,10 @@ use super::{
     cluster::Cluster,
     target,
 };
-use crate::types::{DesiredReplicas, Ordinal};
+use crate::{
+    membership::tests::cases,
+    types::{DesiredReplicas, Ordinal},
+};
 
 const HISTORIES: u32 = 10_000;
 /// Fewer, because each history quiesces twice.
@@ -228,8 +231,8 @@ const STEPS: [&str; 6] = [
     "swapped voters",
 ];
 
-fn over_histories(cases: u32, check: impl Fn(History)) {
-    let config = Config { cases, failure_persistence: None, ..Config::default() };
+fn over_histories(usual: u32, check: impl Fn(History)) {
+    let config = Config { cases: cases(usual), failure_persistence: None, ..Config::default() };
     let run = TestRunner::new(config).run(&history(), |history| {
         check(history);
         Ok(())

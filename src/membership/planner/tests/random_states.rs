@@ -6,7 +6,10 @@ use super::{
     super::{Member, Observed, Plan, plan},
     apply, assert_safe, voters_of,
 };
-use crate::types::{DesiredReplicas, MemberId, MemberRef, Ordinal};
+use crate::{
+    membership::tests::cases,
+    types::{DesiredReplicas, MemberId, MemberRef, Ordinal},
+};
 
 /// More steps than any change of a cluster this small takes.
 const STEPS_MAX: usize = 8;
@@ -64,7 +67,7 @@ fn observed() -> impl Strategy<Value = Observed> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(10_000), failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn no_step_is_unsafe_and_steps_come_to_an_end(mut now in observed()) {
