@@ -88,7 +88,9 @@ mod tests {
     use crate::{
         fault::Fault,
         lane::Lanes,
-        membership::{BootstrapRecord, Intent, OrchestratorError, PodCreation, StoredRecord},
+        membership::{
+            BootstrapRecord, FormerClaim, Intent, OrchestratorError, PodCreation, StoredRecord,
+        },
         types::Ordinal,
     };
 
@@ -125,6 +127,17 @@ mod tests {
         fn write_bootstrap_record<'a>(
             &'a self,
             _: BootstrapRecord,
+            _: &'a str,
+        ) -> BoxFuture<'a, Result<bool, OrchestratorError>> {
+            Box::pin(async { Ok(false) })
+        }
+
+        fn former_claims(&self) -> BoxFuture<'_, Result<Vec<FormerClaim>, OrchestratorError>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+
+        fn order_founding<'a>(
+            &'a self,
             _: &'a str,
         ) -> BoxFuture<'a, Result<bool, OrchestratorError>> {
             Box::pin(async { Ok(false) })

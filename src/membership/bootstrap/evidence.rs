@@ -38,8 +38,11 @@ const CLAIMS_NAMED_MAX: usize = 8;
 /// The reason that this pod must not found a cluster now.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FoundingObstacle {
-    #[error("no pod founds a cluster before it has read the PersistentVolumeClaims: {0}")]
-    ClaimsUnknown(OrchestratorError),
+    #[error(
+        "no pod founds a cluster before it has read the PersistentVolumeClaims: {cause}{}",
+        remedy(cause)
+    )]
+    ClaimsUnknown { cause: OrchestratorError },
     #[error("ordinal {0} is a member of a cluster, so this pod founds none")]
     MemberAnswers(Ordinal),
     #[error(
@@ -81,6 +84,17 @@ impl fmt::Display for Unproven {
             Unproven::Silent => "its pod does not answer",
             Unproven::NotEmpty => "its pod answers that the volume is not empty",
         })
+    }
+}
+
+fn remedy(error: &OrchestratorError) -> &'static str {
+    match error {
+        OrchestratorError::Forbidden(_) => {
+            ". Apply the Role again: it lacks list on persistentvolumeclaims"
+        }
+        OrchestratorError::Unreachable(_)
+        | OrchestratorError::Refused(_)
+        | OrchestratorError::Malformed { .. } => "",
     }
 }
 
@@ -145,7 +159,7 @@ impl Bootstrap {
             // This pod knows its own volume.
             Ok(claims) => claims.into_iter().filter(|claim| claim.ordinal != me).collect(),
             Err(_) if ordered => Vec::new(),
-            Err(e) => return Err(FoundingObstacle::ClaimsUnknown(e)),
+            Err(cause) => return Err(FoundingObstacle::ClaimsUnknown { cause }),
         };
         self.note_former(&claims);
         let mut wanted = BTreeSet::new();

@@ -149,8 +149,9 @@ fn without_a_list_of_the_claims_no_pod_founds() {
         world.rounds().await;
         assert!(world.founded().is_empty());
         world.assert_event(
-            "no pod founds a cluster before it has read the PersistentVolumeClaims: Kubernetes refuses",
+            "no pod founds a cluster before it has read the PersistentVolumeClaims: Kubernetes forbids",
         );
+        world.assert_event("Apply the Role again: it lacks list on persistentvolumeclaims");
         world.all_up().await;
         assert_eq!((world.members(), world.clusters().len()), (PODS, 1));
     });

@@ -115,7 +115,7 @@ impl Api {
 
     fn former_claims(&self) -> Result<Vec<FormerClaim>, OrchestratorError> {
         if self.refuses_list {
-            return Err(OrchestratorError::Refused("403 may not list".into()));
+            return Err(OrchestratorError::Forbidden("403 may not list".into()));
         }
         let former = |(i, claim): (&usize, &Claim)| {
             let origin = self.origin(*claim)?;
