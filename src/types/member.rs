@@ -14,6 +14,11 @@ pub struct DesiredReplicas {
 }
 
 impl DesiredReplicas {
+    /// The ordinals of the pods that the StatefulSet asks for.
+    pub fn ordinals(&self) -> impl Iterator<Item = Ordinal> + use<> {
+        (self.start..self.start.saturating_add(self.replicas)).map(Ordinal)
+    }
+
     /// Whether the StatefulSet asks for a pod with this ordinal.
     pub fn includes(&self, ordinal: Ordinal) -> bool {
         ordinal.0 >= self.start && ordinal.0 - self.start < self.replicas

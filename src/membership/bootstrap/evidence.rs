@@ -164,7 +164,7 @@ impl Bootstrap {
         self.note_former(&claims);
         let mut wanted = BTreeSet::new();
         if recreated || me != first {
-            wanted = ordinals(desired).filter(|ordinal| *ordinal != me).collect();
+            wanted = desired.ordinals().filter(|ordinal| *ordinal != me).collect();
         }
         let asked = claims.iter().map(|claim| claim.ordinal).chain(wanted.iter().copied());
         let answers = self.ask_volumes(peers, asked.collect()).await;
@@ -266,9 +266,4 @@ fn former_claim_obstacle(
     };
     let others = unproven.map(|claim| claim.name).collect();
     Some(FoundingObstacle::FormerClaim { claim, answer, others })
-}
-
-/// The desired ordinals.
-pub fn ordinals(desired: &DesiredReplicas) -> impl Iterator<Item = Ordinal> + use<> {
-    (desired.start..desired.start.saturating_add(desired.replicas)).map(Ordinal)
 }

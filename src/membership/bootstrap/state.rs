@@ -8,7 +8,6 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::evidence::ordinals;
 use crate::{
     membership::{
         datadir::{DataDir, DataDirError},
@@ -176,7 +175,7 @@ impl Bootstrap {
 
     /// Adds the desired ordinals to those that may be asked for a cluster.
     pub fn note_desired(&self, desired: &DesiredReplicas) {
-        self.state().desired = ordinals(desired).collect();
+        self.state().desired = desired.ordinals().collect();
     }
 
     /// Adds the ordinals of former claims to those that may be asked for a cluster.
