@@ -42,7 +42,9 @@ struct Permit {
 fn obstacle(voter: &Member) -> String {
     let ordinal = voter.ordinal();
     match (voter.in_contact, voter.stalled) {
-        (false, _) => format!("ordinal {ordinal} has not returned yet"),
+        (false, false) => format!("ordinal {ordinal} has not returned yet"),
+        // Raft answers no heartbeat while an entry waits for the disk.
+        (false, true) => format!("ordinal {ordinal} has not returned yet, or its disk hangs"),
         (true, true) => format!("ordinal {ordinal} stores no entries, so its disk may hang"),
         (true, false) => format!("ordinal {ordinal} has not caught up yet"),
     }
