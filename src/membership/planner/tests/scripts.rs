@@ -92,14 +92,8 @@ impl goldenscript::Runner for Script {
             "down" => self.each(&names, |m| *m = Member { in_contact: false, ..behind(*m) })?,
             "behind" => self.each(&names, |m| *m = behind(*m))?,
             "late" => self.each(&names, |m| *m = Member { caught_up: true, ..behind(*m) })?,
-            "stalled" => {
-                self.each(&names, |m| {
-                    *m = Member { caught_up: true, stalled: true, ..behind(*m) }
-                })?;
-            }
-            "up" => {
-                self.each(&names, |m| *m = Member { caught_up: true, acks: true, ..behind(*m) })?
-            }
+            "stalled" => self.each(&names, |m| *m = Member { stalled: true, ..behind(*m) })?,
+            "up" => self.each(&names, |m| *m = caught_up(*m))?,
             "remove" => self.each(&names, |m| m.removal_requested = true)?,
             "incoming" => self.each(&names, |m| (m.old_voter, m.new_voter) = (false, true))?,
             "outgoing" => self.each(&names, |m| (m.old_voter, m.new_voter) = (true, false))?,
@@ -193,6 +187,10 @@ impl Script {
         };
         if refs.is_empty() { " none".into() } else { refs.iter().map(name).collect() }
     }
+}
+
+fn caught_up(member: Member) -> Member {
+    Member { in_contact: true, caught_up: true, acks: true, stalled: false, ..member }
 }
 
 /// In contact, and not caught up.
