@@ -9,7 +9,7 @@ make_credentials() {
     {
       new_key ca
       openssl req -x509 -new -key ca.key -subj /CN=ordinal-k8s -days 30 -out ca.crt
-      certificate apiserver /CN=kube-apiserver "subjectAltName=IP:$node_ip,IP:127.0.0.1,IP:10.96.0.1,DNS:kubernetes.default.svc"
+      certificate apiserver /CN=kube-apiserver "subjectAltName=IP:$node_ip,IP:127.0.0.1,IP:$kubernetes_ip,DNS:kubernetes.default.svc"
       certificate apiserver-to-kubelet "/O=system:masters/CN=apiserver" "extendedKeyUsage=clientAuth"
       openssl genrsa -out service-account.key 2048
     } 2>openssl.log

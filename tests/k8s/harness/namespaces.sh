@@ -27,7 +27,7 @@ enter_namespaces() {
   done
   share_processor
   setsid unshare --net --mount --pid --fork --mount-proc --propagation private \
-    bash "$harness/init" "$state" "$node_ip" >"$state/logs/init.log" 2>&1 </dev/null &
+    bash "$harness/init" "$state" "$node_ip/$prefix" "$gateway" >"$state/logs/init.log" 2>&1 </dev/null &
   outside=$!
   until [[ -e "$state/run/ready" ]]; do
     kill -0 "$outside" 2>/dev/null || fail "no namespaces: $(tail -n 1 "$state/logs/init.log")"
@@ -67,6 +67,7 @@ share_processor() {
 leave_namespaces() {
   local init deadline=$((SECONDS + 30)) controller client
   if namespaces_live; then
+    thaw
     init="$(<"$state/init.pid")"
     kill -KILL "$init"
     while [[ -e "/proc/$init" ]]; do

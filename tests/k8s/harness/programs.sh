@@ -38,13 +38,13 @@ run_etcd() {
 run_apiserver() {
   local pki="$state/pki"
   spawn apiserver kube-apiserver --etcd-servers=http://127.0.0.1:2379 \
-    --bind-address=0.0.0.0 --advertise-address="$node_ip" --secure-port=6443 \
+    --bind-address="$any" --advertise-address="$node_ip" --secure-port=6443 \
     --tls-cert-file="$pki/apiserver.crt" --tls-private-key-file="$pki/apiserver.key" \
     --client-ca-file="$pki/ca.crt" --token-auth-file="$pki/tokens.csv" --authorization-mode=Node,RBAC \
     --service-account-issuer=https://kubernetes.default.svc.cluster.local \
     --service-account-key-file="$pki/service-account.key" \
     --service-account-signing-key-file="$pki/service-account.key" \
-    --service-cluster-ip-range=10.96.0.0/16 --allow-privileged=true \
+    --service-cluster-ip-range="$services" --allow-privileged=true \
     --kubelet-preferred-address-types=InternalIP \
     --kubelet-client-certificate="$pki/apiserver-to-kubelet.crt" \
     --kubelet-client-key="$pki/apiserver-to-kubelet.key" \
@@ -96,8 +96,8 @@ TOML
   cat >"$state/cni/net.d/10-bridge.conflist" <<JSON
 {"cniVersion": "0.4.0", "name": "ordinal", "plugins": [
   {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
-   "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.77.0.0/16"}]],
-            "routes": [{"dst": "0.0.0.0/0"}], "dataDir": "$state/cni/addresses"}}]}
+   "ipam": {"type": "host-local", "ranges": [[{"subnet": "$pods"}]],
+            "routes": [{"dst": "$default"}], "dataDir": "$state/cni/addresses"}}]}
 JSON
   spawn containerd containerd --config "$state/containerd/config.toml"
 }
@@ -114,7 +114,7 @@ authentication:
   x509: {clientCAFile: "$state/pki/ca.crt"}
 authorization: {mode: AlwaysAllow}
 containerRuntimeEndpoint: unix://$containerd_socket
-clusterDNS: [$node_ip]
+clusterDNS: ["$node_ip"]
 clusterDomain: cluster.local
 resolvConf: $state/kubelet/resolv.conf
 podLogsDir: $state/logs/pods
@@ -149,18 +149,20 @@ await_node() {
 
 run_proxy() {
   spawn proxy kube-proxy --kubeconfig="$state/proxy.kubeconfig" --hostname-override=node1 \
-    --proxy-mode=iptables --cluster-cidr=10.77.0.0/16 --oom-score-adj=0 --conntrack-max-per-core=0 \
+    --proxy-mode=iptables --cluster-cidr="$pods" --oom-score-adj=0 --conntrack-max-per-core=0 \
     --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0
 }
 
-# Configured as kubeadm does: names in the cluster are never answered from a cache. Outside of it
-# there are no names.
+# Configured as kubeadm does: names in the cluster are never answered from a cache, but with K8S_DNS_CACHE.
+# Outside of it there are no names.
 run_dns() {
+  local cache="${K8S_DNS_CACHE:+cache $K8S_DNS_CACHE}"
   cat >"$state/Corefile" <<COREFILE
-cluster.local in-addr.arpa {
+cluster.local in-addr.arpa ip6.arpa {
     bind $node_ip
     errors
-    kubernetes cluster.local in-addr.arpa {
+    $cache
+    kubernetes cluster.local in-addr.arpa ip6.arpa {
         kubeconfig $state/admin.kubeconfig
         ttl 30
     }
