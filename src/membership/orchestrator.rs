@@ -11,8 +11,7 @@ use crate::types::{ClusterId, DesiredReplicas, MemberId, Ordinal, Term};
 
 /// The orchestrator: it decides the number of pods.
 pub trait Orchestrator: Send + Sync + fmt::Debug {
-    /// Reads the current intent, never a cached one. An orchestrator that does not know its permissions
-    /// yet is unreachable; it forbids nothing.
+    /// Reads the current intent, never a cached one.
     fn intent(&self) -> BoxFuture<'_, Result<Intent, OrchestratorError>>;
 
     /// Reads the current bootstrap record. `None`: its object is missing.

@@ -33,13 +33,15 @@ where
     /// `query` has the arguments of `kubectl get`; `view` extracts the value to follow.
     pub fn begin(
         kubectl: Kubectl,
-        query: &'static [&'static str],
-        view: fn(&Objects) -> T,
+        query: &[&str],
+        view: impl Fn(&Objects) -> T + Send + Sync + 'static,
     ) -> Followed<T> {
         let (tx, now) = watch::channel(T::default());
+        let query: Vec<String> = query.iter().map(|word| (*word).to_owned()).collect();
         let follower = tokio::spawn(async move {
+            let query: Vec<&str> = query.iter().map(String::as_str).collect();
             loop {
-                follow(&kubectl, query, view, &tx).await;
+                follow(&kubectl, &query, &view, &tx).await;
                 sleep(RESTART_DELAY).await;
             }
         });
@@ -61,7 +63,7 @@ impl<T> Drop for Followed<T> {
 async fn follow<T: PartialEq>(
     kubectl: &Kubectl,
     query: &[&str],
-    view: fn(&Objects) -> T,
+    view: &impl Fn(&Objects) -> T,
     tx: &watch::Sender<T>,
 ) {
     let how = ["get", "--watch", "--output-watch-events", "--output=json"];

@@ -18,16 +18,21 @@ pub async fn check() {
         }
     }});
     kubectl.feed(&["apply", "--filename=-"], &namespace.to_string()).await;
-    let kinds = file("tests/k8s/manifests/monitoring-kinds.yaml");
-    let (stderr, _) = kubectl.feed(&["apply", "--output=name", "--filename=-"], &kinds).await;
-    for kind in stderr.lines() {
-        kubectl.run(&["wait", "--for=condition=Established", kind]).await;
-    }
+    install_monitoring_kinds(&kubectl).await;
     for directory in DIRECTORIES {
         accepted(&kubectl, directory).await;
     }
     applying_again_takes_nothing_back(&kubectl).await;
     kubectl.run(&["delete", "namespace", &kubectl.namespace, "--wait=false"]).await;
+}
+
+/// The kinds of the Prometheus operator.
+pub async fn install_monitoring_kinds(kubectl: &Kubectl) {
+    let kinds = file("tests/k8s/manifests/monitoring-kinds.yaml");
+    let (stdout, _) = kubectl.feed(&["apply", "--output=name", "--filename=-"], &kinds).await;
+    for kind in stdout.lines() {
+        kubectl.run(&["wait", "--for=condition=Established", kind]).await;
+    }
 }
 
 fn file(path: &str) -> String {

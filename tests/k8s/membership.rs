@@ -3,6 +3,7 @@
 use tokio::time::{Duration, sleep};
 
 use crate::k8s::{
+    kubectl::within,
     scenarios::ScenarioContext,
     store::{Deletion, Pod, Store},
 };
@@ -46,6 +47,37 @@ pub async fn scale_3_0_3(s: &ScenarioContext) {
     s.store.ready(3).await;
     s.store.membership(3, 0).await;
     assert_eq!(s.store.ids().await, before, "the same members are there again");
+}
+
+/// A pause under OrderedReady: kv-0 starts alone, and the next pod is made once it is ready. It must
+/// not wait for the majority that only the next pods can give.
+pub async fn scale_3_0_3_ordered(s: &ScenarioContext) {
+    let before = s.store.ids().await;
+    s.store.scale(0).await;
+    s.store.ready(0).await;
+    s.store.scale(3).await;
+    s.store.ready(3).await;
+    s.store.membership(3, 0).await;
+    assert_eq!(s.store.ids().await, before, "the same members are there again");
+}
+
+/// The same, and the volume of the first pod is lost meanwhile: the pod is no member, and joins once
+/// the next ones are there.
+pub async fn wake_without_first_volume(s: &ScenarioContext) {
+    const WAKE_LIMIT: Duration = Duration::from_secs(300);
+    let before = s.store.ids().await;
+    s.store.scale(0).await;
+    s.store.ready(0).await;
+    s.store.kubectl.run(&["delete", "persistentvolumeclaim", "data-kv-0"]).await;
+    s.store.scale(3).await;
+    let woken = within(WAKE_LIMIT, async || {
+        let pods = s.store.pods().await;
+        let ready = pods.iter().filter(|pod| pod.ready).count();
+        if ready == 3 { Ok(()) } else { Err(format!("not 3 are ready: {pods:#?}")) }
+    });
+    woken.await.unwrap_or_else(|pods| panic!("after {WAKE_LIMIT:?}: {pods}"));
+    s.store.membership(3, 0).await;
+    assert_ne!(before["kv-0"], s.store.ids().await["kv-0"], "kv-0 has lost its volume");
 }
 
 pub async fn scale_5_20_5(s: &ScenarioContext) {

@@ -9,11 +9,18 @@
 //!
 //! Without `K8S_SCENARIOS`, the tests do nothing. It is `smoke`, `all`, or names separated by
 //! commas. `K8S_RUNS` repeats each scenario, `K8S_OUTAGE` is the outage of the API server in
-//! seconds, and with `K8S_GAPS=report` a gap that is too long is only reported.
+//! seconds, and with `K8S_GAPS=report` a gap that is too long is only reported. A cluster that was
+//! brought up with `K8S_FAMILY=ipv6` has no IPv4 addresses.
 
 mod check;
+mod connections;
+mod control_plane;
+mod deletion;
+mod disks;
 mod follow;
+mod founding;
 mod host;
+mod instances;
 mod kubectl;
 mod leader_lease;
 mod machine;
@@ -21,6 +28,7 @@ mod manifests;
 mod membership;
 mod outages;
 mod pods;
+mod recovery;
 mod report;
 mod scenarios;
 mod store;
@@ -37,7 +45,7 @@ use self::{
     machine::StealTime,
     report::{Report, Run, gaps_count},
     scenarios::{SCENARIOS, Scenario, ScenarioContext},
-    store::Store,
+    store::{Installation, Store},
     workload::{Seen, Workload},
 };
 use crate::support::retry::{panic_text, report_flaky, with_retry};
@@ -141,12 +149,14 @@ async fn run_once(scenario: &Scenario, run: &str) -> Result<(Duration, Seen), St
     let started = Instant::now();
     // A new name each time: the namespace of an earlier run may still be terminating.
     let namespace = format!("ordinal-{}-{}-{run}", scenario.name, std::process::id());
-    let store = Store::install(&namespace, scenario.replicas, scenario.policy).await;
+    let Scenario { replicas, policy, .. } = *scenario;
+    let installation = Installation { replicas, start: 0, policy };
+    let store = Store::install(&namespace, installation).await;
     let acts = async {
         store.ready(scenario.replicas).await;
         let formed = started.elapsed();
-        let stage = ScenarioContext::new(store.clone(), Workload::start(&store).await);
-        (scenario.steps)(&stage).await;
+        let mut stage = ScenarioContext::new(store.clone(), Workload::start(&store).await);
+        (scenario.steps)(&mut stage).await;
         stage.load.progress(100).await;
         let seen = stage.load.stop(&store).await;
         check::assert_history_holds(&store, &seen).await;

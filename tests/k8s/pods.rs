@@ -74,6 +74,19 @@ pub async fn rolling_update(s: &ScenarioContext) {
     s.store.ready(3).await;
 }
 
+/// Pods with a user id and a group of their own for each namespace, as OpenShift chooses them: they
+/// read and write the volumes that another user has filled.
+pub async fn arbitrary_user(s: &ScenarioContext) {
+    let before = s.store.ready(3).await;
+    let ids = r#"{"runAsUser": 1000680000, "runAsGroup": 0, "fsGroup": 1000680000}"#;
+    let patch = format!("{{\"spec\":{{\"template\":{{\"spec\":{{\"securityContext\":{ids}}}}}}}}}");
+    s.store.kubectl.run(&["patch", "statefulset/kv", "--patch", &patch]).await;
+    for pod in &before {
+        s.store.replaced(pod).await;
+    }
+    s.store.ready(3).await;
+}
+
 /// The last pod gets an image that does not exist; the others stay.
 pub async fn bad_image(s: &ScenarioContext) {
     let before = s.store.ready(3).await;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use ordinal::client::{Client, Endpoint, Timeouts};
 use serde_json::Value;
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, Instant, timeout};
 
 use crate::k8s::{
     follow::{Followed, Objects},
@@ -17,16 +17,33 @@ pub const TIMEOUTS: Timeouts =
 const CLIENT_PORT: u16 = 2379;
 /// A finalizer that keeps the object of a deleted pod, so that the StatefulSet does not replace it.
 const HOLD_FINALIZER: &str = "ordinal.test/hold";
+/// The pods of all instances in a namespace.
 const MEMBER_PODS: &[&str] = &["pods", "--selector=app.kubernetes.io/component=member"];
+/// The name of the StatefulSet in the base.
+pub const STATEFULSET: &str = "kv";
 /// Bound on the wait for a followed change before the next poll.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone)]
 pub struct Store {
     pub kubectl: Kubectl,
-    manifests: String,
+    /// The name of the StatefulSet, which begins the names of its pods.
+    pub name: String,
+    installation: Installation,
+    /// The manifests as they are shipped.
+    shipped: String,
     /// The followed pods of the members.
     followed: Arc<Followed<Vec<Pod>>>,
+}
+
+/// The fields of the StatefulSet that scenarios choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Installation {
+    pub replicas: u32,
+    /// The first ordinal.
+    pub start: u32,
+    /// The `podManagementPolicy`.
+    pub policy: &'static str,
 }
 
 /// A pod, as the API server knows it.
@@ -50,29 +67,65 @@ pub enum Deletion {
 
 impl Store {
     /// Creates the namespace, under the restricted Pod Security standard, and installs the store.
-    pub async fn install(namespace: &str, replicas: u32, policy: &str) -> Store {
+    pub async fn install(namespace: &str, installation: Installation) -> Store {
         let kubectl = Kubectl { namespace: namespace.into() };
         let make = format!(
             "{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, labels: \
              {{pod-security.kubernetes.io/enforce: restricted}}}}}}"
         );
         kubectl.feed(&["apply", "--filename=-"], &make).await;
-        let mut manifests = rendered("tests/k8s/manifests").await;
-        for (shipped, wanted) in [
-            ("  replicas: 3\n", format!("  replicas: {replicas}\n")),
-            ("Policy: Parallel\n", format!("Policy: {policy}\n")),
-        ] {
-            assert!(manifests.contains(shipped), "the base has no {shipped:?}");
-            manifests = manifests.replace(shipped, &wanted);
-        }
-        let followed = Arc::new(Followed::begin(kubectl.clone(), MEMBER_PODS, pods));
-        let store = Store { kubectl, manifests, followed };
+        let manifests = rendered("tests/k8s/manifests").await;
+        Store::install_instance(kubectl, STATEFULSET, installation, manifests).await
+    }
+
+    /// Installs an instance whose StatefulSet has this name.
+    pub async fn install_instance(
+        kubectl: Kubectl,
+        name: &str,
+        installation: Installation,
+        shipped: String,
+    ) -> Store {
+        let name = name.to_owned();
+        let view = {
+            let name = name.clone();
+            move |objects: &Objects| members(&name, objects.values())
+        };
+        let followed = Arc::new(Followed::begin(kubectl.clone(), MEMBER_PODS, view));
+        let store = Store { kubectl, name, installation, shipped, followed };
         store.apply().await;
         store
     }
 
+    /// The installation of the beginning.
+    pub fn installation(&self) -> Installation {
+        self.installation
+    }
+
     pub async fn apply(&self) {
-        self.kubectl.feed(&["apply", "--filename=-"], &self.manifests).await;
+        self.apply_as(self.installation).await;
+    }
+
+    pub async fn apply_as(&self, installation: Installation) {
+        self.kubectl.feed(&["apply", "--filename=-"], &self.manifests(installation)).await;
+    }
+
+    fn manifests(&self, installation: Installation) -> String {
+        let Installation { replicas, start, policy } = installation;
+        let ordinals = format!("\n  ordinals: {{start: {start}}}");
+        let ordinals = if start == 0 { "" } else { &ordinals };
+        let manifests = with_field(&self.shipped, "replicas", &format!("{replicas}{ordinals}"));
+        with_field(&manifests, "podManagementPolicy", policy)
+    }
+
+    /// Deletes all objects of the manifests, in their order, as `kubectl delete -k` does. The
+    /// volumes stay. Waits until the pods are gone, and returns the time that this took.
+    pub async fn delete_objects(&self) -> Duration {
+        let began = Instant::now();
+        let manifests = self.manifests(self.installation);
+        self.kubectl.feed(&["delete", "--wait=false", "--filename=-"], &manifests).await;
+        self.until(|pods| if pods.is_empty() { Ok(()) } else { Err(format!("left: {pods:#?}")) })
+            .await;
+        began.elapsed()
     }
 
     /// Deletes everything, volumes included.
@@ -95,7 +148,7 @@ impl Store {
     /// The members' pods, by ordinal.
     pub async fn pods(&self) -> Vec<Pod> {
         let list = self.kubectl.get(MEMBER_PODS).await;
-        sorted(list["items"].as_array().expect("a list has items"))
+        members(&self.name, list["items"].as_array().expect("a list has items"))
     }
 
     /// The last followed state of the pods, without a request.
@@ -131,7 +184,7 @@ impl Store {
     pub async fn ready_at(&self, ordinals: Range<u32>) -> Vec<Pod> {
         self.until(|pods| {
             let names = pods.iter().map(|pod| pod.name.clone());
-            let wanted = ordinals.clone().map(|ordinal| format!("kv-{ordinal}"));
+            let wanted = ordinals.clone().map(|ordinal| format!("{}-{ordinal}", self.name));
             let all = names.eq(wanted) && pods.iter().all(|pod| pod.ready && !pod.deleting);
             if all { Ok(pods) } else { Err(format!("not {ordinals:?} ready: {pods:#?}")) }
         })
@@ -158,8 +211,8 @@ impl Store {
     }
 
     pub async fn scale(&self, replicas: u32) {
-        let replicas = format!("--replicas={replicas}");
-        self.kubectl.run(&["scale", "statefulset/kv", &replicas]).await;
+        let (name, replicas) = (&self.name, format!("--replicas={replicas}"));
+        self.kubectl.run(&["scale", "statefulset", name, &replicas]).await;
     }
 
     /// Deletes pods, without waiting.
@@ -190,8 +243,7 @@ impl Store {
     /// Kills the process of a pod and prevents a replacement until it is [released](Self::release):
     /// a member that is down, as on a lost node.
     pub async fn hold(&self, pod: &Pod) {
-        let patch = format!("{{\"metadata\":{{\"finalizers\":[\"{HOLD_FINALIZER}\"]}}}}");
-        self.kubectl.run(&["patch", "pod", &pod.name, "--patch", &patch]).await;
+        self.keep_object(pod).await;
         self.delete(&[&pod.name], Deletion::Force).await;
         let client = client_of(&[endpoint(&pod.ip)]);
         eventually(async || match client.status().await {
@@ -199,6 +251,12 @@ impl Store {
             Err(_) => Ok(()),
         })
         .await;
+    }
+
+    /// Keeps the object of this pod beyond its end, until it is [released](Self::release).
+    pub async fn keep_object(&self, pod: &Pod) {
+        let patch = format!("{{\"metadata\":{{\"finalizers\":[\"{HOLD_FINALIZER}\"]}}}}");
+        self.kubectl.run(&["patch", "pod", &pod.name, "--patch", &patch]).await;
     }
 
     pub async fn release(&self, pod: &str) {
@@ -245,6 +303,30 @@ impl Store {
         .await;
     }
 
+    /// The cluster of all ready pods.
+    pub async fn cluster(&self) -> u64 {
+        let clusters = self.clusters().await;
+        let first = clusters.values().next().copied().expect("a pod is ready");
+        assert!(clusters.values().all(|cluster| *cluster == first), "two clusters: {clusters:x?}");
+        first
+    }
+
+    /// The cluster of each ready pod that answers.
+    pub async fn clusters(&self) -> BTreeMap<String, u64> {
+        let mut clusters = BTreeMap::new();
+        for pod in self.pods().await.into_iter().filter(|pod| pod.ready) {
+            if let Ok(status) = client_of(&[endpoint(&pod.ip)]).status().await {
+                clusters.insert(pod.name, status.header.unwrap_or_default().cluster_id);
+            }
+        }
+        clusters
+    }
+
+    /// The name of the Service for clients.
+    pub fn client_service(&self) -> String {
+        format!("{}-client", self.name)
+    }
+
     /// The member id of each pod, by name.
     pub async fn ids(&self) -> BTreeMap<String, u64> {
         let members = self.client().await.member_list().await.unwrap().members;
@@ -253,7 +335,8 @@ impl Store {
 }
 
 pub fn endpoint(ip: &str) -> Endpoint {
-    format!("{ip}:{CLIENT_PORT}").parse().expect("an address and a port")
+    let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+    format!("{host}:{CLIENT_PORT}").parse().expect("an address and a port")
 }
 
 pub fn client_of(endpoints: &[Endpoint]) -> Client {
@@ -263,14 +346,24 @@ pub fn client_of(endpoints: &[Endpoint]) -> Client {
     Client::new(endpoints, TIMEOUTS)
 }
 
-fn pods(objects: &Objects) -> Vec<Pod> {
-    sorted(objects.values())
+/// Changes the one line of the manifests that has this field of a `spec`.
+fn with_field(manifests: &str, field: &str, value: &str) -> String {
+    let begin = format!("\n  {field}: ");
+    let parts: Vec<&str> = manifests.split(&begin).collect();
+    let [before, after] = parts[..] else { panic!("not one line with {field}: {manifests}") };
+    let (_, rest) = after.split_once('\n').expect("a line has an end");
+    format!("{before}{begin}{value}\n{rest}")
 }
 
-fn sorted<'a>(items: impl IntoIterator<Item = &'a Value>) -> Vec<Pod> {
-    let mut pods: Vec<Pod> = items.into_iter().map(pod).collect();
-    pods.sort_by_key(|pod| ordinal(&pod.name));
-    pods
+/// The pods of one StatefulSet, by ordinal.
+fn members<'a>(statefulset: &str, items: impl IntoIterator<Item = &'a Value>) -> Vec<Pod> {
+    let mut pods: Vec<(u32, Pod)> = items
+        .into_iter()
+        .map(pod)
+        .filter_map(|pod| Some((ordinal(statefulset, &pod.name)?, pod)))
+        .collect();
+    pods.sort_by_key(|(ordinal, _)| *ordinal);
+    pods.into_iter().map(|(_, pod)| pod).collect()
 }
 
 fn named(pods: Vec<Pod>, name: &str) -> Option<Pod> {
@@ -282,8 +375,9 @@ fn client_of_ready(pods: &[Pod]) -> Client {
     client_of(&ready.map(|pod| endpoint(&pod.ip)).collect::<Vec<_>>())
 }
 
-fn ordinal(pod: &str) -> u32 {
-    pod.rsplit('-').next().and_then(|text| text.parse().ok()).unwrap_or(u32::MAX)
+/// `None` for a pod of another StatefulSet.
+fn ordinal(statefulset: &str, pod: &str) -> Option<u32> {
+    pod.strip_prefix(statefulset)?.strip_prefix('-')?.parse().ok()
 }
 
 fn pod(item: &Value) -> Pod {

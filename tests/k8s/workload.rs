@@ -27,7 +27,7 @@ use crate::{
     k8s::{
         follow::{Followed, Objects},
         kubectl::CHANGE_TIMEOUT,
-        store::{Store, client_of},
+        store::{Store, TIMEOUTS, client_of},
         watcher::Watching,
     },
     support::{
@@ -58,16 +58,31 @@ const REQUEST_INTERVAL: Duration = Duration::from_millis(10);
 const RETRY_DELAY: Duration = Duration::from_millis(20);
 const VALUE_BYTES: usize = 100;
 
+/// The request to all clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Run,
+    Pause,
+    Stop,
+}
+
 /// Running clients.
 #[derive(Debug)]
 pub struct Workload {
-    stop: watch::Sender<bool>,
+    order: watch::Sender<Order>,
     clients: Vec<JoinHandle<()>>,
     watching: Watching,
     pub oracle: Oracle,
     writes: Arc<Successes>,
     reads: Arc<Successes>,
     _endpoints: Followed<Vec<Endpoint>>,
+    _service: Followed<Vec<Endpoint>>,
+}
+
+/// The address of a Service. A Service that is applied again has another one.
+fn address(services: &Objects) -> Vec<Endpoint> {
+    let addresses = services.values().filter_map(|service| service["spec"]["clusterIP"].as_str());
+    addresses.map(crate::k8s::store::endpoint).collect()
 }
 
 /// The endpoints that a Service lists as ready.
@@ -156,33 +171,43 @@ impl Counted {
 impl Workload {
     /// Starts once a pod is ready.
     pub async fn start(store: &Store) -> Workload {
-        let slices = &["endpointslices", "--selector=kubernetes.io/service-name=kv-client"];
-        let endpoints = Followed::begin(store.kubectl.clone(), slices, ready);
-        let mut ready = endpoints.subscribe();
-        let any_ready = ready.wait_for(|ready| !ready.is_empty());
-        timeout(CHANGE_TIMEOUT, any_ready).await.expect("a ready pod").expect("its sender lives");
-        let service = store.kubectl.get(&["service", "kv-client"]).await;
-        let service = service["spec"]["clusterIP"].as_str().expect("it has an address").to_owned();
-        let (_, service) = watch::channel(vec![crate::k8s::store::endpoint(&service)]);
+        let name = store.client_service();
+        let slices = format!("--selector=kubernetes.io/service-name={name}");
+        let kubectl = || store.kubectl.clone();
+        let endpoints = Followed::begin(kubectl(), &["endpointslices", &slices], ready);
+        let followed_service = Followed::begin(kubectl(), &["service", &name], address);
+        let (mut ready, mut service) = (endpoints.subscribe(), followed_service.subscribe());
+        for addresses in [&mut ready, &mut service] {
+            let any = addresses.wait_for(|addresses| !addresses.is_empty());
+            timeout(CHANGE_TIMEOUT, any).await.expect("an address").expect("its sender lives");
+        }
 
         let oracle = Oracle::default();
         let (writes, reads) = (Arc::new(Successes::begin()), Arc::new(Successes::begin()));
-        let (stop, stopped) = watch::channel(false);
+        let (order, orders) = watch::channel(Order::Run);
         let mut clients = Vec::new();
         for number in 0..CLIENTS {
             let endpoints = if number == 0 { service.clone() } else { ready.clone() };
             let lookup_at = Instant::now() + LOOKUP_INTERVAL / CLIENTS as u32 * number as u32;
             let client = PodClient { endpoints, number, client: None, lookup_at };
-            let (oracle, stopped) = (oracle.clone(), stopped.clone());
+            let (oracle, orders) = (oracle.clone(), orders.clone());
             clients.push(if number <= WRITERS {
-                tokio::spawn(write(client, oracle, writes.clone(), stopped))
+                tokio::spawn(write(client, oracle, writes.clone(), orders))
             } else {
-                tokio::spawn(read(client, oracle, reads.clone(), stopped))
+                tokio::spawn(read(client, oracle, reads.clone(), orders))
             });
         }
         let watching = Watching::start(ready).await;
-        let load =
-            Workload { stop, clients, watching, oracle, writes, reads, _endpoints: endpoints };
+        let load = Workload {
+            order,
+            clients,
+            watching,
+            oracle,
+            writes,
+            reads,
+            _endpoints: endpoints,
+            _service: followed_service,
+        };
         load.progress(100).await;
         load
     }
@@ -216,6 +241,17 @@ impl Workload {
         }
     }
 
+    /// No request is in flight from now on, until the clients [resume](Self::resume). The pause counts
+    /// as a gap.
+    pub async fn pause(&self) {
+        self.order.send_replace(Order::Pause);
+        sleep(CLIENTS as u32 * TIMEOUTS.dial + TIMEOUTS.command).await;
+    }
+
+    pub fn resume(&self) {
+        self.order.send_replace(Order::Run);
+    }
+
     fn check_alive(&self) {
         let finished = self.clients.iter().any(JoinHandle::is_finished);
         assert!(!finished && !self.watching.has_ended(), "a client failed an assertion");
@@ -225,7 +261,7 @@ impl Workload {
     pub async fn stop(mut self, store: &Store) -> Seen {
         self.check_alive();
         let (write_gap, read_gap) = (self.writes.longest_gap(), self.reads.longest_gap());
-        self.stop.send_replace(true);
+        self.order.send_replace(Order::Stop);
         for client in mem::take(&mut self.clients) {
             client.await.expect("a client failed an assertion");
         }
@@ -300,14 +336,20 @@ impl PodClient {
     }
 }
 
+/// Waits while the clients pause.
+async fn goes_on(orders: &mut watch::Receiver<Order>) -> bool {
+    let order = orders.wait_for(|order| *order != Order::Pause).await;
+    order.is_ok_and(|order| *order == Order::Run)
+}
+
 async fn write(
     mut client: PodClient,
     oracle: Oracle,
     writes: Arc<Successes>,
-    stop: watch::Receiver<bool>,
+    mut orders: watch::Receiver<Order>,
 ) {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    while !*stop.borrow() {
+    while goes_on(&mut orders).await {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let key = format!("{PREFIX}{}", number % KEYS);
         let outcome = workload::put(&client.client(), &oracle, key, VALUE_BYTES).await;
@@ -326,10 +368,10 @@ async fn read(
     mut client: PodClient,
     oracle: Oracle,
     reads: Arc<Successes>,
-    stop: watch::Receiver<bool>,
+    mut orders: watch::Receiver<Order>,
 ) {
     for number in 0_u64.. {
-        if *stop.borrow() {
+        if !goes_on(&mut orders).await {
             break;
         }
         let key = format!("{PREFIX}{}", number % KEYS);
