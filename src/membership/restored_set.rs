@@ -78,6 +78,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        membership::tests::cases,
         state::{MemoryStorage, StateMachine},
         types::{Command, LogPosition, Term},
     };
@@ -216,7 +217,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #![proptest_config(ProptestConfig { cases: cases(2000), ..ProptestConfig::default() })]
 
         /// Whatever was recorded before, and by any member.
         #[test]
