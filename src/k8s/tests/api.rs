@@ -218,7 +218,7 @@ impl World {
         answer_json(
             200,
             &json!({
-                "kind": list_kind(collection),
+                "kind": list_kind(collection), "apiVersion": "v1",
                 "metadata": { "resourceVersion": self.version.to_string(), "continue": next },
                 "items": objects[begin..end],
             }),
