@@ -16,7 +16,10 @@ use crate::{
     node::{NodeError, NodePort},
     proto::peer::{self, join_reply},
     raft::{Raft, RaftMembership},
-    types::{ClusterId, Command, CommandError, MemberId, MemberRef, Ordinal, Reply, Term},
+    types::{
+        ClusterId, Command, CommandError, DesiredReplicas, MemberId, MemberRef, Ordinal, Reply,
+        Term,
+    },
 };
 
 /// A member is live if it answered within this many election timeouts.
@@ -95,12 +98,9 @@ impl JoinService {
             return joined(MemberId(request.member_id));
         }
         if let Some(desired) = &raft.view().roster().desired
-            && !desired.includes(ordinal)
+            && let Some(reason) = not_desired(&request, desired)
         {
-            let (start, replicas) = (desired.start, desired.replicas);
-            return join_reply::Result::Wait(format!(
-                "the StatefulSet excludes ordinal {ordinal}: it has replicas={replicas} from ordinal {start} on"
-            ));
+            return join_reply::Result::Wait(reason);
         }
         if let Some(member) = self.live_member_at(ordinal, raft) {
             return join_reply::Result::OccupiedBy(peer::Taken {
@@ -185,6 +185,28 @@ fn refuse(request: &peer::JoinRequest, context: JoinContext<'_>) -> Option<join_
     None
 }
 
+/// The reason why the StatefulSet that the leader has read does not ask for this volume, or not yet.
+///
+/// A set with another uid is a set of the same name in another Kubernetes cluster, where DNS is shared, or
+/// one that was recreated and that the leader has not read yet.
+fn not_desired(request: &peer::JoinRequest, desired: &DesiredReplicas) -> Option<String> {
+    let DesiredReplicas { set, start, replicas, .. } = desired;
+    if !request.set.is_empty() && !set.is_empty() && request.set != *set {
+        return Some(format!(
+            "this pod is of the StatefulSet with uid {}, the members follow the one with uid {set}: if both \
+             exist, in two Kubernetes clusters, their pods must not resolve each other's names",
+            request.set
+        ));
+    }
+    let ordinal = Ordinal(request.ordinal);
+    let excluded = !desired.includes(ordinal);
+    excluded.then(|| {
+        format!(
+            "the StatefulSet excludes ordinal {ordinal}: it has replicas={replicas} from ordinal {start} on"
+        )
+    })
+}
+
 pub async fn assign<N: NodePort>(
     ordinal: Ordinal,
     nonce: u64,
@@ -215,5 +237,34 @@ pub async fn add(member_ref: MemberRef, raft: &Raft) -> bool {
             }
         }
         tokio::time::sleep(RETRY_INTERVAL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(ordinal: u32, set: &str, leaders_set: &str) -> Option<String> {
+        let request = peer::JoinRequest { ordinal, set: set.into(), ..Default::default() };
+        let set = leaders_set.into();
+        not_desired(&request, &DesiredReplicas { set, generation: 4, start: 0, replicas: 3 })
+    }
+
+    #[test]
+    fn a_pod_of_another_statefulset_waits_and_learns_both_uids() {
+        let waits = answer(1, "uid-of-theirs", "uid-of-ours").unwrap();
+        assert!(waits.contains("uid-of-theirs") && waits.contains("uid-of-ours"), "{waits}");
+    }
+
+    #[test]
+    fn a_pod_of_the_same_statefulset_may_join() {
+        assert_eq!(answer(1, "uid-of-ours", "uid-of-ours"), None);
+        assert!(answer(3, "uid-of-ours", "uid-of-ours").unwrap().contains("excludes ordinal 3"));
+    }
+
+    #[test]
+    fn an_older_version_that_sends_no_uid_may_join() {
+        assert_eq!(answer(1, "", "uid-of-ours"), None);
+        assert_eq!(answer(1, "uid-of-theirs", ""), None);
     }
 }

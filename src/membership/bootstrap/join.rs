@@ -73,6 +73,8 @@ impl Bootstrap {
             nonce: if assigned.is_some() { 0 } else { self.rng.next_id() },
             member_id: assigned.map_or(0, |identity| identity.member.0),
             cluster_id: assigned.map_or(0, |identity| identity.cluster.0),
+            // The set of a volume that has an id may have been recreated since; its cluster id is the proof.
+            set: if assigned.is_some() { String::new() } else { self.state().set.clone() },
         }
     }
 

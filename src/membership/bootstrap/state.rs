@@ -86,6 +86,8 @@ pub struct State {
     pub unfinished: Option<UnfinishedRecord>,
     /// The desired ordinals, in addition to the known ones.
     pub desired: Vec<Ordinal>,
+    /// The uid of the StatefulSet when it was last read; empty outside Kubernetes.
+    pub set: String,
     /// The bootstrap record confirms this founder's cluster.
     pub confirmed: bool,
     pub last_leader: Option<Ordinal>,
@@ -173,9 +175,11 @@ impl Bootstrap {
         }
     }
 
-    /// Adds the desired ordinals to those that may be asked for a cluster.
+    /// Adds the desired ordinals to those that may be asked for a cluster, and keeps the uid of their set.
     pub fn note_desired(&self, desired: &DesiredReplicas) {
-        self.state().desired = desired.ordinals().collect();
+        let mut state = self.state();
+        state.desired = desired.ordinals().collect();
+        state.set.clone_from(&desired.set);
     }
 
     /// Adds the ordinals of former claims to those that may be asked for a cluster.

@@ -4,6 +4,7 @@ mod archive;
 mod bootstrap_record;
 mod former_volumes;
 mod founders;
+mod join_request;
 mod pods;
 mod running_record;
 
