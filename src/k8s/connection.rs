@@ -124,6 +124,19 @@ impl Connection {
         }
     }
 
+    /// Whether a refusal of permission is authentic. A starting API server forbids everything until it has
+    /// read its roles; then every valid token may read its version.
+    pub async fn knows_permissions(&self) -> bool {
+        match self.call(self.client.apiserver_version()).await {
+            Ok(_) => true,
+            // No role decides whether a token is valid.
+            Err(Failure::Kube(kube::Error::Api(status))) => {
+                status.code == 401 && is_prohibition(&status)
+            }
+            Err(_) => false,
+        }
+    }
+
     /// Reads all objects of this kind in the namespace, in their current state, page by page. One call limit holds for all pages.
     ///
     /// No page is skipped: an incomplete list is an error.

@@ -155,7 +155,20 @@ impl Kubernetes {
 
 impl Orchestrator for Kubernetes {
     fn intent(&self) -> BoxFuture<'_, Result<Intent, OrchestratorError>> {
-        async { objects::intent(self.set().await?.as_ref()) }.boxed()
+        async {
+            match self.set().await {
+                Err(OrchestratorError::Forbidden(why))
+                    if !self.connection.knows_permissions().await =>
+                {
+                    Err(OrchestratorError::Unreachable(format!(
+                        "{why}; the version of the API server is not readable either: it may not have \
+                         read its roles yet"
+                    )))
+                }
+                set => objects::intent(set?.as_ref()),
+            }
+        }
+        .boxed()
     }
 
     fn bootstrap_record(&self) -> BoxFuture<'_, Result<Option<StoredRecord>, OrchestratorError>> {

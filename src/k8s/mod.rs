@@ -20,6 +20,7 @@
 //!   change these by name and no others.
 //! - Only a `NotFound` of the API server about the object itself counts as its absence, because a
 //!   member stops when the StatefulSet is absent.
+//! - Only an API server that knows its roles can forbid the read of the StatefulSet, for the same reason.
 //! - An object names one leader per term, and never an earlier term than before.
 
 mod claims;

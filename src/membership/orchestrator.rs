@@ -11,7 +11,8 @@ use crate::types::{ClusterId, DesiredReplicas, MemberId, Ordinal, Term};
 
 /// The orchestrator: it decides the number of pods.
 pub trait Orchestrator: Send + Sync + fmt::Debug {
-    /// Reads the current intent, never a cached one.
+    /// Reads the current intent, never a cached one. An orchestrator that does not know its permissions
+    /// yet is unreachable; it forbids nothing.
     fn intent(&self) -> BoxFuture<'_, Result<Intent, OrchestratorError>>;
 
     /// Reads the current bootstrap record. `None`: its object is missing.

@@ -29,6 +29,9 @@ pub enum Mode {
     Serves,
     /// Answers with this status and reason.
     Refuses(u16, &'static str),
+    /// Forbids all objects, because the role is gone. Its version is open to everybody, unlike that of a
+    /// starting API server, which refuses everything.
+    Forbids,
     /// Answers with this status and an HTML page, as a proxy would.
     Proxies(u16),
     /// Answers with a malformed object.
@@ -256,6 +259,15 @@ impl World {
     }
 }
 
+const VERSION: &str = "/version";
+
+fn version() -> Value {
+    json!({
+        "major": "1", "minor": "36", "gitVersion": "v1.36.0", "gitCommit": "", "gitTreeState": "",
+        "buildDate": "", "goVersion": "", "compiler": "", "platform": "",
+    })
+}
+
 async fn answer(State(api): State<Api>, method: Method, uri: Uri, body: Bytes) -> Response {
     let path = uri.path();
     let (mode, hold) = {
@@ -272,6 +284,8 @@ async fn answer(State(api): State<Api>, method: Method, uri: Uri, body: Bytes) -
     let response = match mode {
         Mode::Serves => api.world().serve(&method, &uri, &body),
         Mode::Refuses(code, reason) => status(code, reason, path),
+        Mode::Forbids if path == VERSION => answer_json(200, &version()),
+        Mode::Forbids => status(403, "Forbidden", path),
         Mode::Proxies(code) => (StatusCode::from_u16(code).unwrap(), "<html>").into_response(),
         Mode::Garbles => answer_json(200, &json!({ "metadata": 7 })),
         Mode::Hangs => std::future::pending().await,

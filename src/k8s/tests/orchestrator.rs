@@ -48,7 +48,7 @@ async fn errors_distinguish_unreachable_refused_and_malformed() {
     let kv0 = member(&api, "kv-0");
     for (mode, text) in [
         (
-            Mode::Refuses(403, "Forbidden"),
+            Mode::Forbids,
             "Kubernetes forbids the request: StatefulSet kv: 403 kv Forbidden (the manifests ",
         ),
         (
@@ -69,7 +69,22 @@ async fn errors_distinguish_unreachable_refused_and_malformed() {
     let error = kv0.intent().await.unwrap_err().to_string();
     assert!(error.contains("StatefulSet kv") && error.contains("onnection refused"), "{error}");
     assert_eq!(kv0.metrics().failed_calls.get(), 8);
-    assert_eq!(kv0.metrics().calls.get(), 8);
+    assert_eq!(kv0.metrics().calls.get(), 10);
+}
+
+/// A member that reads a refusal of a permission it had stops at once, so the refusal must be authentic.
+#[tokio::test]
+async fn an_api_server_that_has_not_read_its_roles_forbids_nothing() {
+    let api = manifests().await;
+    let kv0 = member(&api, "kv-0");
+    api.set_mode(Mode::Refuses(403, "Forbidden"));
+    let starting = kv0.intent().await;
+    assert!(matches!(starting, Err(OrchestratorError::Unreachable(_))), "{starting:?}");
+    for mode in [Mode::Forbids, Mode::Refuses(401, "Unauthorized")] {
+        api.set_mode(mode);
+        let revoked = kv0.intent().await;
+        assert!(matches!(revoked, Err(OrchestratorError::Forbidden(_))), "{mode:?}: {revoked:?}");
+    }
 }
 
 #[tokio::test]

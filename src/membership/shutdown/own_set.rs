@@ -4,8 +4,9 @@
 //! SIGTERM, they can no longer read the StatefulSet that is gone. So during a shutdown the API server's
 //! refusal of a permission that this process had counts as the deletion of the StatefulSet.
 //!
-//! A starting API server forbids every request until it has read its roles. So the refusal must last for
-//! [`REVOKED_AFTER`], over several requests, without another answer in between.
+//! A starting API server forbids every request until it has read its roles. So the refusal must be of one
+//! that knows its roles ([`Orchestrator::intent`]), and last for [`REVOKED_AFTER`], over several requests,
+//! without another answer in between.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

@@ -22,14 +22,18 @@ const UNKNOWN_TIMEOUT: Duration = Duration::from_secs(3);
 const SETTLE_TIME: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Resolves once no clients are sent to this pod any more, or the wait has taken its time since SIGTERM.
+/// Resolves once no clients are sent to this pod any more, or the wait has taken its time. While the
+/// endpoints cannot be read, the time counts from SIGTERM: during an outage the pod has waited already.
 pub async fn withdrawn(pods: &dyn Orchestrator, grace: &GracePeriod) {
+    let began = Instant::now();
     let (mut is_unknown, mut was_logged) = (false, false);
     loop {
-        let limit = if is_unknown { UNKNOWN_TIMEOUT } else { WITHDRAWAL_TIMEOUT };
+        let (since, limit) = match is_unknown {
+            true => (grace.signal(), UNKNOWN_TIMEOUT),
+            false => (began, WITHDRAWAL_TIMEOUT),
+        };
         // The grace period may have become shorter.
-        let limit = grace.deadline().share_of_period(GRACE_DIVISOR, limit);
-        let ends = grace.signal() + limit;
+        let ends = since + grace.deadline().share_of_period(GRACE_DIVISOR, limit);
         let is_published = tokio::select! {
             biased;
             () = tokio::time::sleep_until(ends) => break,
