@@ -26,7 +26,7 @@ use crate::{
     clock::Clock,
     membership::{
         BootstrapRecord, ClusterEvent, FormerClaim, Intent, LeaderUpdate, Orchestrator,
-        OrchestratorError, PodCreation, StoredRecord,
+        OrchestratorError, PodCreation, StoredRecord, Termination,
     },
     types::Ordinal,
 };
@@ -273,10 +273,10 @@ impl Orchestrator for Kubernetes {
         .boxed()
     }
 
-    fn termination_grace(&self) -> BoxFuture<'_, Result<Option<Duration>, OrchestratorError>> {
+    fn termination(&self) -> BoxFuture<'_, Result<Option<Termination>, OrchestratorError>> {
         async {
             let pod = self.connection.get::<Pod>(&self.options.pod).await?;
-            Ok(pod.and_then(|pod| termination::grace(&pod, self.options.pod_uid.as_deref())))
+            Ok(pod.and_then(|pod| termination::of_pod(&pod, self.options.pod_uid.as_deref())))
         }
         .boxed()
     }

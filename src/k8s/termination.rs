@@ -7,15 +7,17 @@ use k8s_openapi::api::{
     discovery::v1::{Endpoint, EndpointConditions, EndpointSlice},
 };
 
+use crate::membership::Termination;
+
 /// The kubelet gives every pod this time at least.
 const GRACE_MIN: Duration = Duration::from_secs(1);
 
-/// The time from SIGTERM to SIGKILL. A pod that is being deleted has the grace period of its deletion, which
+/// The termination, with the time from SIGTERM to SIGKILL. A pod that is being deleted has the grace period of its deletion, which
 /// may be shorter than that of its spec, and may be shortened later. `None`: another pod has the name, or
 /// no period is stated.
 ///
 /// The period counts from the signal. The pod's timestamps are not used: they are of another machine's clock.
-pub fn grace(pod: &Pod, uid: Option<&str>) -> Option<Duration> {
+pub fn of_pod(pod: &Pod, uid: Option<&str>) -> Option<Termination> {
     let metadata = &pod.metadata;
     if uid.is_some() && metadata.uid.as_deref() != uid {
         return None;
@@ -23,7 +25,8 @@ pub fn grace(pod: &Pod, uid: Option<&str>) -> Option<Duration> {
     let deletion = metadata.deletion_timestamp.as_ref().and(metadata.deletion_grace_period_seconds);
     let of_spec = || pod.spec.as_ref()?.termination_grace_period_seconds;
     let seconds = u64::try_from(deletion.or_else(of_spec)?).unwrap_or(0);
-    Some(Duration::from_secs(seconds).max(GRACE_MIN))
+    let is_deleted = metadata.deletion_timestamp.is_some();
+    Some(Termination { grace: Duration::from_secs(seconds).max(GRACE_MIN), is_deleted })
 }
 
 /// Whether any of these lists the pod as an endpoint for new connections.

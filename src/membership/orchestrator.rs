@@ -48,9 +48,8 @@ pub trait Orchestrator: Send + Sync + fmt::Debug {
     /// Whether the orchestrator still sends clients to this pod: no endpoint of it is withdrawn yet.
     fn endpoint_published(&self) -> BoxFuture<'_, Result<bool, OrchestratorError>>;
 
-    /// The time from the termination signal to the kill of this pod, as the orchestrator plans it now.
-    /// `None`: it knows no such pod.
-    fn termination_grace(&self) -> BoxFuture<'_, Result<Option<Duration>, OrchestratorError>>;
+    /// The termination of this pod, as the orchestrator plans it now. `None`: it knows no such pod.
+    fn termination(&self) -> BoxFuture<'_, Result<Option<Termination>, OrchestratorError>>;
 
     /// Reads how many pods exist, if the orchestrator creates them one after the other, each once all
     /// before it are ready. `None`: all pods exist, or they are created in parallel.
@@ -84,6 +83,16 @@ impl PodCreation {
     pub fn has_created(&self, ordinal: Ordinal) -> bool {
         ordinal.0.checked_sub(self.first.0).is_some_and(|nth| nth < self.created)
     }
+}
+
+/// How a pod terminates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Termination {
+    /// The time from the termination signal to the kill.
+    pub grace: Duration,
+    /// The pod is being deleted, so its endpoints are withdrawn. Otherwise only its readiness does that: its
+    /// node shuts down, or a probe has failed.
+    pub is_deleted: bool,
 }
 
 /// The single record of the cluster's founder.

@@ -7,6 +7,7 @@ use std::{
 use tokio::net::TcpListener;
 
 use super::{
+    admin::MemberHealth,
     context::MemberContext,
     removal::{fence, mark_removed},
     servers::{DRAIN_TIMEOUT, Servers},
@@ -115,11 +116,10 @@ impl Serving {
             () = shutdown => {
                 if let (Some(pod), Some(set)) = (&config.pod, set) {
                     let grace = config.start_grace_period(pod.grace);
-                    // At once, so that no new clients come; the member serves those that do.
-                    health.set_stopping();
                     let kind = tokio::select! {
                         kind = graceful.wait(set, &grace) => kind,
                         fenced = fenced() => return Err(fence(fenced)),
+                        never = fail_readiness(health, &grace) => match never {},
                     };
                     return Ok(Some(PodStop { kind, grace }));
                 }
@@ -160,5 +160,14 @@ async fn learn_permission(set: Option<&OwnSet>) -> Infallible {
     if let Some(set) = set {
         set.learn_permission().await;
     }
+    future::pending().await
+}
+
+/// Lets `/readyz` fail as soon as only this withdraws the endpoints of the pod. A pod that is being deleted
+/// stays ready until it may stop: where no other pod is ready, kube-proxy falls back to terminating pods
+/// that serve.
+async fn fail_readiness(health: &MemberHealth, grace: &GracePeriod) -> Infallible {
+    grace.not_deleted().await;
+    health.set_stopping();
     future::pending().await
 }

@@ -90,6 +90,7 @@ mod tests {
         lane::Lanes,
         membership::{
             BootstrapRecord, FormerClaim, Intent, OrchestratorError, PodCreation, StoredRecord,
+            Termination,
         },
         types::Ordinal,
     };
@@ -158,7 +159,7 @@ mod tests {
             Box::pin(async { Ok(true) })
         }
 
-        fn termination_grace(&self) -> BoxFuture<'_, Result<Option<Duration>, OrchestratorError>> {
+        fn termination(&self) -> BoxFuture<'_, Result<Option<Termination>, OrchestratorError>> {
             Box::pin(async { Ok(None) })
         }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{super::termination, api::Mode, manifests, member};
-use crate::membership::{Orchestrator as _, OrchestratorError};
+use crate::membership::{Orchestrator as _, OrchestratorError, Termination};
 
 const POD: &str = "/api/v1/namespaces/db/pods/kv-0";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/db/endpointslices";
@@ -41,19 +41,19 @@ fn slice(service: &str, conditions: &Value) -> Value {
 #[test]
 fn the_grace_period_is_that_of_the_deletion() {
     let grace = |pod: Value, uid| {
-        let grace = termination::grace(&serde_json::from_value(pod).unwrap(), uid);
-        grace.map(|grace| grace.as_secs())
+        let found = termination::of_pod(&serde_json::from_value(pod).unwrap(), uid);
+        found.map(|found| (found.grace.as_secs(), found.is_deleted))
     };
     let uid = Some("uid-of-kv-0");
-    assert_eq!(grace(deleted(5), uid), Some(5));
-    assert_eq!(grace(deleted(5), None), Some(5));
+    assert_eq!(grace(deleted(5), uid), Some((5, true)));
+    assert_eq!(grace(deleted(5), None), Some((5, true)));
     // A node that shuts down, and a failed probe, stop the container of a pod that is not deleted.
-    assert_eq!(grace(pod(json!({})), uid), Some(120));
+    assert_eq!(grace(pod(json!({})), uid), Some((120, false)));
     let unset = json!({ "spec": { "terminationGracePeriodSeconds": null } });
     assert_eq!(grace(pod(unset), uid), None);
     // The kubelet waits for a second all the same.
-    assert_eq!(grace(deleted(0), uid), Some(1));
-    assert_eq!(grace(deleted(1), uid), Some(1));
+    assert_eq!(grace(deleted(0), uid), Some((1, true)));
+    assert_eq!(grace(deleted(1), uid), Some((1, true)));
     // The pod was deleted with force, and is a new one by now.
     assert_eq!(grace(deleted(5), Some("older")), None);
 }
@@ -108,11 +108,17 @@ async fn every_slice_must_withdraw_the_endpoint() {
 async fn the_grace_period_is_read_from_the_own_pod() {
     let api = manifests().await;
     let kv0 = member(&api, "kv-0");
-    assert_eq!(kv0.termination_grace().await, Ok(None));
+    assert_eq!(kv0.termination().await, Ok(None));
     api.put(POD, pod(json!({})));
-    assert_eq!(kv0.termination_grace().await, Ok(Some(Duration::from_secs(120))));
+    assert_eq!(
+        kv0.termination().await,
+        Ok(Some(Termination { grace: Duration::from_secs(120), is_deleted: false }))
+    );
     api.put(POD, deleted(5));
-    assert_eq!(kv0.termination_grace().await, Ok(Some(Duration::from_secs(5))));
+    assert_eq!(
+        kv0.termination().await,
+        Ok(Some(Termination { grace: Duration::from_secs(5), is_deleted: true }))
+    );
     api.set_mode(Mode::Proxies(404));
-    assert!(matches!(kv0.termination_grace().await, Err(OrchestratorError::Unreachable(_))));
+    assert!(matches!(kv0.termination().await, Err(OrchestratorError::Unreachable(_))));
 }

@@ -9,7 +9,7 @@ use std::{convert::Infallible, future, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 
-use crate::membership::orchestrator::Orchestrator;
+use crate::membership::orchestrator::{Orchestrator, Termination};
 
 /// The part of the period that is kept for closing the storage; half of a shorter period.
 const CLOSE_RESERVE: Duration = Duration::from_secs(15);
@@ -64,6 +64,8 @@ impl StopDeadline {
 pub struct GracePeriod {
     signal: Instant,
     deadline: watch::Sender<StopDeadline>,
+    /// Whether the pod is being deleted; `None`: unknown.
+    is_deleted: watch::Sender<Option<bool>>,
     /// Counts the repetitions of SIGTERM.
     repeated: watch::Receiver<u32>,
 }
@@ -73,7 +75,7 @@ impl GracePeriod {
     pub fn start(configured: Duration, repeated: watch::Receiver<u32>) -> GracePeriod {
         let signal = Instant::now();
         let deadline = watch::Sender::new(StopDeadline::new(configured, signal));
-        GracePeriod { signal, deadline, repeated }
+        GracePeriod { signal, deadline, is_deleted: watch::Sender::new(None), repeated }
     }
 
     /// The time of the signal.
@@ -98,13 +100,22 @@ impl GracePeriod {
         }
     }
 
+    /// Resolves once the pod is known not to be deleted: then only its readiness withdraws its endpoints.
+    pub async fn not_deleted(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.is_deleted.subscribe().wait_for(|deleted| *deleted == Some(false)).await;
+    }
+
     /// Keeps the deadline current. While the pod cannot be read, the last period holds.
     pub async fn follow(&self, pods: &dyn Orchestrator) -> Infallible {
         let mut repeated = self.repeated.clone();
         loop {
             let asked = Instant::now();
-            match pods.termination_grace().await {
-                Ok(Some(period)) => self.record(period, asked),
+            match pods.termination().await {
+                Ok(Some(Termination { grace, is_deleted })) => {
+                    self.record(grace, asked);
+                    self.is_deleted.send_replace(Some(is_deleted));
+                }
                 Ok(None) => {}
                 Err(error) => tracing::debug!(%error, "grace period not read"),
             }

@@ -8,8 +8,8 @@
 //! | includes this ordinal | restarts: it hands over, and stops once the others keep a quorum |
 //! | gives no answer for a while | as for a restart |
 //!
-//! A member that leaves or restarts is a lame duck first: it is not ready, and serves on until its endpoints
-//! are withdrawn ([`withdrawal`]). A stop permit lapses, so the member asks for one only then.
+//! A member that leaves or restarts is a lame duck first: it serves on until its endpoints are withdrawn
+//! ([`withdrawal`]). A stop permit lapses, so the member asks for one only then.
 //!
 //! The [decision table](decision) is pure; here is the loop that observes and acts. The shutdown ends
 //! before the [grace period](grace): a SIGKILL after it is a crash like any other.

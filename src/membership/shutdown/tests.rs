@@ -18,7 +18,7 @@ use super::{GracePeriod, OwnSet, decision::StopReason, withdrawal::withdrawn};
 use crate::{
     membership::orchestrator::{
         BootstrapRecord, ClusterEvent, FormerClaim, Intent, Orchestrator, OrchestratorError,
-        StoredRecord,
+        StoredRecord, Termination,
     },
     types::{DesiredReplicas, Ordinal},
 };
@@ -87,9 +87,10 @@ impl Orchestrator for Scripted {
         Box::pin(async { self.published.lock().unwrap().clone() })
     }
 
-    fn termination_grace(&self) -> BoxFuture<'_, Result<Option<Duration>, OrchestratorError>> {
+    fn termination(&self) -> BoxFuture<'_, Result<Option<Termination>, OrchestratorError>> {
         self.grace_reads.fetch_add(1, Relaxed);
-        Box::pin(async { self.grace.lock().unwrap().clone() })
+        let deleted = |grace| Termination { grace, is_deleted: true };
+        Box::pin(async move { Ok(self.grace.lock().unwrap().clone()?.map(deleted)) })
     }
 
     fn emit(&self, _: ClusterEvent) {}

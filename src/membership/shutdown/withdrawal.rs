@@ -1,8 +1,8 @@
 //! The withdrawal of a terminating pod's endpoints: a lame duck serves until clients are sent elsewhere.
 //!
 //! A member that closes its port at once refuses the clients that are still sent to it: kube-proxy and load
-//! balancers learn of a terminating pod after the pod itself. So the member is not ready first, and serves
-//! on until its endpoints are withdrawn. The wait is bounded, because the API server may be away.
+//! balancers learn of a terminating pod after the pod itself. So the member serves on
+//! until its endpoints are withdrawn. The wait is bounded, because the API server may be away.
 
 use std::time::Duration;
 

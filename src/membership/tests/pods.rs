@@ -20,7 +20,7 @@ use super::super::{
     Stage,
     orchestrator::{
         BootstrapRecord, ClaimOrigin, ClusterEvent, FormerClaim, Intent, Orchestrator,
-        OrchestratorError, StoredRecord,
+        OrchestratorError, StoredRecord, Termination,
     },
     record_guard::RecordGuard,
 };
@@ -232,7 +232,7 @@ impl Orchestrator for Pods {
         Box::pin(async { self.answered(|_| false) })
     }
 
-    fn termination_grace(&self) -> BoxFuture<'_, Result<Option<Duration>, OrchestratorError>> {
+    fn termination(&self) -> BoxFuture<'_, Result<Option<Termination>, OrchestratorError>> {
         Box::pin(async { self.answered(|_| None) })
     }
 

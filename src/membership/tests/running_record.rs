@@ -10,7 +10,7 @@ use super::{
     super::{
         orchestrator::{
             BootstrapRecord, ClusterEvent, FormerClaim, Intent, Orchestrator, OrchestratorError,
-            StoredRecord,
+            StoredRecord, Termination,
         },
         record_guard::{Fenced, RecordGuard},
     },
@@ -156,7 +156,7 @@ impl Orchestrator for Script {
         unreachable!("the guard ends no pod")
     }
 
-    fn termination_grace(&self) -> BoxFuture<'_, Result<Option<Duration>, OrchestratorError>> {
+    fn termination(&self) -> BoxFuture<'_, Result<Option<Termination>, OrchestratorError>> {
         unreachable!("the guard ends no pod")
     }
 
