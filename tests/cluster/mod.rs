@@ -25,5 +25,7 @@ mod leader;
 mod leases;
 mod members;
 mod no_leader;
+#[cfg(feature = "k8s")]
+mod pod;
 mod restart;
 mod watching;
