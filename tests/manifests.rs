@@ -108,8 +108,8 @@ fn unprefixed_names(object: &Value) -> Vec<String> {
     let mut found = Vec::new();
     walk(kind(object), object, &mut |path, value| {
         let Value::String(text) = value else { return };
-        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
-        if words.into_iter().any(|word| word == "kv" || word.starts_with("kv-")) {
+        let mut words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        if words.any(|word| word == "kv" || word.starts_with("kv-")) {
             found.push(format!("{path}: {text}"));
         }
     });
@@ -181,8 +181,8 @@ fn objects_have_the_names_that_follow_from_the_pods_name() {
         let env = set["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();
         let own_name = json!({"fieldRef": {"fieldPath": "metadata.name"}});
         assert!(env.contains(&json!({"name": "KVD_POD_NAME", "valueFrom": own_name})), "{env:?}");
-        let values = env.iter().filter_map(|variable| variable["value"].as_str());
-        assert!(values.into_iter().all(|value| !value.contains("kv")), "{env:?}");
+        let mut values = env.iter().filter_map(|variable| variable["value"].as_str());
+        assert!(values.all(|value| !value.contains("kv")), "{env:?}");
     }
 }
 
