@@ -77,7 +77,8 @@ pub async fn refuse_clients(clients: &TcpListener, health: &MemberHealth) -> Inf
     }
 }
 
-#[cfg(all(test, feature = "k8s"))]
+#[cfg(test)]
+#[cfg(feature = "k8s")]
 mod tests {
     use std::sync::Mutex;
 

@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(ends(30), S * 15);
         assert_eq!(ends(5), S * 5 / 2);
         assert_eq!(ends(1), S / 2);
-        assert_eq!(ends(0), S * 0);
+        assert_eq!(ends(0), Duration::ZERO);
     }
 
     #[test]

@@ -27,7 +27,7 @@ fn member() -> impl Strategy<Value = Member> {
             in_contact,
             caught_up,
             acks: in_contact && acks,
-            stalled: !(in_contact && acks) && !moves,
+            stalled: !(moves || in_contact && acks),
         }
     })
 }
