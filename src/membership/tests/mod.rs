@@ -6,6 +6,7 @@ mod former_volumes;
 mod founders;
 mod join_request;
 mod pods;
+mod restored_set;
 mod running_record;
 
 /// The number of random histories of a property: `PROPTEST_CASES`, otherwise the usual number.
