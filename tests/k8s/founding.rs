@@ -77,6 +77,8 @@ pub async fn restored_claims(s: &ScenarioContext) {
 /// The lines of the manual that delete the data, as they are written: a new, empty store follows.
 pub async fn delete_the_data(s: &mut ScenarioContext) {
     let cluster = s.store.cluster().await;
+    // The old clients must not write to the new store.
+    s.load.pause().await;
     for line in lines_that_delete_the_data() {
         println!("  kubectl {line}");
         if line.starts_with("apply ") {
@@ -87,7 +89,6 @@ pub async fn delete_the_data(s: &mut ScenarioContext) {
     }
     s.store.ready(3).await;
     assert_ne!(s.store.cluster().await, cluster, "the old cluster is back");
-    // The old writes are given up: from now on, all writes are those of new clients.
     s.load = Workload::start(&s.store).await;
 }
 
@@ -126,11 +127,12 @@ pub async fn found_despite_volumes(s: &mut ScenarioContext) {
     s.store.delete_objects().await;
     s.store.apply_as(Installation { start: 10, ..s.store.installation() }).await;
     assert_unfounded(&s.store, &["kv-10", "kv-11", "kv-12"]).await;
+    // The old clients must not write to the new store.
+    s.load.pause().await;
     let order = ["exec", "kv-10", "--", "kvctl", "cluster", "found", "--despite-volumes"];
     println!("  {}", s.store.kubectl.run(&order).await.trim());
     s.store.ready_at(10..13).await;
     assert_ne!(s.store.cluster().await, cluster, "the old cluster is back");
-    // The writes of the old cluster are given up.
     s.load = Workload::start(&s.store).await;
 }
 

@@ -4,10 +4,14 @@
 
 # give_disk VOLUME: keeps its contents. No pod may use it.
 give_disk() {
-  local volume="$1" image="$1.img"
+  local volume="$1" image="$1.img" owner mode
+  owner="$(stat --format %u:%g "$volume")" mode="$(stat --format %a "$volume")"
   truncate --size 1G "$image"
   mkfs.ext4 -q -E lazy_itable_init=1 -d "$volume" "$image"
   inside mount -o loop "$image" "$volume"
+  # The kubelet takes a file system that is mounted already for one that other pods share, and leaves it so.
+  inside chown "$owner" "$volume"
+  inside chmod "$mode" "$volume"
 }
 
 freeze() { inside fsfreeze --freeze "$1"; }
