@@ -41,6 +41,9 @@ pub struct Identity {
     pub stage: Stage,
     /// All founders, until the volume is a member.
     pub founders: Vec<MemberRef>,
+    /// The cluster that this volume's recovery continues: the only formed one that the recovery may replace
+    /// in the bootstrap record. `None`: it was not recovered, or an older build stored the order.
+    pub recovered_from: Option<ClusterId>,
 }
 
 /// An identity could not be read or written.
@@ -90,6 +93,7 @@ impl Identity {
             boot: self.boot,
             stage: stage.into(),
             founders: self.founders.iter().copied().map(member_ref_to_wire).collect(),
+            recovered_from: self.recovered_from.map_or(0, |cluster| cluster.0),
         };
         let mut bytes = MAGIC.to_vec();
         bytes.extend(wire.encode_to_vec());
@@ -137,6 +141,7 @@ fn decode(bytes: &[u8], file: String) -> Result<Identity, IdentityError> {
         boot: wire.boot,
         stage,
         founders: wire.founders.into_iter().map(member_ref_from_wire).collect(),
+        recovered_from: Some(wire.recovered_from).filter(|id| *id != 0).map(ClusterId),
     })
 }
 
@@ -153,12 +158,16 @@ mod tests {
             boot: 7,
             stage: Stage::Promised,
             founders: vec![MemberRef { member: MemberId(1), ordinal: Ordinal(0) }],
+            recovered_from: Some(ClusterId(0xdead)),
         }
     }
 
     #[test]
     fn an_identity_survives_a_round_trip() {
-        assert_eq!(decode(&identity().encode(), "identity".into()).unwrap(), identity());
+        for recovered_from in [None, Some(ClusterId(0xdead))] {
+            let identity = Identity { recovered_from, ..identity() };
+            assert_eq!(decode(&identity.encode(), "identity".into()).unwrap(), identity);
+        }
     }
 
     #[test]

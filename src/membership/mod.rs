@@ -24,6 +24,7 @@ mod identity;
 mod join_service;
 mod member_rpc;
 mod orchestrator;
+mod other_formed;
 pub mod planner;
 mod quorum_hint;
 mod reconcile;

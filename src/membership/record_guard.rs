@@ -5,7 +5,7 @@
 //! | is formed, of this cluster | continues | continues |
 //! | is formed, of another cluster, in two reads | is fenced | is fenced |
 //! | is empty or claimed | writes it again | continues |
-//! | is deleted | creates it again | continues |
+//! | is deleted, in two checks in a row | creates it again | continues |
 //! | is malformed, or cannot be read | continues | continues |
 //!
 //! A *fenced* member stops serving and ends, and its next start is refused. So of two clusters behind one
@@ -22,10 +22,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::orchestrator::{BootstrapRecord, ClusterEvent, Orchestrator, OrchestratorError};
+use super::{
+    identity::Identity,
+    orchestrator::{BootstrapRecord, ClusterEvent, Orchestrator, OrchestratorError},
+    other_formed::OtherFormed,
+};
 use crate::{
     raft::Raft,
-    types::{ClusterId, Ordinal, Term},
+    types::{Ordinal, Term},
 };
 
 /// Interval between two looks at the leadership.
@@ -44,28 +48,22 @@ const REFUSED_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// The same problem is reported again after this time: Events expire.
 const REPORT_AGAIN_AFTER: Duration = Duration::from_secs(600);
 
-/// The cluster in the bootstrap record, if it is not this member's.
+/// A member that must not serve, because the bootstrap record names another cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "ordinal {ordinal} stops serving: it belongs to cluster {ours}, but the bootstrap record names cluster \
-     {formed}. If {ours} is the right one, write its id into the ConfigMap; if not, delete this ordinal's \
-     PersistentVolumeClaim and its pod"
-)]
+#[error("ordinal {ordinal} stops serving: {record}")]
 pub struct Fenced {
     pub ordinal: Ordinal,
-    pub ours: ClusterId,
-    pub formed: ClusterId,
+    pub record: OtherFormed,
 }
 
 /// Resolves once the record fences this member.
 pub async fn wait_until_fenced(
-    cluster: ClusterId,
-    ordinal: Ordinal,
+    me: &Identity,
     raft: &Raft,
     pods: Option<&dyn Orchestrator>,
 ) -> Fenced {
     let Some(pods) = pods else { return std::future::pending().await };
-    let mut guard = RecordGuard::new(cluster, ordinal);
+    let mut guard = RecordGuard::new(me);
     let mut schedule = Schedule::default();
     loop {
         let now = raft.leadership();
@@ -103,10 +101,11 @@ impl Schedule {
 /// One member's checks of the record.
 #[derive(Debug)]
 pub struct RecordGuard {
-    cluster: ClusterId,
-    ordinal: Ordinal,
+    me: Identity,
     /// Normally [`CONFIRM_AFTER`].
     pub confirm_after: Duration,
+    /// The last check of this leader found no record.
+    was_missing: bool,
     /// The first and the last refusal of a write, without a success in between.
     refused: Option<(Instant, Instant)>,
     /// The last reported problem.
@@ -114,9 +113,14 @@ pub struct RecordGuard {
 }
 
 impl RecordGuard {
-    pub fn new(cluster: ClusterId, ordinal: Ordinal) -> RecordGuard {
-        let confirm_after = CONFIRM_AFTER;
-        RecordGuard { cluster, ordinal, confirm_after, refused: None, reported: None }
+    pub fn new(me: &Identity) -> RecordGuard {
+        RecordGuard {
+            me: me.clone(),
+            confirm_after: CONFIRM_AFTER,
+            was_missing: false,
+            refused: None,
+            reported: None,
+        }
     }
 
     /// Reads the record; as the leader, also restores it.
@@ -126,9 +130,12 @@ impl RecordGuard {
         leads: bool,
         now: Instant,
     ) -> Option<Fenced> {
-        match pods.bootstrap_record().await {
+        let read = pods.bootstrap_record().await;
+        let was_missing =
+            std::mem::replace(&mut self.was_missing, leads && matches!(read, Ok(None)));
+        match read {
             Ok(Some(stored)) => match stored.record {
-                BootstrapRecord::Formed { cluster } if cluster == self.cluster => {
+                BootstrapRecord::Formed { cluster } if cluster == self.me.cluster => {
                     (self.refused, self.reported) = (None, None);
                 }
                 BootstrapRecord::Formed { .. } => {
@@ -141,7 +148,8 @@ impl RecordGuard {
                 }
                 BootstrapRecord::Empty | BootstrapRecord::Claimed { .. } => {}
             },
-            Ok(None) if leads => self.restore(pods, None, now).await,
+            // `kubectl delete -k` deletes the record before the StatefulSet.
+            Ok(None) if leads && was_missing => self.restore(pods, None, now).await,
             Ok(None) => {}
             Err(error @ OrchestratorError::Malformed { .. }) if leads => {
                 self.report(pods, error.to_string(), now);
@@ -155,10 +163,11 @@ impl RecordGuard {
     async fn confirm(&self, pods: &dyn Orchestrator) -> Option<Fenced> {
         let Ok(Some(stored)) = pods.bootstrap_record().await else { return None };
         let BootstrapRecord::Formed { cluster: formed } = stored.record else { return None };
-        if formed == self.cluster {
+        if formed == self.me.cluster {
             return None;
         }
-        let fenced = Fenced { ordinal: self.ordinal, ours: self.cluster, formed };
+        let record = OtherFormed::new(&self.me, formed);
+        let fenced = Fenced { ordinal: self.me.ordinal, record };
         pods.emit(ClusterEvent::set_warning("Fenced", fenced.to_string()));
         Some(fenced)
     }
@@ -170,14 +179,16 @@ impl RecordGuard {
         if lasts && self.refused.is_some_and(|(_, last)| since(last) < REFUSED_RETRY_INTERVAL) {
             return;
         }
-        let ours = BootstrapRecord::Formed { cluster: self.cluster };
+        let ours = BootstrapRecord::Formed { cluster: self.me.cluster };
         let written = match &version {
             Some(version) => pods.write_bootstrap_record(ours, version).await,
             // Another writer may have been faster: the next check reads the result.
             None => pods.create_bootstrap_record(ours).await.map(|()| true),
         };
         match written {
-            Ok(true) => tracing::warn!(cluster = %self.cluster, "lost bootstrap record restored"),
+            Ok(true) => {
+                tracing::warn!(cluster = %self.me.cluster, "lost bootstrap record restored")
+            }
             Ok(false) => {}
             Err(error @ (OrchestratorError::Refused(_) | OrchestratorError::Forbidden(_))) => {
                 let first = self.refused.map_or(now, |(first, _)| first);

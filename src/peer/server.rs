@@ -287,7 +287,7 @@ impl Peer for PeerService {
         let (request, identity) = (request.into_inner(), self.inner.bootstrap.identity());
         if request.cluster_id == 0 {
             let raft = self.inner.running.get().map(|running| &running.raft);
-            let volume = Some(describe_volume(identity.as_ref(), raft));
+            let volume = Some(describe_volume(&self.inner.bootstrap, raft));
             let standing = peer::standing_reply::Standing::Unknown.into();
             return Ok(Response::new(peer::StandingReply { standing, volume }));
         }

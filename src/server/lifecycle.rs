@@ -105,8 +105,7 @@ impl Serving {
         let raft: &Raft = graceful.raft;
         let orchestrator = set.map(OwnSet::pods);
         let known = config.known_ordinals();
-        let Identity { cluster, ordinal, .. } = self.identity;
-        let fenced = || wait_until_fenced(cluster, ordinal, raft, orchestrator);
+        let fenced = || wait_until_fenced(&self.identity, raft, orchestrator);
         let shutdown = async {
             if self.unserved_client_port.is_none() {
                 shutdown.await;

@@ -7,7 +7,11 @@
 //! |---|---|
 //! | as that member | is alive |
 //! | with any other volume | is lost |
+//! | as a member that starts or recovers in another cluster | is silent: it may be alive |
 //! | not at all, or as an older build | is silent: it may be alive |
+//!
+//! An answer counts only if it names the ordinal that was asked, and its home: an address may have passed to
+//! another pod.
 //!
 //! Recovery is refused
 //! - while alive and silent voters can be a majority,
@@ -19,7 +23,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    membership::identity::{Identity, Stage},
+    membership::{bootstrap::Bootstrap, identity::Stage},
     proto::peer,
     raft::{Raft, RaftMembership},
     types::{ClusterId, LogPosition, MemberId, MemberRef, Ordinal},
@@ -46,27 +50,39 @@ pub enum VolumeLog {
 }
 
 /// Describes this volume to a member that asks without naming a cluster.
-pub fn describe_volume(identity: Option<&Identity>, running: Option<&Raft>) -> peer::Volume {
-    let Some(identity) = identity else { return peer::Volume::default() };
+pub fn describe_volume(bootstrap: &Bootstrap, running: Option<&Raft>) -> peer::Volume {
+    let (ordinal, home) = (Some(bootstrap.ordinal().0), bootstrap.home().to_string());
+    let Some(identity) = bootstrap.identity() else {
+        return peer::Volume { ordinal, home, ..peer::Volume::default() };
+    };
+    // A recovering volume keeps the whole log of its former member.
+    let has_log = matches!(identity.stage, Stage::Member | Stage::Recovering);
     peer::Volume {
         cluster_id: identity.cluster.0,
         member_id: identity.member.0,
         last: running.and_then(|raft| raft.log().last()).map(Into::into),
-        starting: running.is_none() && identity.stage == Stage::Member,
+        starting: running.is_none() && has_log,
+        ordinal,
+        home,
     }
 }
 
 impl Volume {
-    pub fn from_wire(wire: peer::Volume) -> Volume {
+    /// `None`: the answer comes from another place than the asked ordinal of this home, or from an older
+    /// build, which does not name its own.
+    pub fn from_wire(wire: peer::Volume, asked: Ordinal, home: &str) -> Option<Volume> {
+        if wire.ordinal != Some(asked.0) || wire.home != home {
+            return None;
+        }
         if wire.cluster_id == 0 {
-            return Volume::Empty;
+            return Some(Volume::Empty);
         }
         let log = match wire.starting {
             true => VolumeLog::Unknown,
             false => VolumeLog::UpTo(wire.last.map(Into::into)),
         };
         let (cluster, member) = (ClusterId(wire.cluster_id), MemberId(wire.member_id));
-        Volume::Of { cluster, member, log }
+        Some(Volume::Of { cluster, member, log })
     }
 }
 
@@ -160,6 +176,12 @@ impl Evidence<'_> {
             {
                 Voter::Alive
             }
+            // It may have been this voter until its recovery.
+            Some(Volume::Of { cluster, log: VolumeLog::Unknown, .. })
+                if *cluster != self.cluster =>
+            {
+                Voter::Silent
+            }
             Some(Volume::Empty | Volume::Of { .. }) => Voter::Lost,
         }
     }
@@ -216,8 +238,15 @@ impl Evidence<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::{path::Path, sync::Arc, time::Duration};
+
     use super::*;
-    use crate::{raft::RaftMember, types::Term};
+    use crate::{
+        disk::sim::SimDisk,
+        membership::{BootstrapConfig, DataDir, Identity},
+        raft::RaftMember,
+        types::Term,
+    };
 
     const CLUSTER: ClusterId = ClusterId(0xc1);
 
@@ -249,6 +278,58 @@ mod tests {
         let me = MemberId(1);
         let last = position(2, 9);
         Evidence { cluster: CLUSTER, me, last, memberships, volumes: &volumes }.objection()
+    }
+
+    #[test]
+    fn only_the_asked_ordinal_of_this_home_answers() {
+        let (asked, home) = (Ordinal(1), "default/kv");
+        let empty = |ordinal, home: &str| peer::Volume {
+            ordinal,
+            home: home.into(),
+            ..peer::Volume::default()
+        };
+        let answer = |wire| Volume::from_wire(wire, asked, home);
+        assert_eq!(answer(empty(Some(1), home)), Some(Volume::Empty));
+        assert_eq!(answer(empty(Some(2), home)), None, "the address of another pod");
+        assert_eq!(answer(empty(Some(1), "default/b-kv")), None, "of another instance");
+        assert_eq!(answer(peer::Volume::default()), None, "an older build");
+        let stranger = peer::Volume { cluster_id: 0xc2, member_id: 9, ..empty(Some(0), home) };
+        assert_eq!(answer(stranger), None);
+    }
+
+    /// Neither its log nor its cluster is known before it runs.
+    #[test]
+    fn a_volume_in_recovery_answers_as_a_starting_one() {
+        let disk = Arc::new(SimDisk::new(1));
+        let dir = Arc::new(DataDir::open(disk, Path::new("/data")).unwrap());
+        for (stage, starting) in
+            [(Stage::Promised, false), (Stage::Assigned, false), (Stage::Recovering, true)]
+        {
+            let identity = Identity {
+                cluster: ClusterId(0xc2),
+                member: MemberId(2),
+                ordinal: Ordinal(1),
+                home: "default/kv".into(),
+                boot: 1,
+                stage,
+                founders: Vec::new(),
+                recovered_from: None,
+            };
+            dir.store_identity(&identity).unwrap();
+            let config = BootstrapConfig {
+                ordinal: Ordinal(1),
+                home: "default/kv".into(),
+                founders: 1,
+                known: BTreeSet::new(),
+                orchestrator: None,
+                takeover_timeout: Duration::ZERO,
+            };
+            let rng = Arc::new(crate::rng::SystemRng);
+            let bootstrap = Bootstrap::open(config, dir.clone(), rng).unwrap();
+            let volume = describe_volume(&bootstrap, None);
+            assert_eq!((volume.starting, volume.ordinal), (starting, Some(1)), "{stage:?}");
+            assert_eq!(volume.home, "default/kv");
+        }
     }
 
     /// Every state of four other voters.
@@ -322,6 +403,11 @@ mod tests {
         let log = VolumeLog::Unknown;
         let text = with(Volume::Of { cluster: CLUSTER, member: MemberId(9), log }).unwrap();
         assert!(text.contains("ordinal 7 is starting"), "{text}");
+        // In recovery, at a voter's ordinal: its log, and its clients' writes, exist.
+        let recovers = Volume::Of { cluster: ClusterId(0xc2), member: MemberId(2), log };
+        let text = objection([&three, &three], &[(1, recovers), (2, Volume::Empty)]).unwrap();
+        assert!(text.contains("alive 0; silent 1; lost 2"), "{text}");
+        assert!(text.contains("ordinal 1 is a member of cluster c2"), "{text}");
         // Recovered before.
         let text = with(member(ClusterId(0xc2), 9, position(3, 1))).unwrap();
         assert!(text.contains("ordinal 7 is a member of cluster c2"), "{text}");

@@ -95,11 +95,11 @@ impl<N: NodePort, P: MemberRpc + 'static> MemberAdmin<N, P> {
 
     /// Asks all ordinals at once. A missing answer proves nothing.
     async fn ask_volumes(&self, ordinals: BTreeSet<Ordinal>) -> BTreeMap<Ordinal, Volume> {
-        let peers = &self.context().peers;
+        let (peers, home) = (&self.context().peers, self.context().bootstrap.home());
         let answers = ordinals.into_iter().map(|ordinal| async move {
             let asked = peers.member_status(ordinal, StandingRequest::default());
             let reply = tokio::time::timeout(ANSWER_TIMEOUT, asked).await.ok()?.ok()?;
-            Some((ordinal, Volume::from_wire(reply.volume?)))
+            Some((ordinal, Volume::from_wire(reply.volume?, ordinal, home)?))
         });
         futures_util::future::join_all(answers).await.into_iter().flatten().collect()
     }

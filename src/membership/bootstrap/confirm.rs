@@ -11,6 +11,7 @@ use crate::{
     membership::{
         identity::Identity,
         orchestrator::{BootstrapRecord, ClusterEvent, Intent, Orchestrator, StoredRecord},
+        other_formed::OtherFormed,
     },
     types::{ClusterId, DesiredReplicas, Ordinal},
 };
@@ -147,8 +148,7 @@ impl Bootstrap {
             Ok(Some(StoredRecord { record: BootstrapRecord::Formed { cluster }, .. }))
                 if cluster != identity.cluster =>
             {
-                let error =
-                    BootstrapError::OtherCluster { ours: identity.cluster, formed: cluster };
+                let error = BootstrapError::OtherCluster(OtherFormed::new(identity, cluster));
                 pods.emit(ClusterEvent::warning("Refused", error.to_string()));
                 Err(error)
             }

@@ -131,6 +131,7 @@ impl Bootstrap {
             boot: replaced_boot + 1,
             stage: Stage::Promised,
             founders,
+            recovered_from: None,
         })?;
         reply(promise_reply::Result::Promised(peer::Promised {}))
     }

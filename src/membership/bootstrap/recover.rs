@@ -1,16 +1,20 @@
 //! Disaster recovery: one volume continues as a new cluster after a majority is lost for good.
 //!
-//! An operator orders it. The order is stored in the identity, with the new cluster's id; then the member
-//! stops. Its next start writes the bootstrap record, if it is a pod, and continues alone. The other
-//! members belong to the old cluster: the record fences those that run, and their starts are refused until
-//! their volumes are deleted.
+//! An operator orders it. The order is stored in the identity, with the ids of the new cluster and of the old
+//! one; then the member stops. Its next start writes the bootstrap record, if it is a pod, and continues
+//! alone. The other members belong to the old cluster: the record fences those that run, and their starts
+//! are refused until their volumes are deleted.
+//!
+//! The next start may come late, after another volume was recovered instead. So the order replaces no formed
+//! record but that of the old cluster: with any other one the start is refused.
 
-use super::state::{Bootstrap, Bootstrapped};
+use super::state::{Bootstrap, BootstrapError, Bootstrapped};
 use crate::{
     membership::{
         datadir::DataDirError,
         identity::{Identity, Stage},
-        orchestrator::{BootstrapRecord, Orchestrator},
+        orchestrator::{BootstrapRecord, ClusterEvent, Orchestrator},
+        other_formed::StaleRecovery,
     },
     types::ClusterId,
 };
@@ -25,7 +29,8 @@ impl Bootstrap {
             return Ok(None);
         };
         let cluster = ClusterId(self.rng.next_id());
-        self.store(Identity { cluster, stage: Stage::Recovering, ..identity })?;
+        let recovered_from = Some(identity.cluster);
+        self.store(Identity { cluster, stage: Stage::Recovering, recovered_from, ..identity })?;
         Ok(Some(cluster))
     }
 
@@ -41,19 +46,31 @@ impl Bootstrap {
     }
 
     /// One round of a started member with that order: the record must name the new cluster first.
+    ///
+    /// # Errors
+    /// The record names a third cluster.
     pub async fn continue_recovery(
         &self,
         pods: Option<&dyn Orchestrator>,
         identity: Identity,
-    ) -> Option<Bootstrapped> {
-        let Some(pods) = pods else { return self.settle(identity, false) };
+    ) -> Result<Option<Bootstrapped>, BootstrapError> {
+        let Some(pods) = pods else { return Ok(self.settle(identity, false)) };
         let ours = BootstrapRecord::Formed { cluster: identity.cluster };
         match pods.bootstrap_record().await {
-            Ok(Some(stored)) if stored.record == ours => return self.settle(identity, false),
+            Ok(Some(stored)) if stored.record == ours => {
+                return Ok(self.settle(identity, false));
+            }
             Ok(Some(stored)) => {
+                if let BootstrapRecord::Formed { cluster } = stored.record
+                    && identity.recovered_from != Some(cluster)
+                {
+                    let stale = StaleRecovery::new(&identity, cluster);
+                    pods.emit(ClusterEvent::warning("Refused", stale.to_string()));
+                    return Err(stale.into());
+                }
                 self.swap_record(pods, ours, &stored.version).await;
             }
-            // No leader exists that would write a deleted record again.
+            // The old cluster has no leader that would write a deleted record again.
             Ok(None) => {
                 if let Err(e) = pods.create_bootstrap_record(ours).await {
                     self.report_waiting(&e.to_string());
@@ -61,6 +78,6 @@ impl Bootstrap {
             }
             Err(e) => self.report_waiting(&e.to_string()),
         }
-        None
+        Ok(None)
     }
 }

@@ -45,7 +45,7 @@ impl Bootstrap {
             return round.map(|()| None);
         };
         if identity.stage == Stage::Recovering {
-            return Ok(self.continue_recovery(pods, identity).await);
+            return self.continue_recovery(pods, identity).await;
         }
         let founds = identity.stage == Stage::Promised && is_founder(&identity);
         // A log is created only after the bootstrap, so a crash came before `became_member`.

@@ -13,6 +13,7 @@ use crate::{
         datadir::{DataDir, DataDirError},
         identity::{Identity, Stage},
         orchestrator::{ClusterEvent, FormerClaim, Orchestrator},
+        other_formed::{OtherFormed, StaleRecovery},
         reminder::Reminder,
     },
     rng::Rng,
@@ -34,11 +35,10 @@ pub struct Bootstrapped {
 pub enum BootstrapError {
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-    #[error(
-        "this volume belongs to cluster {ours}, but the bootstrap record names {formed}. If this volume is \
-         the right one, write its cluster id into the ConfigMap; if not, delete its PersistentVolumeClaim"
-    )]
-    OtherCluster { ours: ClusterId, formed: ClusterId },
+    #[error("this volume is refused: {0}")]
+    OtherCluster(OtherFormed),
+    #[error(transparent)]
+    StaleRecovery(#[from] StaleRecovery),
     #[error(
         "another pod founded the cluster: the next start archives this volume's data and joins"
     )]
@@ -161,7 +161,8 @@ impl Bootstrap {
         founders: Vec<MemberRef>,
     ) -> Identity {
         let (ordinal, home) = (self.config.ordinal, self.config.home.clone());
-        Identity { cluster, member, ordinal, home, boot: 1, stage, founders }
+        let recovered_from = None;
+        Identity { cluster, member, ordinal, home, boot: 1, stage, founders, recovered_from }
     }
 
     /// Reports an obstacle, and again as long as it holds.

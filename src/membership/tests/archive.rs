@@ -21,6 +21,7 @@ fn the_archive_holds_one_incarnation_and_can_be_dropped() {
             boot: 1,
             stage: Stage::Dead,
             founders: Vec::new(),
+            recovered_from: None,
         };
         dir.store_identity(&identity).unwrap();
         disk.create_dir_all(Path::new("/data/wal")).unwrap();

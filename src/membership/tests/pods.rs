@@ -493,9 +493,13 @@ impl World {
                 }
             }
             let (before, leads) = (self.formed(), self.leads(leader.cluster));
-            let mut guard = RecordGuard::new(leader.cluster, leader.ordinal);
+            let mut guard = RecordGuard::new(&leader);
             guard.confirm_after = Duration::ZERO;
-            let fenced = guard.check(&self.api, leads, Instant::now()).await;
+            let mut fenced = guard.check(&self.api, leads, Instant::now()).await;
+            // A missing record is created at the second check.
+            if fenced.is_none() && leads {
+                fenced = guard.check(&self.api, leads, Instant::now()).await;
+            }
             if fenced.is_some() {
                 self.crash(i, Crash::KeepAll);
             }
