@@ -25,8 +25,8 @@ use super::{
 use crate::{
     clock::Clock,
     membership::{
-        BootstrapRecord, ClusterEvent, FormerClaim, Intent, LeaderUpdate, Orchestrator,
-        OrchestratorError, PodCreation, StoredRecord, Termination,
+        BootstrapRecord, ClusterEvent, FormerClaim, FoundingOrder, Intent, LeaderUpdate,
+        Orchestrator, OrchestratorError, PodCreation, StoredRecord, Termination,
     },
     types::Ordinal,
 };
@@ -194,18 +194,19 @@ impl Orchestrator for Kubernetes {
                 let name = &self.options.statefulset;
                 OrchestratorError::Refused(format!("StatefulSet {name} does not exist"))
             })?;
-            claims::former(&claims, &set, record.as_ref())
+            claims::former(&claims, &set, record.as_ref(), &self.options.pod)
         }
         .boxed()
     }
 
     fn order_founding<'a>(
         &'a self,
+        order: &'a FoundingOrder,
         version: &'a str,
     ) -> BoxFuture<'a, Result<bool, OrchestratorError>> {
         async move {
-            let (name, patch) =
-                (&self.options.bootstrap_configmap, objects::founding_order_patch());
+            let name = &self.options.bootstrap_configmap;
+            let patch = objects::founding_order_patch(order);
             Ok(self.connection.swap::<ConfigMap>(name, version, patch).await? == Swap::Done)
         }
         .boxed()

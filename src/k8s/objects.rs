@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `member` and `ordinal` exist only while the state is `claimed`. Other keys are preserved. An operator's
-//! order `found: despite-volumes` counts until the state is `formed`, or emptied by a founder.
+//! order `found: despite data-kv-0,data-kv-1` counts until the state is `formed`, or emptied by a founder.
 
 use std::{fmt::Display, time::Duration};
 
@@ -18,7 +18,9 @@ use k8s_openapi::{
 use serde_json::{Value, json};
 
 use crate::{
-    membership::{BootstrapRecord, Intent, OrchestratorError, PodCreation, StoredRecord},
+    membership::{
+        BootstrapRecord, FoundingOrder, Intent, OrchestratorError, PodCreation, StoredRecord,
+    },
     types::{ClusterId, DesiredReplicas, MemberId, Ordinal},
 };
 
@@ -27,7 +29,6 @@ const CLUSTER: &str = "cluster";
 const MEMBER: &str = "member";
 const ORDINAL: &str = "ordinal";
 const FOUND: &str = "found";
-const DESPITE_VOLUMES: &str = "despite-volumes";
 const CLAIMED: &str = "claimed";
 const FORMED: &str = "formed";
 /// The labels that name an installation, and not the object or its owner.
@@ -89,19 +90,18 @@ pub fn stored_record(
             set.metadata.creation_timestamp.as_ref(),
         )
         .ok_or_else(|| lacks("metadata.creationTimestamp, or its StatefulSet has none"))?,
-        despite_volumes: orders_founding(config_map),
+        order: founding_order(config_map),
     })
 }
 
 /// Another value is no order, and no damage either: a member with data must be able to read the record.
-fn orders_founding(config_map: &ConfigMap) -> bool {
-    let value = config_map.data.as_ref().and_then(|data| data.get(FOUND));
-    value.is_some_and(|value| value.trim() == DESPITE_VOLUMES)
+fn founding_order(config_map: &ConfigMap) -> Option<FoundingOrder> {
+    FoundingOrder::parse(config_map.data.as_ref()?.get(FOUND)?)
 }
 
 /// The merge patch that stores an operator's order.
-pub fn founding_order_patch() -> Value {
-    json!({ "data": { FOUND: DESPITE_VOLUMES } })
+pub fn founding_order_patch(order: &FoundingOrder) -> Value {
+    json!({ "data": { FOUND: order.to_string() } })
 }
 
 /// The time from the creation of `other` to that of `one`; zero if `one` is older.

@@ -48,7 +48,8 @@ pub use join_service::{JoinContext, JoinService};
 pub use member_rpc::MemberRpc;
 #[cfg(feature = "k8s")]
 pub use orchestrator::{
-    BootstrapRecord, ClaimOrigin, FormerClaim, Intent, OrchestratorError, StoredRecord, Termination,
+    BootstrapRecord, ClaimOrigin, FormerClaim, FoundingOrder, Intent, OrchestratorError,
+    StoredRecord, Termination,
 };
 pub use orchestrator::{ClusterEvent, LeaderUpdate, Orchestrator, PodCreation, last_leader};
 pub use reconcile::MembershipReconciler;

@@ -3,7 +3,7 @@
 //! No read or write of a client depends on it. While the orchestrator does not answer, the membership
 //! stays the same, and clients notice nothing.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use futures_util::future::BoxFuture;
 
@@ -35,10 +35,11 @@ pub trait Orchestrator: Send + Sync + fmt::Debug {
     /// or not. Never cached.
     fn former_claims(&self) -> BoxFuture<'_, Result<Vec<FormerClaim>, OrchestratorError>>;
 
-    /// Stores in the bootstrap record, if it still has `version`, that an operator orders a founding despite
-    /// former claims. The next `formed` or empty record ends the order. False: the record has changed.
+    /// Stores an operator's order in the bootstrap record, if that still has `version`. The next `formed` or
+    /// empty record ends the order. False: the record has changed.
     fn order_founding<'a>(
         &'a self,
+        order: &'a FoundingOrder,
         version: &'a str,
     ) -> BoxFuture<'a, Result<bool, OrchestratorError>>;
 
@@ -115,9 +116,45 @@ pub struct StoredRecord {
     /// The time from the creation of the set of pods to that of the object. A large one means that the
     /// object was deleted and recreated.
     pub younger_by: Duration,
-    /// An operator orders a founding despite former claims.
-    pub despite_volumes: bool,
+    pub order: Option<FoundingOrder>,
 }
+
+/// An operator's order to found a cluster, despite these former claims and no others: volumes that appear
+/// later are nobody's decision yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FoundingOrder {
+    pub despite: BTreeSet<String>,
+}
+
+impl FoundingOrder {
+    pub fn new<'a>(claims: impl IntoIterator<Item = &'a FormerClaim>) -> FoundingOrder {
+        FoundingOrder { despite: claims.into_iter().map(|claim| claim.name.clone()).collect() }
+    }
+
+    /// Reads `despite CLAIM,CLAIM`, which a person may have written. `None`: no order.
+    #[cfg(any(test, feature = "k8s"))]
+    pub fn parse(text: &str) -> Option<FoundingOrder> {
+        let names = text.trim().strip_prefix(DESPITE)?;
+        if names.starts_with(|c: char| !c.is_whitespace()) {
+            return None;
+        }
+        let names = names.split(|c: char| c == ',' || c.is_whitespace());
+        let despite = names.filter(|name| !name.is_empty()).map(str::to_string).collect();
+        Some(FoundingOrder { despite })
+    }
+}
+
+impl fmt::Display for FoundingOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(DESPITE)?;
+        for (i, name) in self.despite.iter().enumerate() {
+            write!(f, "{}{name}", if i == 0 { ' ' } else { ',' })?;
+        }
+        Ok(())
+    }
+}
+
+const DESPITE: &str = "despite";
 
 /// The claim of a volume that may hold the data of a former cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,6 +173,11 @@ pub enum ClaimOrigin {
     OlderThanRecord,
     /// From a data source: a volume snapshot, or another volume.
     Restored,
+    /// It named its volume, or selected it by labels, before the orchestrator bound it: volumes that were
+    /// made by hand, or that a backup restored.
+    Prebound,
+    /// The asking pod's own volume was replaced, while the record was emptied by hand.
+    OlderThanOwn,
 }
 
 impl fmt::Display for ClaimOrigin {
@@ -144,6 +186,8 @@ impl fmt::Display for ClaimOrigin {
             ClaimOrigin::OlderThanSet => "is older than the StatefulSet",
             ClaimOrigin::OlderThanRecord => "is older than the bootstrap record",
             ClaimOrigin::Restored => "was restored from a data source",
+            ClaimOrigin::Prebound => "was given its volume by a person or a restore",
+            ClaimOrigin::OlderThanOwn => "is much older than the claim of this pod",
         })
     }
 }

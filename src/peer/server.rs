@@ -153,7 +153,8 @@ fn not_ordered(e: &FoundingOrderError) -> Status {
         FoundingOrderError::NoPod
         | FoundingOrderError::Member(_)
         | FoundingOrderError::Formed(_)
-        | FoundingOrderError::NoRecord => Code::FailedPrecondition,
+        | FoundingOrderError::NoRecord
+        | FoundingOrderError::ClaimsUnknown(_) => Code::FailedPrecondition,
     };
     Status::new(code, format!("ordinal: {e}"))
 }

@@ -90,8 +90,8 @@ mod tests {
         fault::Fault,
         lane::Lanes,
         membership::{
-            BootstrapRecord, FormerClaim, Intent, OrchestratorError, PodCreation, StoredRecord,
-            Termination,
+            BootstrapRecord, FormerClaim, FoundingOrder, Intent, OrchestratorError, PodCreation,
+            StoredRecord, Termination,
         },
         types::Ordinal,
     };
@@ -140,6 +140,7 @@ mod tests {
 
         fn order_founding<'a>(
             &'a self,
+            _: &'a FoundingOrder,
             _: &'a str,
         ) -> BoxFuture<'a, Result<bool, OrchestratorError>> {
             Box::pin(async { Ok(false) })

@@ -9,7 +9,7 @@ use super::{
     manifests, member, set,
 };
 use crate::{
-    membership::{ClaimOrigin, FormerClaim, Orchestrator as _, OrchestratorError},
+    membership::{ClaimOrigin, FormerClaim, FoundingOrder, Orchestrator as _, OrchestratorError},
     types::Ordinal,
 };
 
@@ -38,7 +38,7 @@ fn former_of(
         let record = json!({ "metadata": { "name": "kv-cluster", "creationTimestamp": created } });
         serde_json::from_value(record).unwrap()
     });
-    claims::former(&claims, &serde_json::from_value(set).unwrap(), record.as_ref())
+    claims::former(&claims, &serde_json::from_value(set).unwrap(), record.as_ref(), "kv-3")
 }
 
 fn former(ordinal: u32, origin: ClaimOrigin) -> FormerClaim {
@@ -69,6 +69,43 @@ fn a_claim_from_a_data_source_is_former_at_any_age() {
         let found = former_of(claimed_set(&["data"]), Some(BEFORE), &claims).unwrap();
         assert_eq!(found, [former(1, ClaimOrigin::Restored)]);
     }
+}
+
+/// The PersistentVolume controller annotates the claim whose volume it chose, also a reserved one.
+#[test]
+fn a_claim_that_was_given_its_volume_is_former_at_any_age() {
+    let of = |spec: Value, annotations: Value| {
+        let mut given = claim("data-kv-1", AFTER);
+        given["spec"] = spec;
+        given["metadata"]["annotations"] = annotations;
+        let claims = [claim("data-kv-0", AFTER), given];
+        former_of(claimed_set(&["data"]), Some(BEFORE), &claims).unwrap()
+    };
+    let by_controller = json!({ "pv.kubernetes.io/bound-by-controller": "yes" });
+    let completed = json!({ "pv.kubernetes.io/bind-completed": "yes" });
+    let (bound, prebound) = (json!({ "volumeName": "old" }), [former(1, ClaimOrigin::Prebound)]);
+    assert_eq!(of(bound.clone(), by_controller.clone()), []);
+    assert_eq!(of(json!({ "volumeName": "" }), Value::Null), []);
+    assert_eq!(of(json!({}), Value::Null), []);
+    assert_eq!(of(bound.clone(), Value::Null), prebound);
+    assert_eq!(of(bound, completed), prebound);
+    let selecting = json!({ "volumeName": "old", "selector": { "matchLabels": { "of": "kv" } } });
+    assert_eq!(of(selecting, by_controller), prebound);
+}
+
+/// The record was emptied by hand, and the volume of the asking pod replaced.
+#[test]
+fn a_claim_that_is_much_older_than_that_of_the_asking_pod_is_former() {
+    let of = |own: &str| {
+        let claims = [
+            claim("data-kv-1", AFTER),
+            claim("data-kv-3", own),
+            claim("data-kv-31", "2026-06-01T00:00:00Z"),
+        ];
+        former_of(claimed_set(&["data"]), Some(WITH_THE_SET), &claims).unwrap()
+    };
+    assert_eq!(of("2026-01-01T00:10:01Z"), []);
+    assert_eq!(of("2026-01-01T00:10:02Z"), [former(1, ClaimOrigin::OlderThanOwn)]);
 }
 
 /// The controller finds claims by this name, whatever their labels.
@@ -178,10 +215,11 @@ async fn an_order_is_stored_in_the_record_that_was_read() {
     let api = manifests().await;
     let (kv0, kv1) = (member(&api, "kv-0"), member(&api, "kv-1"));
     let read = kv0.bootstrap_record().await.unwrap().unwrap();
-    assert!(!read.despite_volumes);
-    assert_eq!(kv0.order_founding(&read.version).await, Ok(true));
-    assert_eq!(kv1.order_founding(&read.version).await, Ok(false));
+    assert_eq!(read.order, None);
+    let order = FoundingOrder::new(&[former(1, ClaimOrigin::OlderThanSet)]);
+    assert_eq!(kv0.order_founding(&order, &read.version).await, Ok(true));
+    assert_eq!(kv1.order_founding(&order, &read.version).await, Ok(false));
     let read = kv1.bootstrap_record().await.unwrap().unwrap();
-    assert!(read.despite_volumes);
-    assert_eq!(api.object(RECORD)["data"], json!({ "found": "despite-volumes" }));
+    assert_eq!(read.order, Some(order));
+    assert_eq!(api.object(RECORD)["data"], json!({ "found": "despite data-kv-1" }));
 }

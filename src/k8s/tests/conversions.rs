@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{super::objects, api::merge, set};
 use crate::{
-    membership::{BootstrapRecord, Intent, OrchestratorError, PodCreation},
+    membership::{BootstrapRecord, FoundingOrder, Intent, OrchestratorError, PodCreation},
     types::{ClusterId, DesiredReplicas, MemberId, Ordinal},
 };
 
@@ -125,28 +125,39 @@ fn a_record_survives_a_round_trip_over_any_other() {
 #[test]
 fn a_founding_order_ends_with_a_formed_or_emptied_record() {
     let set = serde_json::from_value(set(3)).unwrap();
-    let ordered = |object: &Value| {
+    let order = |object: &Value| {
         let stored = objects::stored_record(&serde_json::from_value(object.clone()).unwrap(), &set);
-        stored.unwrap().despite_volumes
+        stored.unwrap().order
+    };
+    let despite = |names: &[&str]| FoundingOrder {
+        despite: names.iter().map(|name| (*name).to_string()).collect(),
     };
     let mut object = config_map(json!({}));
-    assert!(!ordered(&object));
-    merge(&mut object, &objects::founding_order_patch());
-    assert_eq!(object["data"], json!({ "found": "despite-volumes" }));
-    assert!(ordered(&object));
+    assert_eq!(order(&object), None);
+    let given = despite(&["data-kv-0", "data-kv-1"]);
+    merge(&mut object, &objects::founding_order_patch(&given));
+    assert_eq!(object["data"], json!({ "found": "despite data-kv-0,data-kv-1" }));
+    assert_eq!(order(&object), Some(given.clone()));
     let cluster = ClusterId(7);
     let claimed = BootstrapRecord::Claimed { cluster, member: MemberId(1), ordinal: Ordinal(0) };
     merge(&mut object, &objects::record_patch(claimed));
-    assert!(ordered(&object));
+    assert_eq!(order(&object), Some(given));
     for last in [BootstrapRecord::Formed { cluster }, BootstrapRecord::Empty] {
         let mut object = object.clone();
         merge(&mut object, &objects::record_patch(last));
-        assert!(!ordered(&object), "{last:?}");
+        assert_eq!(order(&object), None, "{last:?}");
     }
-    // Written by hand: only these words are an order, and others are no damage.
-    for (value, is_order) in [("despite-volumes\n", true), ("yes", false), ("", false)] {
-        assert_eq!(ordered(&config_map(json!({ "found": value }))), is_order, "{value:?}");
+    // Written by hand: an order names its claims, and another value is no damage.
+    for (value, expected) in [
+        (" despite data-kv-1, data-kv-0\n", Some(despite(&["data-kv-0", "data-kv-1"]))),
+        ("despite", Some(despite(&[]))),
+        ("despite-volumes", None),
+        ("yes", None),
+        ("", None),
+    ] {
+        assert_eq!(order(&config_map(json!({ "found": value }))), expected, "{value:?}");
     }
+    assert_eq!(despite(&[]).to_string(), "despite");
 }
 
 #[test]

@@ -9,8 +9,9 @@
 //! - unless it is the first desired ordinal: every other desired pod answers that, too. The same holds for
 //!   the first one if the bootstrap record was recreated.
 //!
-//! An operator may order a founding despite all of this; only a member that answers still prevents it. The
-//! founder checks before it claims the record, and again right before it writes `formed`.
+//! An operator may order a founding despite all of this, naming the former claims; only a member that
+//! answers, or a claim that is not named, still prevents it. The founder checks before it claims the
+//! record, and again right before it writes `formed`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +20,6 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream};
-use tokio::time::Instant;
 
 use super::{rpc::BootstrapRpc, state::Bootstrap};
 use crate::{
@@ -53,9 +53,9 @@ pub enum FoundingObstacle {
     #[error(
         "PersistentVolumeClaim {} {}, so it may hold the data of a former cluster, and {answer}{}. No pod \
          founds a cluster before the pods of such claims answer that their volumes are empty",
-        claim.name, claim.origin, Others(others)
+        first.claim.name, first.claim.origin, Others(others), answer = first.answer
     )]
-    FormerClaim { claim: FormerClaim, answer: Unproven, others: Vec<String> },
+    FormerClaims { first: UnprovenClaim, others: Vec<UnprovenClaim> },
     #[error(
         "the bootstrap record was recreated, so all other pods must confirm that they are empty: \
          ordinal {0} does not"
@@ -66,6 +66,13 @@ pub enum FoundingObstacle {
          that their volumes are empty, and ordinal {unproven} does not"
     )]
     NotFirst { first: Ordinal, unproven: Ordinal },
+}
+
+/// A former claim that is not known to be empty.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UnprovenClaim {
+    pub claim: FormerClaim,
+    pub answer: Unproven,
 }
 
 /// Why a former claim is not known to be empty.
@@ -99,19 +106,25 @@ fn remedy(error: &OrchestratorError) -> &'static str {
 }
 
 /// The names of further claims.
-struct Others<'a>(&'a [String]);
+struct Others<'a>(&'a [UnprovenClaim]);
 
 impl fmt::Display for Others<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Others(names) = self;
-        if names.is_empty() {
-            return Ok(());
+        let Others(others) = self;
+        match others {
+            [] => Ok(()),
+            others => write!(f, " (likewise {})", named(others.iter())),
         }
-        write!(f, " (likewise {}", names[..names.len().min(CLAIMS_NAMED_MAX)].join(", "))?;
-        match names.len().saturating_sub(CLAIMS_NAMED_MAX) {
-            0 => write!(f, ")"),
-            more => write!(f, " and {more} more)"),
-        }
+    }
+}
+
+/// The names of the claims, for a text.
+pub fn named<'a>(claims: impl Iterator<Item = &'a UnprovenClaim>) -> String {
+    let names: Vec<&str> = claims.map(|unproven| unproven.claim.name.as_str()).collect();
+    let text = names[..names.len().min(CLAIMS_NAMED_MAX)].join(", ");
+    match names.len().saturating_sub(CLAIMS_NAMED_MAX) {
+        0 => text,
+        more => format!("{text} and {more} more"),
     }
 }
 
@@ -153,14 +166,12 @@ impl Bootstrap {
         desired: &DesiredReplicas,
     ) -> Result<(), FoundingObstacle> {
         let me = self.config.ordinal;
-        let (first, ordered) = (Ordinal(desired.start), stored.despite_volumes);
+        let (first, order) = (Ordinal(desired.start), stored.order.as_ref());
         let recreated = stored.younger_by >= RECREATED_AGE_DIFFERENCE_MIN;
-        let claims = match pods.former_claims().await {
-            // This pod knows its own volume.
-            Ok(claims) => claims.into_iter().filter(|claim| claim.ordinal != me).collect(),
-            Err(_) if ordered => Vec::new(),
-            Err(cause) => return Err(FoundingObstacle::ClaimsUnknown { cause }),
-        };
+        let claims = pods.former_claims().await;
+        let mut claims = claims.map_err(|cause| FoundingObstacle::ClaimsUnknown { cause })?;
+        // This pod knows its own volume.
+        claims.retain(|claim| claim.ordinal != me);
         self.note_former(&claims);
         let mut wanted = BTreeSet::new();
         if recreated || me != first {
@@ -171,14 +182,17 @@ impl Bootstrap {
         if let Some((member, _)) = answers.iter().find(|(_, a)| **a == VolumeAnswer::Member) {
             return Err(FoundingObstacle::MemberAnswers(*member));
         }
-        if ordered {
-            return Ok(());
-        }
-        if let Some(cluster) = self.archived_cluster() {
+        if order.is_none()
+            && let Some(cluster) = self.archived_cluster()
+        {
             return Err(FoundingObstacle::Archived(cluster));
         }
+        claims.retain(|claim| order.is_none_or(|order| !order.despite.contains(&claim.name)));
         if let Some(obstacle) = former_claim_obstacle(claims, &answers, desired) {
             return Err(obstacle);
+        }
+        if order.is_some() {
+            return Ok(());
         }
         match wanted.into_iter().find(|ordinal| answers[ordinal] != VolumeAnswer::Pristine) {
             Some(unproven) if recreated => Err(FoundingObstacle::Recreated(unproven)),
@@ -221,28 +235,6 @@ impl Bootstrap {
             Ok(None) | Err(_) => VolumeAnswer::Silent,
         }
     }
-
-    /// Reports an obstacle; after the time of a takeover, with the command that overrides it. Volumes that
-    /// attach a little late need no command.
-    fn report_obstacle(&self, obstacle: &FoundingObstacle) {
-        let since = *self.state().blocked_since.get_or_insert_with(Instant::now);
-        let hint = match obstacle {
-            FoundingObstacle::MemberAnswers(_) => None,
-            _ if since.elapsed() < self.config.takeover_timeout => None,
-            _ => self.override_hint(),
-        };
-        self.report_waiting(&format!("{obstacle}{}", hint.unwrap_or_default()));
-    }
-
-    /// The command that an operator can copy.
-    fn override_hint(&self) -> Option<String> {
-        let (namespace, set) = self.config.home.split_once('/')?;
-        let pod = format!("{set}-{}", self.config.ordinal);
-        Some(format!(
-            ". To found a new cluster all the same, whose members refuse that data: kubectl exec -n \
-             {namespace} {pod} -- kvctl cluster found --despite-volumes"
-        ))
-    }
 }
 
 /// Whether the pod at this address is the one that was asked. An older one does not say.
@@ -256,14 +248,15 @@ fn former_claim_obstacle(
     answers: &BTreeMap<Ordinal, VolumeAnswer>,
     desired: &DesiredReplicas,
 ) -> Option<FoundingObstacle> {
-    let unproven = |claim: &FormerClaim| answers[&claim.ordinal] != VolumeAnswer::Pristine;
-    let mut unproven = claims.into_iter().filter(unproven);
-    let claim = unproven.next()?;
-    let answer = match answers[&claim.ordinal] {
-        VolumeAnswer::NotPristine => Unproven::NotEmpty,
-        _ if !desired.includes(claim.ordinal) => Unproven::NoPod,
-        _ => Unproven::Silent,
-    };
-    let others = unproven.map(|claim| claim.name).collect();
-    Some(FoundingObstacle::FormerClaim { claim, answer, others })
+    let mut unproven = claims.into_iter().filter_map(|claim| {
+        let answer = match answers[&claim.ordinal] {
+            VolumeAnswer::Pristine => return None,
+            VolumeAnswer::NotPristine => Unproven::NotEmpty,
+            _ if !desired.includes(claim.ordinal) => Unproven::NoPod,
+            _ => Unproven::Silent,
+        };
+        Some(UnprovenClaim { claim, answer })
+    });
+    let first = unproven.next()?;
+    Some(FoundingObstacle::FormerClaims { first, others: unproven.collect() })
 }

@@ -13,6 +13,7 @@ mod confirm;
 mod evidence;
 mod founding;
 mod join;
+mod obstacle;
 mod order;
 mod promises;
 mod recover;

@@ -2,13 +2,14 @@
 //!
 //! The order is stored in the bootstrap record, so it reaches whichever pod may found, survives its restart,
 //! and ends with the record's next `formed` or empty state. It overrides [evidence](super::evidence), never
-//! a member that answers.
+//! a member that answers. It names the claims that it is about, so one that is left over does not concern
+//! claims that appear later, and none is given while the claims are unknown.
 
 use super::state::Bootstrap;
 use crate::{
     membership::{
         identity::Stage,
-        orchestrator::{BootstrapRecord, FormerClaim, OrchestratorError},
+        orchestrator::{BootstrapRecord, FormerClaim, FoundingOrder, OrchestratorError},
     },
     types::ClusterId,
 };
@@ -31,6 +32,11 @@ pub enum FoundingOrderError {
         "the ConfigMap of the bootstrap record is missing: apply the manifests again, then repeat this"
     )]
     NoRecord,
+    #[error(
+        "the PersistentVolumeClaims are unknown, so nobody knows which data would be abandoned: {0}. Apply \
+         the Role again if it lacks list on persistentvolumeclaims, then repeat this"
+    )]
+    ClaimsUnknown(OrchestratorError),
     #[error("the bootstrap record has just changed: repeat this")]
     Changed,
     #[error(transparent)]
@@ -38,7 +44,7 @@ pub enum FoundingOrderError {
 }
 
 impl Bootstrap {
-    /// Orders a founding despite the volumes of a former cluster. Returns their claims, as far as known.
+    /// Orders a founding despite the volumes of a former cluster. Returns their claims.
     pub async fn order_founding(&self) -> Result<Vec<FormerClaim>, FoundingOrderError> {
         let pods = self.orchestrator().ok_or(FoundingOrderError::NoPod)?;
         if let Some(identity) = self.identity().filter(|identity| identity.stage != Stage::Promised)
@@ -49,21 +55,16 @@ impl Bootstrap {
         if let BootstrapRecord::Formed { cluster } = stored.record {
             return Err(FoundingOrderError::Formed(cluster));
         }
-        let claims = match pods.former_claims().await {
-            Ok(claims) => claims,
-            // The operator orders it in spite of claims that are unknown, too.
-            Err(e) => {
-                tracing::warn!(error = %e, "former claims unknown");
-                Vec::new()
-            }
-        };
+        let claims = pods.former_claims().await.map_err(FoundingOrderError::ClaimsUnknown)?;
         let me = self.config.ordinal;
         let others: Vec<_> = claims.into_iter().filter(|claim| claim.ordinal != me).collect();
-        if !stored.despite_volumes && !pods.order_founding(&stored.version).await? {
+        let order = FoundingOrder::new(&others);
+        if stored.order.as_ref() != Some(&order)
+            && !pods.order_founding(&order, &stored.version).await?
+        {
             return Err(FoundingOrderError::Changed);
         }
-        let claims: Vec<&str> = others.iter().map(|claim| claim.name.as_str()).collect();
-        tracing::warn!(?claims, "an operator orders to found a cluster despite former volumes");
+        tracing::warn!(%order, "an operator orders to found a cluster");
         Ok(others)
     }
 }

@@ -93,10 +93,29 @@ pub struct State {
     pub last_leader: Option<Ordinal>,
     /// The ordinals of former claims, in addition to the known ones.
     pub former: BTreeSet<Ordinal>,
-    /// The time of the first obstacle to a founding.
-    pub blocked_since: Option<Instant>,
+    /// The last obstacle to a founding.
+    pub blocked: Option<Blocked>,
     /// The last reported obstacle.
     waiting: Reminder,
+}
+
+/// What keeps a pod from founding, as far as its remedy differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObstacleKind {
+    /// Nobody will prove the volumes empty.
+    Unprovable,
+    /// Pods are silent, and their volumes may be late.
+    Silence,
+    /// Only the first pod, or one that hears from all others, founds.
+    FirstPod,
+    OtherRemedy,
+}
+
+/// An obstacle, and since when one of its kind has held.
+#[derive(Debug, Clone, Copy)]
+pub struct Blocked {
+    pub kind: ObstacleKind,
+    pub since: Instant,
 }
 
 /// An unfinished bootstrap record, for as long as it does not change.

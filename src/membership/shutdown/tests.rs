@@ -17,8 +17,8 @@ use tokio::{
 use super::{GracePeriod, OwnSet, decision::StopReason, withdrawal::withdrawn};
 use crate::{
     membership::orchestrator::{
-        BootstrapRecord, ClusterEvent, FormerClaim, Intent, Orchestrator, OrchestratorError,
-        StoredRecord, Termination,
+        BootstrapRecord, ClusterEvent, FormerClaim, FoundingOrder, Intent, Orchestrator,
+        OrchestratorError, StoredRecord, Termination,
     },
     types::{DesiredReplicas, Ordinal},
 };
@@ -75,7 +75,11 @@ impl Orchestrator for Scripted {
         unreachable!("no part of a shutdown")
     }
 
-    fn order_founding<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool, OrchestratorError>> {
+    fn order_founding<'a>(
+        &'a self,
+        _: &'a FoundingOrder,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<bool, OrchestratorError>> {
         unreachable!("no part of a shutdown")
     }
 

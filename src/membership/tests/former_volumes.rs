@@ -7,7 +7,7 @@ use super::{
         FoundingOrderError, Identity, Stage,
         orchestrator::{BootstrapRecord, ClaimOrigin},
     },
-    pods::{Claim, HOUR, ORDINALS, PODS, Step, World, run},
+    pods::{Claim, HOUR, ORDINALS, PODS, Set, Step, World, run},
 };
 use crate::{
     disk::sim::Crash,
@@ -100,7 +100,11 @@ fn pods_wait_for_a_pending_first_pod() {
     run(async || {
         let world = World::new();
         world.late(0, true);
-        world.rounds().await;
+        world.start(1);
+        world.round(1, true).await;
+        // Every new cluster waits so for some seconds.
+        assert_eq!(world.api().events, [""; 0]);
+        world.wait(1, Duration::from_secs(10)).await;
         assert!(world.founded().is_empty());
         world.assert_event("only the pod at ordinal 0 founds a cluster alone");
         world.assert_event("and ordinal 0 does not");
@@ -262,7 +266,7 @@ fn an_order_founds_despite_silent_volumes_and_ends_with_the_founding() {
         world.rounds().await;
         assert_eq!((world.members(), world.clusters().len()), (ORDINALS - PODS, 1));
         assert!(world.clusters().is_disjoint(&before));
-        assert!(!world.api().despite_volumes);
+        assert_eq!(world.api().order, None);
         // The former members are refused.
         let after = world.clusters();
         world.all_up().await;
@@ -285,11 +289,10 @@ fn an_order_survives_the_restart_of_the_founder() {
 }
 
 #[test]
-fn an_order_overrides_a_refused_list_a_pending_first_pod_and_an_archive() {
+fn an_order_overrides_a_pending_first_pod_and_an_archive() {
     run(async || {
         let world = World::new();
         world.late(0, true);
-        world.api().refuses_list = true;
         world.start(1);
         assert_eq!(world.order_founding(1).await.unwrap(), []);
         world.rounds().await;
@@ -307,6 +310,44 @@ fn an_order_overrides_a_refused_list_a_pending_first_pod_and_an_archive() {
         world.rounds().await;
         assert_eq!((world.members(), world.clusters().len()), (1, 1));
         assert!(world.clusters().is_disjoint(&before));
+    });
+}
+
+/// Nobody may abandon data without knowing whose.
+#[test]
+fn no_order_is_given_or_followed_while_the_claims_are_unknown() {
+    run(async || {
+        let (world, before) = late_volumes(0, ORDINALS).await;
+        world.api().refuses_list = true;
+        world.start(3);
+        let error = world.order_founding(3).await.unwrap_err();
+        assert!(matches!(error, FoundingOrderError::ClaimsUnknown(_)));
+        assert!(error.to_string().contains("Apply the Role again"), "{error}");
+        assert_eq!(world.api().order, None);
+        world.api().refuses_list = false;
+        world.order_founding(3).await.unwrap();
+        world.api().refuses_list = true;
+        world.rounds().await;
+        assert_eq!(world.founded(), before);
+    });
+}
+
+/// An order that is left over must not concern volumes that appear later.
+#[test]
+fn an_order_holds_only_for_the_claims_that_it_names() {
+    run(async || {
+        let (world, before) = late_volumes(0, ORDINALS).await;
+        let appears_later = world.api().claims.remove(&1).unwrap();
+        world.start(3);
+        assert_eq!(world.order_founding(3).await.unwrap().len(), 2);
+        world.api().claims.insert(1, appears_later);
+        world.rounds().await;
+        assert_eq!(world.founded(), before);
+        world.assert_event("PersistentVolumeClaim data-kv-1 is older than the StatefulSet");
+        // The next order replaces it.
+        assert_eq!(world.order_founding(3).await.unwrap().len(), 3);
+        world.rounds().await;
+        assert_eq!((world.members(), world.clusters().len()), (ORDINALS - PODS, 1));
     });
 }
 
@@ -343,22 +384,81 @@ fn an_order_is_refused_where_nothing_can_be_founded() {
     });
 }
 
-/// A command in the first Event would be copied while the volumes are still attaching.
+const SILENCE: Duration = Duration::from_secs(900);
+const UNPROVABLE: Duration = Duration::from_secs(300);
+const SECOND: Duration = Duration::from_secs(1);
+
+impl World {
+    fn names_command(&self) -> bool {
+        self.api().events.iter().any(|event| event.contains("kvctl"))
+    }
+
+    /// The pod's obstacle holds for this time.
+    async fn wait(&self, i: usize, time: Duration) {
+        self.pods[i].lock().unwrap().up.as_ref().unwrap().age_obstacle(time);
+        self.round(i, true).await;
+    }
+}
+
+/// Whoever copies the command abandons the data, and late volumes attach within minutes.
 #[test]
-fn an_obstacle_that_lasts_names_the_command_that_overrides_it() {
+fn silent_pods_are_waited_for_before_an_event_names_the_command() {
     run(async || {
         let (world, _) = late_volumes(0, ORDINALS).await;
-        let command = "kubectl exec -n default kv-3 -- kvctl cluster found --despite-volumes";
         world.start_with_timeout(3, HOUR);
         world.round(3, true).await;
-        assert!(!world.api().events.iter().any(|event| event.contains("kvctl")));
-        // After the time of a takeover.
-        world.crash(3, Crash::KeepAll);
-        world.start_with_timeout(3, Duration::ZERO);
-        world.round(3, true).await;
-        world.assert_event(command);
+        world.wait(3, SILENCE - SECOND).await;
+        assert!(!world.names_command());
+        world.wait(3, SECOND).await;
+        world.assert_event(
+            ". First find out why the pod is silent: kubectl describe -n default pod kv-0, and its claim. \
+             This ABANDONS the data of data-kv-0, data-kv-1, data-kv-2, and founds an empty cluster: \
+             kubectl exec -n default kv-3 -- kvctl cluster found --despite-volumes (by hand, in the data \
+             of the bootstrap record: `found: despite data-kv-0,data-kv-1,data-kv-2`)",
+        );
         let longest = world.api().events.iter().map(String::len).max();
         assert!(longest < Some(1024), "{longest:?}");
+    });
+}
+
+#[test]
+fn an_event_names_the_command_earlier_where_no_pod_can_prove_a_volume_empty() {
+    run(async || {
+        let (world, _) = former().await;
+        world.recreate(PODS, ORDINALS - PODS);
+        world.start_with_timeout(3, HOUR);
+        world.round(3, true).await;
+        world.wait(3, UNPROVABLE - SECOND).await;
+        assert!(!world.names_command());
+        world.wait(3, SECOND).await;
+        world.assert_event("are empty. This ABANDONS the data of data-kv-0, data-kv-1, data-kv-2");
+        // The pods exist now, and are late: their time has only begun.
+        let world_set = world.api().set;
+        world.api().events.clear();
+        (0..PODS).for_each(|i| world.late(i, true));
+        world.api().set = Set { start: 0, replicas: ORDINALS, ..world_set };
+        world.round(3, true).await;
+        world.assert_event("and its pod does not answer");
+        world.wait(3, UNPROVABLE).await;
+        assert!(!world.names_command());
+    });
+}
+
+/// The Role is the remedy.
+#[test]
+fn no_event_names_the_command_while_the_claims_are_unknown() {
+    run(async || {
+        let (world, _) = late_volumes(0, ORDINALS).await;
+        world.api().refuses_list = true;
+        world.start_with_timeout(3, HOUR);
+        world.round(3, true).await;
+        world.wait(3, 2 * SILENCE).await;
+        world.assert_event("Apply the Role again");
+        // Nor right after that.
+        world.api().refuses_list = false;
+        world.round(3, true).await;
+        world.assert_event("and its pod does not answer");
+        assert!(!world.names_command());
     });
 }
 

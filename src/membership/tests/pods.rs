@@ -19,8 +19,8 @@ use super::super::{
     Bootstrap, BootstrapConfig, BootstrapRpc, Bootstrapped, DataDir, FoundingOrderError, Identity,
     Stage,
     orchestrator::{
-        BootstrapRecord, ClaimOrigin, ClusterEvent, FormerClaim, Intent, Orchestrator,
-        OrchestratorError, StoredRecord, Termination,
+        BootstrapRecord, ClaimOrigin, ClusterEvent, FormerClaim, FoundingOrder, Intent,
+        Orchestrator, OrchestratorError, StoredRecord, Termination,
     },
     record_guard::RecordGuard,
 };
@@ -59,7 +59,7 @@ pub struct Api {
     /// The record, its version, and its creation.
     pub record: Option<(BootstrapRecord, u64, u64)>,
     /// An operator's order, in the record.
-    pub despite_volumes: bool,
+    pub order: Option<FoundingOrder>,
     pub versions: u64,
     pub claims: BTreeMap<usize, Claim>,
     pub away: bool,
@@ -99,7 +99,7 @@ impl Api {
     /// A record without data, as in the manifests.
     fn create_record(&mut self) {
         self.versions += 1;
-        self.despite_volumes = false;
+        self.order = None;
         self.record = Some((BootstrapRecord::Empty, self.versions, self.now));
     }
 
@@ -175,8 +175,8 @@ impl Orchestrator for Pods {
         let stored = |api: &mut Api| {
             let (record, version, created) = api.record?;
             let younger_by = Duration::from_secs(created.saturating_sub(api.set.created));
-            let (version, despite_volumes) = (version.to_string(), api.despite_volumes);
-            Some(StoredRecord { record, version, younger_by, despite_volumes })
+            let (version, order) = (version.to_string(), api.order.clone());
+            Some(StoredRecord { record, version, younger_by, order })
         };
         Box::pin(async move { self.answered(stored) })
     }
@@ -188,7 +188,7 @@ impl Orchestrator for Pods {
     ) -> BoxFuture<'a, Result<bool, OrchestratorError>> {
         let change = move |api: &mut Api| {
             api.record.as_mut().unwrap().0 = record;
-            api.despite_volumes &= matches!(record, BootstrapRecord::Claimed { .. });
+            api.order.take_if(|_| !matches!(record, BootstrapRecord::Claimed { .. }));
         };
         Box::pin(async move { self.swap(version, change) })
     }
@@ -199,9 +199,10 @@ impl Orchestrator for Pods {
 
     fn order_founding<'a>(
         &'a self,
+        order: &'a FoundingOrder,
         version: &'a str,
     ) -> BoxFuture<'a, Result<bool, OrchestratorError>> {
-        Box::pin(async move { self.swap(version, |api| api.despite_volumes = true) })
+        Box::pin(async move { self.swap(version, |api| api.order = Some(order.clone())) })
     }
 
     fn create_bootstrap_record(
@@ -297,7 +298,7 @@ impl World {
             now: 1_000_000,
             set: Set { start: 0, replicas: PODS, created: 1_000_000 },
             record: None,
-            despite_volumes: false,
+            order: None,
             versions: 0,
             claims: BTreeMap::new(),
             away: false,

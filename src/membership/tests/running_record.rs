@@ -10,8 +10,8 @@ use super::{
     super::{
         Identity, Stage,
         orchestrator::{
-            BootstrapRecord, ClusterEvent, FormerClaim, Intent, Orchestrator, OrchestratorError,
-            StoredRecord, Termination,
+            BootstrapRecord, ClusterEvent, FormerClaim, FoundingOrder, Intent, Orchestrator,
+            OrchestratorError, StoredRecord, Termination,
         },
         other_formed::OtherFormed,
         record_guard::{Fenced, RecordGuard},
@@ -212,8 +212,7 @@ impl Orchestrator for Script {
         let mut reads = self.reads.lock().unwrap();
         let read = if reads.len() > 1 { reads.remove(0) } else { reads[0].clone() };
         let (version, younger_by) = ("7".into(), Duration::ZERO);
-        let stored =
-            move |record| StoredRecord { record, version, younger_by, despite_volumes: false };
+        let stored = move |record| StoredRecord { record, version, younger_by, order: None };
         Box::pin(async move { read.map(|record| record.map(stored)) })
     }
 
@@ -241,7 +240,11 @@ impl Orchestrator for Script {
         unreachable!("the guard founds nothing")
     }
 
-    fn order_founding<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool, OrchestratorError>> {
+    fn order_founding<'a>(
+        &'a self,
+        _: &'a FoundingOrder,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<bool, OrchestratorError>> {
         unreachable!("the guard founds nothing")
     }
 
