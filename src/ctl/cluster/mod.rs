@@ -32,7 +32,8 @@ enum ClusterVerb {
 ///
 /// Run it in a pod of the StatefulSet: it calls the peer port, because such a pod does not serve clients yet.
 /// Any pod of the set may act on the order. This ABANDONS the data of the PersistentVolumeClaims that it
-/// prints: the new cluster starts empty, and refuses the members whose volumes hold the former cluster's data until their PersistentVolumeClaims are deleted.
+/// prints: the new cluster starts empty, and refuses the members whose volumes hold the former cluster's
+/// data until their PersistentVolumeClaims are deleted.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  kubectl exec kv-0 -- kvctl cluster found --despite-volumes")]
 struct FoundArgs {
