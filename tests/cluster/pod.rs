@@ -1,6 +1,10 @@
-//! A member in a pod is terminated. Kubernetes is a small API server in this process.
+//! A member in a pod is founded, and terminated. Kubernetes is a small API server in this process.
 
-use std::{fs, process::ExitStatus, time::Duration};
+use std::{
+    fs,
+    process::{Command, ExitStatus, Output},
+    time::Duration,
+};
 
 use ordinal::proto::etcdserverpb::RangeRequest;
 use serde_json::{Value, json};
@@ -25,6 +29,7 @@ const RECORD: &str = "/api/v1/namespaces/db/configmaps/kv-cluster";
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/db/leases/kv-leader";
 const SERVICE: &str = "/api/v1/namespaces/db/services/kv-leader";
 const POD: &str = "/api/v1/namespaces/db/pods/kv-0";
+const CLAIMS: &str = "/api/v1/namespaces/db/persistentvolumeclaims";
 const SLICE: &str = "/apis/discovery.k8s.io/v1/namespaces/db/endpointslices/kv-client-1";
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -38,8 +43,20 @@ struct Pod {
 
 impl Pod {
     async fn start() -> Pod {
+        let mut pod = Pod::begin(set(), &[]).await;
+        pod.kvd.ready().await;
+        pod.has_read_its_set().await;
+        pod
+    }
+
+    /// Does not wait until it serves clients.
+    async fn begin(set: Value, claims: &[Value]) -> Pod {
         let api = Api::start().await;
-        api.put(SET, set());
+        api.put(SET, set);
+        for claim in claims {
+            let name = claim["metadata"]["name"].as_str().unwrap();
+            api.put(&format!("{CLAIMS}/{name}"), claim.clone());
+        }
         api.put(RECORD, json!({ "metadata": { "name": "kv-cluster" } }));
         api.put(LEASE, json!({ "metadata": { "name": "kv-leader" } }));
         api.put(SERVICE, json!({ "metadata": { "name": "kv-leader" }, "spec": { "ports": [] } }));
@@ -57,10 +74,15 @@ impl Pod {
             .args(["--listen-admin", &ports.admin.to_string()])
             .env("KUBECONFIG", &kubeconfig);
         let log = scratch.path().join("log");
-        let mut pod = Pod { api, kvd: Kvd::spawn(&mut command, log, ports), _scratch: scratch };
-        pod.kvd.ready().await;
-        pod.has_read_its_set().await;
-        pod
+        Pod { api, kvd: Kvd::spawn(&mut command, log, ports), _scratch: scratch }
+    }
+
+    /// Orders a founding at the peer port.
+    async fn found(&self) -> Output {
+        let mut kvctl = Command::new(env!("CARGO_BIN_EXE_kvctl"));
+        kvctl.args(["cluster", "found", "--despite-volumes", "--peer-endpoint"]);
+        kvctl.arg(self.kvd.ports.peer.to_string());
+        tokio::task::spawn_blocking(move || kvctl.output().unwrap()).await.unwrap()
     }
 
     /// Waits until the member has read its StatefulSet while it serves.
@@ -123,6 +145,39 @@ fn kubeconfig_of(api: &Api) -> String {
         "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }],
     })
     .to_string()
+}
+
+/// A pod waits because of the claim of a former one, until a person orders otherwise.
+#[test]
+fn kvctl_orders_a_founding_despite_the_claims_that_it_prints() {
+    with_retry(async || {
+        let mut set = set();
+        let template = json!({ "metadata": { "name": "data" }, "spec": {} });
+        set["spec"]["volumeClaimTemplates"] = json!([template]);
+        let old = json!({ "name": "data-kv-1", "creationTimestamp": "2025-12-31T00:00:00Z" });
+        let mut pod = Pod::begin(set, &[json!({ "metadata": old, "spec": {} })]).await;
+        pod.kvd.logs("data-kv-1 is older than the StatefulSet").await;
+        pod.kvd.logs("the StatefulSet has no pod for it").await;
+        assert!(pod.api.object(RECORD)["data"]["state"].is_null());
+        assert!(!pod.kvd.log().contains("kvctl"), "{}", pod.kvd.log());
+
+        let ordered = pod.found().await;
+        let printed = String::from_utf8_lossy(&ordered.stdout);
+        assert!(ordered.status.success(), "{ordered:?}");
+        assert!(printed.contains("founds a new cluster despite data-kv-1,"), "{printed}");
+        pod.kvd.ready().await;
+        let orders = pod.api.history(RECORD);
+        let ordered = json!("despite data-kv-1");
+        assert!(orders.iter().any(|record| record["data"]["found"] == ordered), "{orders:#?}");
+        let record = pod.api.object(RECORD);
+        assert_eq!(record["data"]["state"], "formed");
+        assert!(record["data"]["found"].is_null(), "{record}");
+
+        let refused = pod.found().await;
+        let printed = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert!(printed.contains("there is nothing to found"), "{printed}");
+    });
 }
 
 /// The Role is deleted before the StatefulSet, so that its pods cannot read it any more.
