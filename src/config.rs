@@ -9,6 +9,8 @@ mod renamed;
 pub mod sizing;
 mod values;
 
+#[cfg(feature = "k8s")]
+use std::net::IpAddr;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
@@ -190,6 +192,9 @@ pub struct Kubernetes {
     /// UID of this pod, for the Events that the member creates
     #[arg(long, env = "KVD_POD_UID", value_name = "UID")]
     pub pod_uid: Option<String>,
+    /// IP address of this pod, for the other members: their DNS caches may know an older one
+    #[arg(long, env = "KVD_POD_IP", value_name = "IP")]
+    pub pod_ip: Option<IpAddr>,
     /// ConfigMap that records the bootstrap of the cluster [default: SET-cluster]
     #[arg(long, alias = "claim", env = "KVD_BOOTSTRAP_CONFIGMAP", value_name = "NAME")]
     pub bootstrap_configmap: Option<String>,

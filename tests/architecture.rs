@@ -95,9 +95,9 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     ("ratatui", &["ctl"]),
     // `k8s` in its tests, for an API server.
     ("axum", &["server", "api", "k8s"]),
-    // Connections are made and owned in one place.
+    // Connections are accepted and owned in one place. `peer` dials its own, and hands them to tonic.
     ("hyper", &["server"]),
-    ("hyper_util", &["server"]),
+    ("hyper_util", &["server", "peer"]),
     ("socket2", &["server"]),
     ("tokio_util", &["server"]),
     ("kube", &["k8s"]),

@@ -85,9 +85,12 @@ pub async fn ask_member_status(
         boot: me.boot,
         last_index: indexes.last_index,
         membership_index: indexes.membership_index,
+        // The client fills it in.
+        address: String::new(),
     };
     let others = ordinals.into_iter().filter(|o| *o != me.ordinal);
-    let answers = others.map(|o| tokio::time::timeout(timeout, peers.member_status(o, request)));
+    let ask = |o| tokio::time::timeout(timeout, peers.member_status(o, request.clone()));
+    let answers = others.map(ask);
     let answers = futures_util::future::join_all(answers).await;
     let replies = answers.into_iter().filter_map(|answer| answer.ok()?.ok());
     replies.map(from_wire).max().unwrap_or(MemberStatus::Unknown)

@@ -1,56 +1,35 @@
 //! The client side: one gRPC connection to each peer for each class of traffic.
 
 use std::{
-    collections::BTreeMap,
+    net::IpAddr,
     pin::Pin,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::Duration,
 };
 
 use futures_util::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
 use prost::Message;
-use tonic::{
-    Code, Response, Status, Streaming,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Response, Status, Streaming};
 
 use super::{
     address::PeerAddresses,
+    channels::{PeerCall, PeerChannels, Traffic},
+    dial_hints::DialHints,
+    dialer::CONNECT_TIMEOUT,
     hello::PeerIdentity,
     metrics::{PeerMetrics, PeerTraffic},
 };
 use crate::{
-    config::MAX_REQUEST_BYTES_MAX,
     membership::{BootstrapRpc, MemberRpc},
     node::{ForwardReplies, LeaderLink, LinkError},
-    proto::peer::{self, peer_client::PeerClient as Generated},
+    proto::peer,
     raft::{OpeningStream, Transport, TransportError},
     types::{MemberId, MemberRef, Ordinal},
 };
 
-/// A peer that does not accept a connection within this time is unreachable.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// An idle connection is pinged after this time, and closed if this time passes without an answer.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
-/// The largest request: about 1 MiB of log entries, or one entry of any size that
-/// [`MAX_REQUEST_BYTES_MAX`] allows.
-pub const REQUEST_BYTES_MAX: usize = MAX_REQUEST_BYTES_MAX + (8 << 20);
-/// The largest reply: the reads of all transactions in one forwarded batch.
-pub const REPLY_BYTES_MAX: usize = 256 << 20;
-/// Flow-control window, large enough that a batch never waits for a window update.
-const WINDOW_BYTES: u32 = 4 << 20;
 /// Limit of the calls of `membership`, some of which cost the other side an fsync.
 const MEMBERSHIP_CALL_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The class of a connection's traffic: a snapshot must not delay the log, nor the log a heartbeat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Traffic {
-    Control,
-    Log,
-    Forward,
-    Snapshot,
-}
 
 /// Calls other members. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -60,21 +39,28 @@ pub struct PeerClient {
 
 #[derive(Debug)]
 struct Inner {
-    addresses: PeerAddresses,
+    channels: PeerChannels,
     identity: OnceLock<PeerIdentity>,
-    channels: Mutex<BTreeMap<(Ordinal, Traffic), Channel>>,
+    /// The address of this pod, for the hints of other members; empty: unknown.
+    address: String,
     metrics: Arc<PeerMetrics>,
 }
 
 impl PeerClient {
-    pub fn new(addresses: PeerAddresses) -> PeerClient {
+    /// `pod_ip` is the address of this member, for its peers.
+    pub fn new(addresses: PeerAddresses, pod_ip: Option<IpAddr>) -> PeerClient {
         let inner = Inner {
-            addresses,
+            channels: PeerChannels::new(addresses),
             identity: OnceLock::new(),
-            channels: Mutex::default(),
+            address: pod_ip.map_or_else(String::new, |ip| ip.to_string()),
             metrics: Arc::default(),
         };
         PeerClient { inner: Arc::new(inner) }
+    }
+
+    /// The addresses that the other members have named; the peer service stores them.
+    pub fn hints(&self) -> &Arc<DialHints> {
+        &self.inner.channels.hints
     }
 
     /// The metrics of all traffic with other members; the peer service shares them.
@@ -88,48 +74,17 @@ impl PeerClient {
     }
 
     fn hello(&self, to: MemberId) -> Option<peer::Hello> {
-        self.inner.identity.get().map(|identity| identity.hello(to))
+        let identity = self.inner.identity.get()?;
+        Some(peer::Hello { address: self.inner.address.clone(), ..identity.hello(to) })
     }
 
-    fn client(&self, to: Ordinal, traffic: Traffic) -> Result<Generated<Channel>, String> {
-        let mut channels = self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let channel = match channels.get(&(to, traffic)) {
-            Some(channel) => channel.clone(),
-            None => {
-                let address = self.inner.addresses.of(to);
-                let address = address.ok_or_else(|| format!("no address of ordinal {to}"))?;
-                let channel = endpoint(&address)?.connect_lazy();
-                channels.insert((to, traffic), channel.clone());
-                channel
-            }
-        };
-        Ok(Generated::new(channel)
-            .max_decoding_message_size(REPLY_BYTES_MAX)
-            .max_encoding_message_size(REQUEST_BYTES_MAX))
+    fn call(&self, to: Ordinal, traffic: Traffic) -> Result<PeerCall, String> {
+        self.inner.channels.call(to, traffic)
     }
-}
 
-impl PeerClient {
-    fn client_of(
-        &self,
-        to: MemberRef,
-        traffic: Traffic,
-    ) -> Result<Generated<Channel>, TransportError> {
-        self.client(to.ordinal, traffic).map_err(|e| TransportError::Unreachable(to.member, e))
+    fn call_of(&self, to: MemberRef, traffic: Traffic) -> Result<PeerCall, TransportError> {
+        self.call(to.ordinal, traffic).map_err(|e| TransportError::Unreachable(to.member, e))
     }
-}
-
-fn endpoint(address: &str) -> Result<Endpoint, String> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|e| format!("{address}: {e}"))?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_INTERVAL)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES * 4);
-    Ok(endpoint)
 }
 
 /// A stream of requests without a lifetime parameter: the compiler rejects generated clients that are called
@@ -196,7 +151,7 @@ impl Transport for PeerClient {
         requests: BoxStream<'static, peer::AppendRequest>,
     ) -> OpeningStream<peer::AppendReply> {
         let traffic = if heartbeats { Traffic::Control } else { Traffic::Log };
-        let client = self.client_of(to, traffic);
+        let call = self.call_of(to, traffic);
         let mut hello = self.hello(to.member);
         let traffic = self.inner.metrics.of(to.member);
         let sent = traffic.clone();
@@ -205,7 +160,9 @@ impl Transport for PeerClient {
             .inspect(move |request| sent.sent(request));
         let requests = RequestStream(requests.boxed());
         Box::pin(async move {
-            match client?.append(requests).await {
+            let mut call = call?;
+            let opened = call.client.append(requests).await;
+            match call.noted(to.member, opened) {
                 Ok(stream) => Ok(replies(to.member, traffic, stream.into_inner())),
                 Err(status) => Err(failed(to.member, &status)),
             }
@@ -219,9 +176,13 @@ impl Transport for PeerClient {
         limit: Duration,
     ) -> Result<peer::VoteReply, TransportError> {
         request.hello = self.hello(to.member);
-        let mut client = self.client_of(to, Traffic::Control)?;
+        let mut call = self.call_of(to, Traffic::Control)?;
         let traffic = self.inner.metrics.of(to.member);
-        call_unary(to.member, &traffic, request, limit, async |r| client.vote(r).await).await
+        let vote = async |r: peer::VoteRequest| {
+            let answer = call.client.vote(r).await;
+            call.noted(to.member, answer)
+        };
+        call_unary(to.member, &traffic, request, limit, vote).await
     }
 
     async fn transfer_leader(
@@ -231,10 +192,13 @@ impl Transport for PeerClient {
         limit: Duration,
     ) -> Result<peer::TransferLeaderReply, TransportError> {
         request.hello = self.hello(to.member);
-        let mut client = self.client_of(to, Traffic::Control)?;
+        let mut call = self.call_of(to, Traffic::Control)?;
         let traffic = self.inner.metrics.of(to.member);
-        call_unary(to.member, &traffic, request, limit, async |r| client.transfer_leader(r).await)
-            .await
+        let transfer = async |r: peer::TransferLeaderRequest| {
+            let answer = call.client.transfer_leader(r).await;
+            call.noted(to.member, answer)
+        };
+        call_unary(to.member, &traffic, request, limit, transfer).await
     }
 
     fn snapshot(
@@ -242,7 +206,7 @@ impl Transport for PeerClient {
         to: MemberRef,
         chunks: BoxStream<'static, peer::SnapshotChunk>,
     ) -> OpeningStream<peer::SnapshotReply> {
-        let client = self.client_of(to, Traffic::Snapshot);
+        let call = self.call_of(to, Traffic::Snapshot);
         let mut hello = self.hello(to.member);
         let traffic = self.inner.metrics.of(to.member);
         let sent = traffic.clone();
@@ -251,7 +215,9 @@ impl Transport for PeerClient {
             .inspect(move |chunk| sent.sent(chunk));
         let chunks = RequestStream(chunks.boxed());
         Box::pin(async move {
-            match client?.snapshot(chunks).await {
+            let mut call = call?;
+            let opened = call.client.snapshot(chunks).await;
+            match call.noted(to.member, opened) {
                 Ok(stream) => Ok(replies(to.member, traffic, stream.into_inner())),
                 Err(status) => Err(failed(to.member, &status)),
             }
@@ -273,10 +239,14 @@ impl LeaderLink for PeerClient {
             .chain(requests)
             .inspect(move |request| sent.sent(request));
         let requests = RequestStream(requests.boxed());
-        let client = self.client(to.ordinal, Traffic::Forward).map_err(LinkError);
+        let call = self.call(to.ordinal, Traffic::Forward).map_err(LinkError);
         Box::pin(async move {
-            let mut client = client?;
-            let opened = tokio::time::timeout(CONNECT_TIMEOUT * 2, client.forward(requests)).await;
+            let mut call = call?;
+            let forward = async {
+                let opened = call.client.forward(requests).await;
+                call.noted(to.member, opened)
+            };
+            let opened = tokio::time::timeout(CONNECT_TIMEOUT * 2, forward).await;
             let broken =
                 move |status: &Status| LinkError(format!("{}: {}", to.member, status.message()));
             match opened {
@@ -313,16 +283,21 @@ impl MemberRpc for PeerClient {
     async fn member_status(
         &self,
         to: Ordinal,
-        request: peer::StandingRequest,
+        mut request: peer::StandingRequest,
     ) -> Result<peer::StandingReply, String> {
-        let mut client = self.client(to, Traffic::Control)?;
-        call_membership(MEMBERSHIP_CALL_TIMEOUT, client.standing(request)).await
+        request.address.clone_from(&self.inner.address);
+        let mut call = self.call(to, Traffic::Control)?;
+        call_membership(MEMBERSHIP_CALL_TIMEOUT, call.client.standing(request)).await
     }
 
     async fn may_stop(&self, to: MemberRef) -> Result<peer::MayStopReply, String> {
-        let mut client = self.client(to.ordinal, Traffic::Control)?;
+        let mut call = self.call(to.ordinal, Traffic::Control)?;
         let request = peer::MayStopRequest { hello: self.hello(to.member) };
-        call_membership(MEMBERSHIP_CALL_TIMEOUT, client.may_stop(request)).await
+        let may_stop = async {
+            let answer = call.client.may_stop(request).await;
+            call.noted(to.member, answer)
+        };
+        call_membership(MEMBERSHIP_CALL_TIMEOUT, may_stop).await
     }
 
     async fn change_members(
@@ -331,14 +306,18 @@ impl MemberRpc for PeerClient {
         change: peer::change_members_request::Change,
         limit: Duration,
     ) -> Result<peer::ChangeMembersReply, String> {
-        let mut client = self.client(to.ordinal, Traffic::Control)?;
+        let mut call = self.call(to.ordinal, Traffic::Control)?;
         let hello = self.hello(to.member);
         let request = peer::ChangeMembersRequest { hello, change: Some(change) };
-        call_membership(limit, client.change_members(request)).await
+        let change_members = async {
+            let answer = call.client.change_members(request).await;
+            call.noted(to.member, answer)
+        };
+        call_membership(limit, change_members).await
     }
 
     fn ordinal_at(&self, address: &str) -> Result<Ordinal, String> {
-        let addresses = &self.inner.addresses;
+        let addresses = &self.inner.channels.addresses;
         addresses.find(address).ok_or_else(|| addresses.to_string())
     }
 }
@@ -349,16 +328,17 @@ impl BootstrapRpc for PeerClient {
         to: Ordinal,
         request: peer::PromiseRequest,
     ) -> Result<peer::PromiseReply, String> {
-        let mut client = self.client(to, Traffic::Control)?;
-        call_membership(MEMBERSHIP_CALL_TIMEOUT, client.promise(request)).await
+        let mut call = self.call(to, Traffic::Control)?;
+        call_membership(MEMBERSHIP_CALL_TIMEOUT, call.client.promise(request)).await
     }
 
     async fn join(
         &self,
         to: Ordinal,
-        request: peer::JoinRequest,
+        mut request: peer::JoinRequest,
     ) -> Result<peer::JoinReply, String> {
-        let mut client = self.client(to, Traffic::Control)?;
-        call_membership(MEMBERSHIP_CALL_TIMEOUT, client.join(request)).await
+        request.address.clone_from(&self.inner.address);
+        let mut call = self.call(to, Traffic::Control)?;
+        call_membership(MEMBERSHIP_CALL_TIMEOUT, call.client.join(request)).await
     }
 }

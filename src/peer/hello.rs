@@ -44,6 +44,7 @@ impl PeerIdentity {
             to: to.0,
             boot: self.boot,
             home: self.home.clone(),
+            address: String::new(),
         }
     }
 

@@ -2,12 +2,17 @@
 //!
 //! Implements the ports of `raft`, `node` and `membership` over gRPC. Every call and stream opens with a
 //! hello (sender, addressee, cluster, boot counter); a mismatch is refused before Raft sees a byte of the
-//! call.
+//! call. The hello also carries the sender's address: a restarted pod is dialed there while DNS still gives
+//! its old one.
 
 mod address;
+mod channels;
 mod client;
+mod dial_hints;
+mod dialer;
 mod hello;
 mod metrics;
+mod peer_link;
 mod server;
 
 pub use address::PeerAddresses;

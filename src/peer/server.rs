@@ -8,7 +8,9 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
     address::PeerAddresses,
-    client::{REPLY_BYTES_MAX, REQUEST_BYTES_MAX},
+    channels::{REPLY_BYTES_MAX, REQUEST_BYTES_MAX},
+    client::PeerClient,
+    dial_hints::{DialHint, DialHints},
     hello::{BootCounters, HelloRejection, PeerIdentity},
     metrics::{PeerMetrics, PeerTraffic},
 };
@@ -25,8 +27,11 @@ use crate::{
     },
     raft::{Raft, RpcError},
     shutdown::ShutdownSignal,
-    types::{MemberId, Ordinal},
+    types::{MemberId, MemberRef, Ordinal},
 };
+
+/// The boot counter of a member that has not run yet.
+const FIRST_BOOT: u64 = 1;
 
 /// The layers that answer once this volume is a running member.
 #[derive(Debug, Clone)]
@@ -52,21 +57,30 @@ struct Inner {
     lanes: Lanes,
     shutdown: ShutdownSignal,
     metrics: Arc<PeerMetrics>,
+    hints: Arc<DialHints>,
 }
 
 impl PeerService {
-    /// Streams of other members end with `shutdown`; they never end by themselves.
+    /// Streams of other members end with `shutdown`; they never end by themselves. Metrics and dial hints are
+    /// those of `peers`.
     pub fn new(
         bootstrap: Arc<Bootstrap>,
         addresses: PeerAddresses,
         lanes: Lanes,
-        metrics: Arc<PeerMetrics>,
+        peers: &PeerClient,
         shutdown: ShutdownSignal,
     ) -> PeerService {
-        let (running, boots, join_service) =
-            (OnceLock::new(), BootCounters::default(), JoinService::default());
-        let inner =
-            Inner { bootstrap, running, boots, join_service, addresses, lanes, shutdown, metrics };
+        let inner = Inner {
+            bootstrap,
+            running: OnceLock::new(),
+            boots: BootCounters::default(),
+            join_service: JoinService::default(),
+            addresses,
+            lanes,
+            shutdown,
+            metrics: peers.metrics().clone(),
+            hints: peers.hints().clone(),
+        };
         PeerService { inner: Arc::new(inner) }
     }
 
@@ -96,7 +110,18 @@ impl PeerService {
         let roster = running.raft.view().roster();
         let published = roster.members.get(&MemberId(hello.from)).map_or(0, |member| member.boot);
         self.inner.boots.check(&hello, published)?;
+        let from = MemberRef { member: MemberId(hello.from), ordinal: Ordinal(hello.from_ordinal) };
+        self.note_address(running, from, hello.boot, &hello.address);
         Ok(running)
+    }
+
+    /// Stores the address of a member as a hint for dialing it.
+    fn note_address(&self, running: &RunningMember, from: MemberRef, boot: u64, address: &str) {
+        if let Some(hint) = DialHint::new(from.member, boot, address)
+            && running.raft.members().iter().any(|member| member.member_ref == from)
+        {
+            self.inner.hints.note(from.ordinal, hint);
+        }
     }
 }
 
@@ -276,8 +301,16 @@ impl Peer for PeerService {
             home: &identity.home,
             dialable: self.inner.addresses.of(Ordinal(request.ordinal)).is_some(),
         };
+        let (ordinal, address) = (Ordinal(request.ordinal), request.address.clone());
+        let admission = request.member_id != 0;
         let join_service = &self.inner.join_service;
         let reply = join_service.handle_join(request, context, &running.raft, &running.node).await;
+        if let Some(peer::join_reply::Result::Joined(joined)) = &reply.result
+            && admission
+        {
+            let member_ref = MemberRef { member: MemberId(joined.member_id), ordinal };
+            self.note_address(running, member_ref, FIRST_BOOT, &address);
+        }
         Ok(Response::new(reply))
     }
 
@@ -295,9 +328,16 @@ impl Peer for PeerService {
         let (Some(running), Some(identity)) = (self.inner.running.get(), identity) else {
             return Err(Status::unavailable("this member is starting"));
         };
+        let from =
+            MemberRef { member: MemberId(request.member_id), ordinal: Ordinal(request.ordinal) };
+        let (boot, address) = (request.boot, request.address.clone());
         let join_service = &self.inner.join_service;
-        let reply = join_service.handle_member_status(request, identity.cluster, &running.raft);
-        Ok(Response::new(reply.await))
+        let reply =
+            join_service.handle_member_status(request, identity.cluster, &running.raft).await;
+        if reply.standing() == peer::standing_reply::Standing::Member {
+            self.note_address(running, from, boot, &address);
+        }
+        Ok(Response::new(reply))
     }
 
     async fn may_stop(

@@ -73,7 +73,7 @@ impl Listening {
             context.bootstrap.clone(),
             context.config.addresses.clone(),
             context.lanes,
-            context.peers.metrics().clone(),
+            &context.peers,
             internal_servers.shutdown_signal(),
         );
         let health = &context.health;

@@ -30,7 +30,7 @@ impl MemberContext {
     pub async fn open(config: MemberConfig) -> anyhow::Result<MemberContext> {
         let (lanes, fault) = (Lanes::Threads, Fault::default());
         let bootstrap = open_bootstrap(&config, lanes).await?;
-        let peers = PeerClient::new(config.addresses.clone());
+        let peers = PeerClient::new(config.addresses.clone(), config.pod_ip);
         let health = MemberHealth::new(lanes, fault.clone());
         Ok(MemberContext { config, lanes, fault, bootstrap, peers, health })
     }

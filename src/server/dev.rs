@@ -76,6 +76,7 @@ fn member_config(args: &Dev, i: u16) -> anyhow::Result<MemberConfig> {
             flags: ["--base-port"; 3],
         },
         client_urls: vec![format!("http://{}", loopback(client_port(args, i)))],
+        pod_ip: None,
         timing,
         quota_bytes: args.tuning.quota_backend_bytes,
         cache_bytes: usize::try_from(args.tuning.cache_size)?,

@@ -1,6 +1,6 @@
 //! The configuration of one member, of `kvd serve` or of `kvd dev`.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
@@ -23,6 +23,8 @@ pub struct MemberConfig {
     pub founders: u32,
     pub ports: Ports,
     pub client_urls: Vec<String>,
+    /// The address that the member tells its peers, whose DNS may know an older one.
+    pub pod_ip: Option<IpAddr>,
     pub timing: Timing,
     pub quota_bytes: u64,
     pub cache_bytes: usize,

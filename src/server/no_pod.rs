@@ -1,5 +1,7 @@
 //! A build without Kubernetes: no member is a pod.
 
+use std::net::IpAddr;
+
 use super::{
     member_config::PodContext,
     stateful_pod::{PodFlags, StatefulPod},
@@ -17,6 +19,10 @@ pub async fn connect(
 
 pub fn flags(_: &Serve) -> PodFlags<'_> {
     PodFlags::default()
+}
+
+pub fn ip(_: &Serve) -> Option<IpAddr> {
+    None
 }
 
 impl KubernetesHandle {

@@ -1,6 +1,6 @@
 //! A member in a pod: its handle on Kubernetes.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use anyhow::Context;
 use tokio::sync::watch;
@@ -71,6 +71,11 @@ fn options(args: &Serve, pod: &StatefulPod) -> KubernetesOptions {
         },
         pod_uid: flags.pod_uid.clone(),
     }
+}
+
+/// The address of the pod.
+pub fn ip(args: &Serve) -> Option<IpAddr> {
+    args.kubernetes.pod_ip
 }
 
 impl KubernetesHandle {

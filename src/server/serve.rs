@@ -117,6 +117,7 @@ fn member_config(
             flags: ["--listen-client-urls", "--listen-peer-urls", "--listen-admin"],
         },
         client_urls,
+        pod_ip: pod::ip(args),
         timing,
         quota_bytes: args.tuning.quota_backend_bytes,
         cache_bytes: usize::try_from(args.tuning.cache_size)?,

@@ -1,4 +1,4 @@
-//! Members whose addresses are of IPv6.
+//! Members whose addresses are of IPv6, or are others than DNS gives.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
@@ -122,5 +122,42 @@ fn a_member_that_listens_on_all_addresses_is_reached_over_ipv4_and_ipv6() {
         let newest = kvctl(&at(families[0], ports).client.to_string(), &["get", "over"]);
         assert_eq!(newest, "over\n::1\n");
         kvd.stop().await;
+    });
+}
+
+/// A restarted pod has another address, and the DNS caches of its peers have the old one.
+#[cfg(feature = "k8s")]
+#[test]
+fn a_restarted_member_is_reached_at_the_address_that_it_names() {
+    with_retry(async || {
+        let scratch = TempDir::new().unwrap();
+        let loopback = |last| IpAddr::from([127, 0, 0, last]);
+        let members = three([loopback(1), loopback(1), loopback(3)]);
+        let right = peers(members);
+        let start =
+            |i, peers: &str, more: &[&str]| serve(scratch.path(), i, members[i], peers, more);
+        let mut running = [0, 1, 2].map(|i| start(i, &right, &[]));
+        for kvd in &mut running {
+            kvd.ready().await;
+        }
+        for kvd in running {
+            kvd.stop().await;
+        }
+        // Nothing listens there.
+        let old = SocketAddr::new(loopback(2), members[2].peer.port());
+        let stale = peers([members[0], members[1], Ports { peer: old, ..members[2] }]);
+        let mut running = [0, 1].map(|i| start(i, &stale, &[]));
+        for kvd in &mut running {
+            kvd.ready().await;
+        }
+        let mut restarted = start(2, &right, &["--pod-ip", "127.0.0.3"]);
+        restarted.ready().await;
+        let endpoint = |i: usize| members[i].client.to_string();
+        kvctl(&endpoint(0), &["put", "reached", "yes"]);
+        let value = kvctl(&endpoint(2), &["get", "reached", "--print-value-only"]);
+        assert_eq!(value, "yes\n");
+        for kvd in running.into_iter().chain([restarted]) {
+            kvd.stop().await;
+        }
     });
 }

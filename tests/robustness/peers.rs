@@ -95,7 +95,7 @@ impl Cluster {
             from_ordinal: u32::try_from(from).unwrap(),
             to: self.headers[to].member_id,
             boot: 1,
-            home: String::new(),
+            ..Default::default()
         }
     }
 

@@ -75,6 +75,8 @@ impl Bootstrap {
             cluster_id: assigned.map_or(0, |identity| identity.cluster.0),
             // The set of a volume that has an id may have been recreated since; its cluster id is the proof.
             set: if assigned.is_some() { String::new() } else { self.state().set.clone() },
+            // The client fills it in.
+            address: String::new(),
         }
     }
 
