@@ -3,7 +3,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     path::Path,
-    process::Command,
+    process::{Command, Output},
 };
 
 use tempfile::TempDir;
@@ -55,9 +55,13 @@ fn serve(scratch: &Path, ordinal: usize, ports: Ports, peers: &str, more: &[&str
     Kvd::start(scratch, ports, &args)
 }
 
-fn kvctl(endpoints: &str, args: &[&str]) -> String {
+fn run_kvctl(endpoints: &str, args: &[&str]) -> Output {
     let mut kvctl = Command::new(env!("CARGO_BIN_EXE_kvctl"));
-    let output = kvctl.args(["--endpoints", endpoints]).args(args).output().unwrap();
+    kvctl.args(["--endpoints", endpoints]).args(args).output().unwrap()
+}
+
+fn kvctl(endpoints: &str, args: &[&str]) -> String {
+    let output = run_kvctl(endpoints, args);
     assert!(output.status.success(), "kvctl {args:?} at {endpoints}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
@@ -85,7 +89,10 @@ fn a_cluster_with_ipv6_alone_serves() {
         assert!(members.iter().all(|m| listed.contains(&format!("http://{}", m.peer))), "{listed}");
         assert!(endpoints.iter().all(|e| listed.contains(&format!("http://{e}"))), "{listed}");
         kvctl(&endpoints.join(","), &["endpoint", "health", "--cluster"]);
-        kvctl(&endpoints[0], &["doctor"]);
+        // Whatever it says of the disk.
+        let doctor = run_kvctl(&endpoints[0], &["doctor"]);
+        let doctor = String::from_utf8_lossy(&doctor.stdout);
+        assert!(doctor.contains("3 of 3 members answer"), "{doctor}");
         // A member finds its peers again.
         let [first, second, third] = running;
         third.stop().await;
