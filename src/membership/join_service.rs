@@ -26,6 +26,8 @@ use crate::{
 const LIVE_ELECTION_TIMEOUTS: u32 = 3;
 /// Limit on adding an admitted member while another change is uncommitted.
 const ADD_TIMEOUT: Duration = Duration::from_secs(1);
+/// A quorum contact in this time outlasts an election.
+const RECENT_QUORUM: Duration = Duration::from_secs(10);
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Admits members, one after the other.
@@ -66,7 +68,8 @@ impl JoinService {
         node: &N,
     ) -> peer::JoinReply {
         let result = self.decide(request, context, raft, node).await;
-        peer::JoinReply { result: Some(result) }
+        let has_quorum = raft.quorum_age().is_some_and(|age| age < RECENT_QUORUM);
+        peer::JoinReply { result: Some(result), has_quorum }
     }
 
     async fn decide<N: NodePort>(

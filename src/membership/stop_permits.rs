@@ -6,8 +6,9 @@
 //!
 //! Contact is not enough for that majority: a voter that needs a snapshot, or whose disk hangs, commits
 //! nothing. So a member waits while another voter does not acknowledge entries, to the end of its grace
-//! period if that voter never does. A member that is stalled itself never waits: the others commit
-//! without it, and its restart is the cure.
+//! period if that voter never does. A member that is stalled itself never waits: nothing can be committed
+//! with it, and its restart is the cure. If another voter is away as well, nothing is committed until one
+//! of the two returns, whether this member waits or not.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,7 +46,10 @@ fn obstacle(voter: &Member) -> String {
         (false, false) => format!("ordinal {ordinal} has not returned yet"),
         // Raft answers no heartbeat while an entry waits for the disk.
         (false, true) => format!("ordinal {ordinal} has not returned yet, or its disk hangs"),
-        (true, true) => format!("ordinal {ordinal} stores no entries, so its disk may hang"),
+        // A receiver reports no progress while it installs a snapshot.
+        (true, true) => format!(
+            "ordinal {ordinal} stores no entries: its disk may hang, or it installs a snapshot"
+        ),
         (true, false) => format!("ordinal {ordinal} has not caught up yet"),
     }
 }
@@ -171,7 +175,7 @@ mod tests {
     fn a_voter_that_only_answers_heartbeats_blocks_a_permit() {
         for (stalled, reason) in [
             (false, "ordinal 2 has not caught up yet"),
-            (true, "ordinal 2 stores no entries, so its disk may hang"),
+            (true, "ordinal 2 stores no entries: its disk may hang, or it installs a snapshot"),
         ] {
             let mut permits = StopPermits::default();
             let answer = request(&mut permits, observed_late(3, &[3], stalled), 2);
@@ -198,6 +202,13 @@ mod tests {
         // The others have one without it.
         let answer = request(&mut StopPermits::default(), observed_late(3, &[2], false), 2);
         assert_eq!(answer, StopPermit::Granted);
+    }
+
+    #[test]
+    fn a_stalled_member_may_stop_although_another_voter_is_away() {
+        let mut observed = observed(3, &[3]);
+        (observed.members[1].acks, observed.members[1].stalled) = (false, true);
+        assert_eq!(request(&mut StopPermits::default(), observed, 2), StopPermit::Granted);
     }
 
     #[test]

@@ -293,7 +293,8 @@ impl Peer for PeerService {
                 home: self.inner.bootstrap.home().to_string(),
             };
             let result = peer::join_reply::Result::NotFormed(not_formed);
-            return Ok(Response::new(peer::JoinReply { result: Some(result) }));
+            let reply = peer::JoinReply { result: Some(result), has_quorum: false };
+            return Ok(Response::new(reply));
         };
         let request = request.into_inner();
         let context = JoinContext {

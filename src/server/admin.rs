@@ -1,8 +1,11 @@
 //! The admin port: `/livez` (the process works), `/readyz` (the member may serve clients), `/metrics`.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use axum::{
@@ -23,7 +26,7 @@ use crate::{
     clock::{Clock, SystemClock},
     fault::Fault,
     lane::Lanes,
-    membership::PodCreation,
+    membership::{Bootstrap, PodCreation},
     metrics::Exposition,
     raft::{PendingAge, Raft},
 };
@@ -38,11 +41,13 @@ pub struct MemberHealth {
 struct Inner {
     member: OnceLock<MetricSources>,
     started: Instant,
+    bootstrap: OnceLock<Arc<Bootstrap>>,
     /// The volume belongs to a cluster: what is missing is recovery.
     formed: AtomicBool,
     stopping: AtomicBool,
     uncommitted: Mutex<PendingAge>,
-    pod_creation: Mutex<Option<PodCreation>>,
+    /// Pods that are being created, and the time since which the same ones exist.
+    pod_creation: Mutex<Option<(PodCreation, Instant)>>,
     counters: ProcessCounters,
     lanes: Lanes,
     fault: Fault,
@@ -59,6 +64,7 @@ impl MemberHealth {
         let inner = Inner {
             member,
             started,
+            bootstrap: OnceLock::new(),
             formed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             uncommitted: Mutex::default(),
@@ -70,13 +76,19 @@ impl MemberHealth {
         MemberHealth { inner: Arc::new(inner) }
     }
 
+    /// Until this volume is a member, its readiness depends on the answers to its join requests. Called once.
+    pub fn follow_bootstrap(&self, bootstrap: Arc<Bootstrap>) {
+        assert!(self.inner.bootstrap.set(bootstrap).is_ok(), "a process has one bootstrap only");
+    }
+
     /// Marks the volume as one with an identity in a cluster.
     pub fn set_formed(&self) {
         self.inner.formed.store(true, Ordering::Relaxed);
     }
 
-    /// The pods that exist, while the orchestrator still creates pods in order.
-    pub fn set_pod_creation(&self, creation: Option<PodCreation>) {
+    /// The pods that exist, while the orchestrator still creates pods in order, and the time since which
+    /// these pods exist.
+    pub fn set_pod_creation(&self, creation: Option<(PodCreation, Instant)>) {
         *lock(&self.inner.pod_creation) = creation;
     }
 
@@ -118,13 +130,18 @@ impl MemberHealth {
         let Some(member) = self.inner.member.get() else {
             return match self.inner.formed.load(Ordering::Relaxed) {
                 true => Err("recovering".into()),
-                false => readiness::pristine_readiness(creation, self.inner.started.elapsed()),
+                false => self.pristine_readiness(creation.map(|(pods, _)| pods)),
             };
         };
         readiness::member_readiness(&self.facts(member.node.raft(), creation))
     }
 
-    fn facts(&self, raft: &Raft, creation: Option<PodCreation>) -> MemberFacts {
+    fn pristine_readiness(&self, creation: Option<PodCreation>) -> Result<Ready, String> {
+        let answer_age = self.inner.bootstrap.get().and_then(|b| b.quorum_answer_age());
+        readiness::pristine_readiness(creation, self.inner.started.elapsed(), answer_age)
+    }
+
+    fn facts(&self, raft: &Raft, creation: Option<(PodCreation, Instant)>) -> MemberFacts {
         let membership = raft.membership();
         let members = membership.members.iter().map(|m| m.member_ref);
         let (last, committed) = (raft.last_index(), raft.committed_index());
@@ -136,7 +153,8 @@ impl MemberHealth {
             log_writing_for: raft.log().metrics().writing_for(),
             uptime: self.inner.started.elapsed(),
             voters: readiness::voter_ordinals(&membership.voters, members),
-            creation,
+            creation: creation.map(|(pods, _)| pods),
+            creation_age: creation.map_or(Duration::ZERO, |(_, since)| since.elapsed()),
         }
     }
 

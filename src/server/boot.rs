@@ -95,7 +95,7 @@ impl Listening {
         let Listening { context, client_listener, internal_servers, peer_service } = self;
         let formed = tokio::select! {
             formed = context.bootstrap.run(&context.peers) => formed?,
-            never = refuse_clients(&client_listener, &context.health) => match never {},
+            never = refuse_clients(|| client_listener.accept(), &context.health) => match never {},
             () = shutdown => {
                 internal_servers.drain(DRAIN_TIMEOUT).await;
                 return Ok(None);

@@ -32,6 +32,7 @@ impl MemberContext {
         let bootstrap = open_bootstrap(&config, lanes).await?;
         let peers = PeerClient::new(config.addresses.clone(), config.pod_ip);
         let health = MemberHealth::new(lanes, fault.clone());
+        health.follow_bootstrap(bootstrap.clone());
         Ok(MemberContext { config, lanes, fault, bootstrap, peers, health })
     }
 }

@@ -3,21 +3,21 @@
 //!
 //! [readiness]: super::readiness
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
-use tokio::{
-    net::TcpListener,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{admin::MemberHealth, readiness::Ready};
 use crate::{
-    membership::{ClusterEvent, Orchestrator, Reminder},
+    membership::{ClusterEvent, Orchestrator, PodCreation, Reminder},
     shutdown::ShutdownSignal,
 };
 
-/// Interval of the checks. The StatefulSet is read only while this member has no quorum.
+/// Interval of the checks, in which a member that is not ready reads the StatefulSet.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
+/// Interval in which a serving member reads the StatefulSet: once it has no quorum, it must know which
+/// pods existed while it had one.
+const SERVING_READ_INTERVAL: Duration = Duration::from_secs(30);
 /// Interval of checks whether clients must be refused.
 const REFUSAL_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -27,11 +27,11 @@ pub async fn follow_pod_creation(
     orchestrator: Arc<dyn Orchestrator>,
     mut stopping: ShutdownSignal,
 ) {
-    let mut reminder = Reminder::default();
+    let mut observer = CreationObserver::default();
     loop {
         tokio::select! {
             () = stopping.wait() => return,
-            () = poll(&health, &*orchestrator, &mut reminder, Instant::now()) => {}
+            () = observer.poll(&health, &*orchestrator, Instant::now()) => {}
         }
         tokio::select! {
             () = stopping.wait() => return,
@@ -40,38 +40,66 @@ pub async fn follow_pod_creation(
     }
 }
 
-/// Tells `health` which pods exist while this member is not ready by itself, and reports when it is ready
-/// without a quorum.
-async fn poll(
-    health: &MemberHealth,
-    orchestrator: &dyn Orchestrator,
-    reminder: &mut Reminder,
-    now: Instant,
-) {
-    if health.ready() == Ok(Ready::Serving) {
-        health.set_pod_creation(None);
-        return reminder.clear();
-    }
-    match orchestrator.pod_creation().await {
-        Ok(creation) => health.set_pod_creation(creation),
+/// What this process has read about the creation of pods.
+#[derive(Debug, Default)]
+struct CreationObserver {
+    creation: Option<PodCreation>,
+    /// The time since which `creation` has not changed.
+    since: Option<Instant>,
+    read_at: Option<Instant>,
+    reminder: Reminder,
+}
+
+impl CreationObserver {
+    /// Tells `health` which pods exist while this member is not ready by itself, and reports when it is
+    /// ready without a quorum.
+    async fn poll(&mut self, health: &MemberHealth, pods: &dyn Orchestrator, now: Instant) {
+        if health.ready() == Ok(Ready::Serving) {
+            self.reminder.clear();
+            health.set_pod_creation(None);
+            let is_fresh = |at: Instant| now.duration_since(at) < SERVING_READ_INTERVAL;
+            if !self.read_at.is_some_and(is_fresh) {
+                self.read(pods, now).await;
+            }
+            return;
+        }
         // Without an API server nothing creates pods: the last answer is the newest.
-        Err(e) => tracing::debug!(error = %e, "pod creation not read"),
+        self.read(pods, now).await;
+        health.set_pod_creation(self.creation.zip(self.since));
+        if let Ok(Ready::AwaitingPods(reason)) = health.ready()
+            && self.reminder.is_due(&reason, now)
+        {
+            tracing::warn!(reason, "readiness without a quorum");
+            pods.emit(ClusterEvent::of_pod("Waiting", reason));
+        }
     }
-    if let Ok(Ready::AwaitingPods(reason)) = health.ready()
-        && reminder.is_due(&reason, now)
-    {
-        tracing::warn!(reason, "readiness without a quorum");
-        orchestrator.emit(ClusterEvent::of_pod("Waiting", reason));
+
+    async fn read(&mut self, pods: &dyn Orchestrator, now: Instant) {
+        self.read_at = Some(now);
+        match pods.pod_creation().await {
+            Ok(creation) if self.since.is_none() || creation != self.creation => {
+                (self.creation, self.since) = (creation, Some(now));
+            }
+            Ok(_) => {}
+            Err(e) => tracing::debug!(error = %e, "pod creation not read"),
+        }
     }
 }
 
 /// While this pod counts as ready and is not a member yet, closes the connections of clients at once. In
 /// the listener's queue they would wait for this pod, instead of trying another one.
-pub async fn refuse_clients(clients: &TcpListener, health: &MemberHealth) -> Infallible {
+pub async fn refuse_clients<C, A: Future<Output = io::Result<C>>>(
+    accept: impl Fn() -> A,
+    health: &MemberHealth,
+) -> Infallible {
     loop {
-        if matches!(health.ready(), Ok(Ready::AwaitingPods(_))) {
-            let _ = timeout(REFUSAL_CHECK_INTERVAL, clients.accept()).await;
-        } else {
+        let mut failed = false;
+        let refuses = matches!(health.ready(), Ok(Ready::AwaitingPods(_)));
+        if refuses {
+            failed = matches!(timeout(REFUSAL_CHECK_INTERVAL, accept()).await, Ok(Err(_)));
+        }
+        // After a failure the process is out of file descriptors, and may remain so for a while.
+        if failed || !refuses {
             sleep(REFUSAL_CHECK_INTERVAL).await;
         }
     }
@@ -83,15 +111,18 @@ mod tests {
     use std::sync::Mutex;
 
     use futures_util::future::BoxFuture;
-    use tokio::{io::AsyncReadExt as _, net::TcpStream};
+    use tokio::{
+        io::AsyncReadExt as _,
+        net::{TcpListener, TcpStream},
+    };
 
     use super::*;
     use crate::{
         fault::Fault,
         lane::Lanes,
         membership::{
-            BootstrapRecord, FormerClaim, FoundingOrder, Intent, OrchestratorError, PodCreation,
-            StoredRecord, Termination,
+            BootstrapRecord, FormerClaim, FoundingOrder, Intent, OrchestratorError, StoredRecord,
+            Termination,
         },
         types::Ordinal,
     };
@@ -175,6 +206,8 @@ mod tests {
         }
     }
 
+    const FIRST_OF_THREE: PodCreation = PodCreation { first: Ordinal(0), created: 1, replicas: 3 };
+
     /// The health of a process that started a minute ago.
     fn health() -> MemberHealth {
         let started = Instant::now() - Duration::from_secs(60);
@@ -183,12 +216,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_pod_without_a_cluster_lets_the_statefulset_create_the_others_and_says_so() {
-        let (health, pods, mut reminder) = (health(), OrderedPods::default(), Reminder::default());
+        let (health, pods) = (health(), OrderedPods::default());
+        let mut observer = CreationObserver::default();
         let begun = Instant::now();
         let mut poll_at = async |created, minute: u64| {
             pods.set_created(created);
             let now = begun + Duration::from_secs(60 * minute);
-            poll(&health, &pods, &mut reminder, now).await;
+            observer.poll(&health, &pods, now).await;
             (health.ready(), pods.events())
         };
         let (ready, events) = poll_at(1, 0).await;
@@ -208,7 +242,7 @@ mod tests {
         let (health, address) = (health(), listener.local_addr().unwrap());
         let mut client = TcpStream::connect(address).await.unwrap();
         let refusing = async {
-            let never = refuse_clients(&listener, &health).await;
+            let never = refuse_clients(|| listener.accept(), &health).await;
             match never {}
         };
         let mut refusing = std::pin::pin!(refusing);
@@ -219,7 +253,7 @@ mod tests {
             read = client.read(&mut byte) => panic!("refused: {read:?}"),
             () = sleep(REFUSAL_CHECK_INTERVAL * 3) => {}
         }
-        health.set_pod_creation(Some(PodCreation { first: Ordinal(0), created: 1, replicas: 3 }));
+        health.set_pod_creation(Some((FIRST_OF_THREE, Instant::now())));
         let limit = Duration::from_secs(10);
         tokio::select! {
             () = &mut refusing => {}
@@ -227,5 +261,35 @@ mod tests {
                 assert!(matches!(read, Ok(Ok(0) | Err(_))), "{read:?}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn the_age_of_a_creation_counts_from_its_last_change() {
+        let (pods, mut observer) = (OrderedPods::default(), CreationObserver::default());
+        let begun = Instant::now();
+        let mut since = async |created, second| {
+            pods.set_created(created);
+            observer.read(&pods, begun + Duration::from_secs(second)).await;
+            observer.since.map(|at| at.duration_since(begun).as_secs())
+        };
+        assert_eq!(since(3, 0).await, Some(0));
+        assert_eq!(since(2, 30).await, Some(30));
+        assert_eq!(since(2, 60).await, Some(30));
+        assert_eq!(since(1, 90).await, Some(90));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_accept_is_not_repeated_at_once() {
+        let (health, accepts) = (health(), Mutex::new(0));
+        health.set_pod_creation(Some((FIRST_OF_THREE, Instant::now())));
+        let accept = || {
+            *accepts.lock().unwrap() += 1;
+            assert!(*accepts.lock().unwrap() < 100, "a busy loop");
+            std::future::ready(io::Result::<()>::Err(io::ErrorKind::Other.into()))
+        };
+        let refusing = refuse_clients(accept, &health);
+        assert!(timeout(REFUSAL_CHECK_INTERVAL * 5, refusing).await.is_err());
+        let accepts = *accepts.lock().unwrap();
+        assert!((4..=6).contains(&accepts), "{accepts}");
     }
 }

@@ -11,6 +11,10 @@
 //!   recreates a deleted pod first.
 //! - At once, if the voters among the existing pods are no majority. Otherwise after a while: an existing
 //!   pod may have lost its volume, so that its vote counts in the membership but is gone.
+//! - Not while there is a quorum without the missing pods: a pod that is no member is not ready while a
+//!   cluster with a quorum answers it. A member that had a quorum while the same pods existed is probably
+//!   cut off, and is ready only much later: the number of pods does not show that one was replaced and
+//!   lost its vote.
 //! - A disruption budget permits no eviction meanwhile, because a missing pod counts as a disruption.
 
 use std::{collections::BTreeSet, time::Duration};
@@ -23,13 +27,19 @@ use crate::{
 /// A member without a quorum for this time is not ready.
 const QUORUM_AGE_MAX: Duration = Duration::from_secs(10);
 /// A member whose log has an uncommitted entry of this age is not ready: its leader commits nothing.
-const UNCOMMITTED_AGE_MAX: Duration = Duration::from_secs(10);
+///
+/// Longer than what slow disks take: without burst credits, or frozen for a snapshot, those of a majority
+/// stall for tens of seconds. All members would leave the endpoints at the same time, although they serve
+/// serializable reads and watches, and no other member would be better.
+const UNCOMMITTED_AGE_MAX: Duration = Duration::from_secs(60);
 /// A member whose log is being written for this time is not ready: its disk hangs.
 const LOG_WRITE_MAX: Duration = Duration::from_secs(10);
 /// A member that is further behind the commit index is not ready: its serializable reads are too stale.
 const LAG_ENTRIES_MAX: u64 = 1000;
 /// While pods are missing, a pod without a quorum, or without a cluster, is ready after this time.
 const LATER_PODS_AFTER: Duration = Duration::from_secs(30);
+/// The same for a member that had a quorum while the same number of pods existed.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(600);
 
 /// The reason why a probe succeeds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +67,8 @@ pub struct MemberFacts {
     /// Each set of voters of the last membership.
     pub voters: Vec<BTreeSet<Ordinal>>,
     pub creation: Option<PodCreation>,
+    /// Time since which `creation` has not changed.
+    pub creation_age: Duration,
 }
 
 /// The ordinals of each set of voters.
@@ -78,8 +90,10 @@ pub fn member_readiness(facts: &MemberFacts) -> Result<Ready, String> {
     }
     let Err(obstacle) = quorum(facts) else { return caught_up(facts) };
     let without_quorum = facts.quorum_age.unwrap_or(facts.uptime).min(facts.uptime);
+    let had_quorum = without_quorum < facts.creation_age.min(facts.uptime);
+    let wait = if had_quorum { CUT_OFF_AFTER } else { LATER_PODS_AFTER };
     match facts.creation {
-        Some(pods) if lacks_majority(&facts.voters, pods) || without_quorum > LATER_PODS_AFTER => {
+        Some(pods) if lacks_majority(&facts.voters, pods) || without_quorum > wait => {
             Ok(Ready::AwaitingPods(awaiting(&obstacle, pods)))
         }
         _ => Err(obstacle),
@@ -115,14 +129,20 @@ fn lacks_majority(voters: &[BTreeSet<Ordinal>], pods: PodCreation) -> bool {
     voters.iter().any(|set| existing(set) <= set.len() / 2)
 }
 
-/// The readiness of a pod that is not a member of a cluster yet, after `waited`.
+/// The readiness of a pod that is not a member of a cluster yet, after `waited`. `answer_age` is the time
+/// since a cluster with a quorum last answered it.
 pub fn pristine_readiness(
     creation: Option<PodCreation>,
     waited: Duration,
+    answer_age: Option<Duration>,
 ) -> Result<Ready, String> {
-    let obstacle = "waiting to become a member: forming or joining";
+    let obstacle = match answer_age {
+        Some(age) if age <= LATER_PODS_AFTER => "waiting to join a cluster that has a quorum",
+        _ => "waiting to become a member: no cluster with a quorum answers",
+    };
+    let unanswered = answer_age.unwrap_or(waited).min(waited);
     match creation {
-        Some(pods) if waited > LATER_PODS_AFTER => {
+        Some(pods) if unanswered > LATER_PODS_AFTER => {
             Ok(Ready::AwaitingPods(awaiting(obstacle, pods)))
         }
         _ => Err(obstacle.into()),
@@ -170,8 +190,8 @@ mod tests {
             (MemberFacts { quorum_age: None, ..healthy() }, "no quorum yet"),
             (MemberFacts { quorum_age: Some(seconds(11)), ..healthy() }, "no quorum for 11 s"),
             (
-                MemberFacts { uncommitted_for: seconds(11), ..healthy() },
-                "the leader has committed nothing for 11 s",
+                MemberFacts { uncommitted_for: seconds(61), ..healthy() },
+                "the leader has committed nothing for 61 s",
             ),
             (MemberFacts { lag: 20_000, ..healthy() }, "20000 log entries behind"),
             // Few entries, but all that the cluster has: this member has just joined, with nothing.
@@ -183,6 +203,12 @@ mod tests {
         ] {
             assert_eq!(member_readiness(&facts), Err(reason.into()));
         }
+    }
+
+    #[test]
+    fn a_stall_of_all_disks_leaves_the_endpoints_while_it_is_short() {
+        let stalled = MemberFacts { uncommitted_for: seconds(60), ..healthy() };
+        assert_eq!(member_readiness(&stalled), Ok(Ready::Serving));
     }
 
     #[test]
@@ -225,7 +251,12 @@ mod tests {
         };
         assert_eq!(member_readiness(&facts(30)), Err("no quorum yet".into()));
         assert!(matches!(member_readiness(&facts(31)), Ok(Ready::AwaitingPods(_))));
-        let contact = |age| MemberFacts { quorum_age: Some(seconds(age)), ..facts(3600) };
+        // The pods have changed since the contact.
+        let contact = |age| MemberFacts {
+            quorum_age: Some(seconds(age)),
+            creation_age: seconds(19),
+            ..facts(3600)
+        };
         assert_eq!(member_readiness(&contact(20)), Err("no quorum for 20 s".into()));
         assert!(matches!(member_readiness(&contact(31)), Ok(Ready::AwaitingPods(_))));
         // Whatever else this member lacks, another pod cannot give.
@@ -238,12 +269,40 @@ mod tests {
     }
 
     #[test]
+    fn a_member_that_had_a_quorum_of_the_same_pods_is_cut_off() {
+        let facts = |age, creation_age, uptime| MemberFacts {
+            quorum_age: Some(seconds(age)),
+            creation_age: seconds(creation_age),
+            uptime: seconds(uptime),
+            creation: pods(0, 4, 5),
+            ..healthy()
+        };
+        assert_eq!(member_readiness(&facts(31, 3600, 7200)), Err("no quorum for 31 s".into()));
+        assert_eq!(member_readiness(&facts(600, 3600, 7200)), Err("no quorum for 600 s".into()));
+        // A replaced pod may have lost its vote, so no member waits for ever.
+        assert!(matches!(member_readiness(&facts(601, 3600, 7200)), Ok(Ready::AwaitingPods(_))));
+        // Its contact was with other pods, or a leader told of a contact before this start.
+        assert!(matches!(member_readiness(&facts(50, 40, 7200)), Ok(Ready::AwaitingPods(_))));
+        assert!(matches!(member_readiness(&facts(50, 40, 40)), Ok(Ready::AwaitingPods(_))));
+    }
+
+    #[test]
     fn a_pod_without_a_cluster_waits_a_while_for_the_existing_pods() {
-        assert!(pristine_readiness(pods(0, 1, 3), seconds(30)).is_err());
-        let Ok(Ready::AwaitingPods(text)) = pristine_readiness(pods(0, 1, 3), seconds(31)) else {
+        let readiness = |waited| pristine_readiness(pods(0, 1, 3), seconds(waited), None);
+        assert!(readiness(30).is_err());
+        let Ok(Ready::AwaitingPods(text)) = readiness(31) else {
             panic!("the remaining pods are never created")
         };
+        assert!(text.contains("no cluster with a quorum answers"), "{text}");
         assert!(text.contains("has created 1 of 3 pods"), "{text}");
-        assert!(pristine_readiness(None, seconds(3600)).is_err());
+        assert!(pristine_readiness(None, seconds(3600), None).is_err());
+    }
+
+    #[test]
+    fn a_pod_that_a_cluster_with_a_quorum_answers_is_not_ready_before_it_is_a_member() {
+        let after = |age| pristine_readiness(pods(0, 4, 5), seconds(3600), Some(seconds(age)));
+        assert_eq!(after(1), Err("waiting to join a cluster that has a quorum".into()));
+        assert!(after(30).is_err());
+        assert!(matches!(after(31), Ok(Ready::AwaitingPods(_))), "the quorum is lost");
     }
 }

@@ -112,6 +112,9 @@ impl Bootstrap {
         let (mut redirects, mut answer) = (0, JoinAnswer::NoCluster);
         while let Some(to) = targets.pop() {
             let Ok(reply) = peers.join(to, request.clone()).await else { continue };
+            if reply.has_quorum {
+                self.note_quorum_answer();
+            }
             match reply.result {
                 Some(join_reply::Result::Joined(joined)) => return Ok(JoinAnswer::Joined(joined)),
                 Some(join_reply::Result::Refused(why)) => return Err(BootstrapError::Refused(why)),

@@ -91,6 +91,8 @@ pub struct State {
     /// The bootstrap record confirms this founder's cluster.
     pub confirmed: bool,
     pub last_leader: Option<Ordinal>,
+    /// The last answer of a member whose cluster has a quorum.
+    quorum_answered: Option<Instant>,
     /// The ordinals of former claims, in addition to the known ones.
     pub former: BTreeSet<Ordinal>,
     /// The last obstacle to a founding.
@@ -302,6 +304,15 @@ impl Bootstrap {
             self.store(member)?;
         }
         Ok(())
+    }
+
+    pub fn note_quorum_answer(&self) {
+        self.state().quorum_answered = Some(Instant::now());
+    }
+
+    /// Time since a member whose cluster has a quorum last answered a join request of this volume.
+    pub fn quorum_answer_age(&self) -> Option<Duration> {
+        self.state().quorum_answered.map(|at| at.elapsed())
     }
 
     /// Notes a Raft message to this member of its cluster.

@@ -222,7 +222,7 @@ impl BootstrapRpc for World {
                 ..peer::NotFormed::default()
             }),
         };
-        Ok(peer::JoinReply { result: Some(result) })
+        Ok(peer::JoinReply { result: Some(result), has_quorum: formed })
     }
 }
 

@@ -625,6 +625,7 @@ impl BootstrapRpc for World {
             (pod.up.clone().ok_or("down")?, pod.member.clone())
         };
         let pristine = up.is_pristine();
+        let has_quorum = member.as_ref().is_some_and(|m| self.leads(m.identity.cluster));
         let result = match member {
             None => join_reply::Result::NotFormed(peer::NotFormed {
                 pristine,
@@ -642,7 +643,7 @@ impl BootstrapRpc for World {
             }
             Some(_) => join_reply::Result::NoLeader(peer::NoLeader {}),
         };
-        Ok(peer::JoinReply { result: Some(result) })
+        Ok(peer::JoinReply { result: Some(result), has_quorum })
     }
 }
 
