@@ -36,6 +36,7 @@ fn a_pristine_pod_names_the_statefulset_that_it_has_read_and_a_member_does_not()
         boot: 1,
         stage: Stage::Assigned,
         founders: Vec::new(),
+        recovered_from: None,
     };
     let request = volume.join_request(Some(&identity));
     assert_eq!((request.set.as_str(), request.member_id, request.cluster_id), ("", 9, 7));

@@ -34,6 +34,28 @@ fn a_deleted_record_is_written_again_by_the_running_cluster() {
     });
 }
 
+/// Readiness depends on it: a pod that waits while a cluster has a quorum waits for no other pod.
+#[test]
+fn a_volume_notes_that_a_cluster_with_a_quorum_answers() {
+    run(async || {
+        let world = World::new();
+        world.all_up().await;
+        let answered_after_round = async |down: usize| {
+            world.all_up().await;
+            (0..down).for_each(|i| world.crash(i, Crash::KeepAll));
+            world.wipe(2);
+            world.start(2);
+            world.round(2, true).await;
+            let up = world.pods[2].lock().unwrap().up.clone().expect("it is up");
+            up.quorum_answer_age().is_some()
+        };
+        assert!(answered_after_round(0).await);
+        // Ordinal 1 answers as a member, and has no quorum.
+        assert!(!answered_after_round(1).await);
+        assert!(!answered_after_round(2).await);
+    });
+}
+
 #[test]
 fn without_a_running_member_a_deleted_record_stays_away() {
     run(async || {
