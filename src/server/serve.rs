@@ -149,11 +149,16 @@ fn addresses(
     }
     let by_convention = || pod.map(|pod| pod.peer_template(port));
     match args.peer_template.clone().or_else(by_convention) {
-        Some(_) if args.initial_replicas.is_none() && pod.is_none() => bail!(
-            "--peer-template does not define the number of members: set --initial-replicas N, or in a \
-             pod --pod-name NAME"
-        ),
-        Some(template) => Ok(PeerAddresses::template(template)?),
+        Some(template) => {
+            let addresses = PeerAddresses::template(template)?;
+            if args.initial_replicas.is_none() && pod.is_none() {
+                bail!(
+                    "--peer-template does not define the number of members: set --initial-replicas N, or \
+                     in a pod --pod-name NAME"
+                )
+            }
+            Ok(addresses)
+        }
         // A single member needs no address but its own.
         None if ordinal == Ordinal(0) => {
             Ok(PeerAddresses::list(vec![own_peer_address(args.listen.peer).to_string()])?)

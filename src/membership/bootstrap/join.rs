@@ -40,6 +40,27 @@ impl Bootstrap {
         Ok(JoinOutcome::Joined)
     }
 
+    /// Requests an id from a cluster other than the promised one, and stores it in place of the promise.
+    pub async fn join_other(
+        &self,
+        peers: &impl BootstrapRpc,
+        promised: &Identity,
+    ) -> Result<(), BootstrapError> {
+        let JoinAnswer::Joined(joined) = self.send_join(peers, self.join_request(None)).await?
+        else {
+            return Ok(());
+        };
+        let (cluster, member) = (ClusterId(joined.cluster_id), MemberId(joined.member_id));
+        // Its leader calls this volume.
+        if cluster == promised.cluster {
+            return Ok(());
+        }
+        tracing::warn!(promised = %promised.cluster, %cluster, "joining another cluster than the promised one");
+        let assigned = self.new_identity(cluster, member, Stage::Assigned, Vec::new());
+        self.replace_identity(Some(promised), assigned)?;
+        Ok(())
+    }
+
     /// Requests admission under the assigned id.
     pub async fn request_admission(
         &self,

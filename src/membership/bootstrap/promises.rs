@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use tokio::time::Instant;
+
 use super::{
     join::JoinOutcome,
     rpc::BootstrapRpc,
@@ -63,6 +65,37 @@ impl Bootstrap {
         }
         let all = answers.values().all(|a| *a == Answer::Ours);
         Ok(if all { self.settle(identity, true) } else { None })
+    }
+
+    /// One round of a founder that has promised itself, and that no member of the promised cluster calls.
+    /// After a while it joins another cluster: its founder may have joined that one, and nobody would ever
+    /// call this volume again.
+    ///
+    /// This breaks the promise, and is safe: no log exists under it, so this volume has cast no vote. And
+    /// the other cluster has a leader, so a founder that is its member never promises itself.
+    pub async fn reconsider_promise(
+        &self,
+        peers: &impl BootstrapRpc,
+        identity: &Identity,
+    ) -> Result<(), BootstrapError> {
+        if self.promised_since(identity.cluster).elapsed() < self.config.takeover_timeout {
+            return Ok(());
+        }
+        self.join_other(peers, identity).await?;
+        Ok(())
+    }
+
+    /// The time since which this process knows of its promise to the cluster.
+    fn promised_since(&self, cluster: ClusterId) -> Instant {
+        let mut state = self.state();
+        match state.promised_since {
+            Some((to, since)) if to == cluster => since,
+            _ => {
+                let since = Instant::now();
+                state.promised_since = Some((cluster, since));
+                since
+            }
+        }
     }
 
     async fn ask_promises(

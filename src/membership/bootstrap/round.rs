@@ -63,6 +63,9 @@ impl Bootstrap {
             },
             _ if contacted => Ok(self.settle(identity, false)),
             Stage::Assigned => self.request_admission(peers, &identity, pods).await.map(|()| None),
+            Stage::Promised if pods.is_none() => {
+                self.reconsider_promise(peers, &identity).await.map(|()| None)
+            }
             Stage::Promised | Stage::Member | Stage::Dead | Stage::Recovering => Ok(None),
         }
     }

@@ -84,6 +84,8 @@ pub struct State {
     /// For a volume without an identity: the cluster of the archived member.
     archived_cluster: Option<ClusterId>,
     pub unfinished: Option<UnfinishedRecord>,
+    /// The cluster to which this volume has promised itself, and since when this process knows.
+    pub promised_since: Option<(ClusterId, Instant)>,
     /// The desired ordinals, in addition to the known ones.
     pub desired: Vec<Ordinal>,
     /// The uid of the StatefulSet when it was last read; empty outside Kubernetes.

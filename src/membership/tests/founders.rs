@@ -8,6 +8,7 @@ use std::{
     collections::BTreeSet,
     path::Path,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use proptest::prelude::*;
@@ -349,4 +350,55 @@ fn a_promise_is_replaced_only_when_asked_to_and_only_without_a_log() {
     disk.open(Path::new("/data/wal/1.wal"), Open::CreateNew).unwrap();
     assert!(matches!(answer(promise(9, true)), promise_reply::Result::Taken(_)));
     assert_eq!(bootstrap.identity().unwrap().stage, Stage::Promised);
+}
+
+/// A peer that answers each request to join with an id in this cluster.
+struct Joins(ClusterId);
+
+impl BootstrapRpc for Joins {
+    async fn promise(
+        &self,
+        _: Ordinal,
+        _: peer::PromiseRequest,
+    ) -> Result<peer::PromiseReply, String> {
+        unreachable!("only the founder asks for promises")
+    }
+
+    async fn join(&self, _: Ordinal, _: peer::JoinRequest) -> Result<peer::JoinReply, String> {
+        let joined = peer::Joined { cluster_id: self.0.0, member_id: 50 };
+        let result = Some(join_reply::Result::Joined(joined));
+        Ok(peer::JoinReply { result, has_quorum: true })
+    }
+}
+
+/// The founder joined the cluster of a member that returned meanwhile, and never calls this volume.
+#[test]
+fn a_promise_does_not_keep_a_volume_from_another_cluster_for_ever() {
+    const PROMISED: ClusterId = ClusterId(7);
+    const OTHER: ClusterId = ClusterId(8);
+    let waiting = Duration::from_secs(3600);
+    for (takeover_timeout, answers, cluster, stage) in [
+        (Duration::ZERO, OTHER, OTHER, Stage::Assigned),
+        (Duration::ZERO, PROMISED, PROMISED, Stage::Promised),
+        (waiting, OTHER, PROMISED, Stage::Promised),
+    ] {
+        let dir = DataDir::open(Arc::new(SimDisk::new(1)), Path::new("/data")).unwrap();
+        let config = BootstrapConfig { takeover_timeout, ..World::config(1) };
+        let volume = Bootstrap::open(config, Arc::new(dir), Arc::new(Counter::default())).unwrap();
+        let founder = |i: u32| {
+            let (member, ordinal) = (MemberId(u64::from(i) + 1), Ordinal(i));
+            member_ref_to_wire(MemberRef { member, ordinal })
+        };
+        let promise = peer::PromiseRequest {
+            cluster_id: PROMISED.0,
+            home: "default/kv".into(),
+            founders: (0..FOUNDERS).map(founder).collect(),
+            replace: false,
+        };
+        volume.handle_promise(promise).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        assert!(runtime.block_on(volume.round(&Joins(answers))).unwrap().is_none());
+        let identity = volume.identity().unwrap();
+        assert_eq!((identity.cluster, identity.stage), (cluster, stage), "{takeover_timeout:?}");
+    }
 }
