@@ -187,7 +187,7 @@ impl RecordGuard {
         };
         match written {
             Ok(true) => {
-                tracing::warn!(cluster = %self.me.cluster, "lost bootstrap record restored")
+                tracing::warn!(cluster = %self.me.cluster, "lost bootstrap record restored");
             }
             Ok(false) => {}
             Err(error @ (OrchestratorError::Refused(_) | OrchestratorError::Forbidden(_))) => {

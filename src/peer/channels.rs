@@ -57,13 +57,16 @@ impl PeerCall {
     }
 }
 
+/// A channel, with what is known of its connection.
+type LinkedChannel = (Channel, Arc<PeerLink>);
+
 /// All channels of this member. A channel connects at its first call, and again when its connection has
 /// ended.
 #[derive(Debug)]
 pub struct PeerChannels {
     pub addresses: PeerAddresses,
     pub hints: Arc<DialHints>,
-    open: Mutex<BTreeMap<(Ordinal, Traffic), (Channel, Arc<PeerLink>)>>,
+    open: Mutex<BTreeMap<(Ordinal, Traffic), LinkedChannel>>,
 }
 
 impl PeerChannels {
@@ -90,7 +93,7 @@ impl PeerChannels {
         Ok(PeerCall { client, link })
     }
 
-    fn connect(&self, to: Ordinal) -> Result<(Channel, Arc<PeerLink>), String> {
+    fn connect(&self, to: Ordinal) -> Result<LinkedChannel, String> {
         let address = self.addresses.of(to).ok_or_else(|| format!("no address of ordinal {to}"))?;
         let target = DialTarget {
             ordinal: to,
