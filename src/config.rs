@@ -166,7 +166,7 @@ pub struct Listen {
           value_parser = listen_address, default_value = "http://[::]:2381", value_name = "URL")]
     pub admin: SocketAddr,
     /// URLs of this member in `member list`, for clients [default: http://HOSTNAME:PORT, in a pod
-    /// http://POD.SET-peers.NAMESPACE.svc:PORT]
+    /// with the name POD.SET-peers.NAMESPACE.svc]
     #[arg(long = "advertise-client-urls", alias = "advertise-client",
           env = "KVD_ADVERTISE_CLIENT_URLS", value_parser = advertised_url, value_delimiter = ',',
           value_name = "URL,…")]

@@ -46,13 +46,15 @@ impl Bootstrap {
         peers: &impl BootstrapRpc,
         promised: &Identity,
     ) -> Result<(), BootstrapError> {
-        let JoinAnswer::Joined(joined) = self.send_join(peers, self.join_request(None)).await?
+        // A refusal concerns this request only: the promise stays.
+        let Ok(JoinAnswer::Joined(joined)) = self.send_join(peers, self.join_request(None)).await
         else {
             return Ok(());
         };
         let (cluster, member) = (ClusterId(joined.cluster_id), MemberId(joined.member_id));
-        // Its leader calls this volume.
         if cluster == promised.cluster {
+            // Its leader calls this volume. Each request is an entry in its log, so the next one waits.
+            self.state().promised_since = None;
             return Ok(());
         }
         tracing::warn!(promised = %promised.cluster, %cluster, "joining another cluster than the promised one");
