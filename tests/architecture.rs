@@ -96,7 +96,7 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     // `k8s` in its tests, for an API server.
     ("axum", &["server", "api", "k8s"]),
     // Connections are accepted and owned in one place. `peer` dials its own, and hands them to tonic.
-    ("hyper", &["server"]),
+    ("hyper", &["server", "peer"]),
     ("hyper_util", &["server", "peer"]),
     ("socket2", &["server"]),
     ("tokio_util", &["server"]),

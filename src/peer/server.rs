@@ -288,7 +288,9 @@ impl Peer for PeerService {
             let not_formed = peer::NotFormed {
                 pristine: self.inner.bootstrap.is_pristine(),
                 // The volume will answer as a member soon.
-                starting: identity.is_some_and(|identity| identity.stage == Stage::Member),
+                starting: identity.is_some_and(|identity| {
+                    matches!(identity.stage, Stage::Member | Stage::Recovering)
+                }),
                 ordinal: Some(self.inner.bootstrap.ordinal().0),
                 home: self.inner.bootstrap.home().to_string(),
             };

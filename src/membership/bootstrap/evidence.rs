@@ -152,6 +152,9 @@ impl Bootstrap {
             Ok(()) => true,
             Err(obstacle) => {
                 self.report_obstacle(&obstacle);
+                if matches!(obstacle, FoundingObstacle::MemberAnswers(_)) {
+                    self.withdraw_order(pods).await;
+                }
                 false
             }
         }

@@ -56,7 +56,11 @@ impl Bootstrap {
         self.find_last_leader(pods).await;
         match self.join_existing(peers, None).await? {
             JoinOutcome::NoCluster => {}
-            JoinOutcome::Joined | JoinOutcome::NotNow => return Ok(()),
+            JoinOutcome::Joined => return Ok(()),
+            JoinOutcome::NotNow => {
+                self.withdraw_order(pods).await;
+                return Ok(());
+            }
         }
         let Some(stored) = self.read_bootstrap_record(pods).await else { return Ok(()) };
         if self.may_found(peers, pods, &stored, &desired).await {

@@ -2,14 +2,16 @@
 //!
 //! The order is stored in the bootstrap record, so it reaches whichever pod may found, survives its restart,
 //! and ends with the record's next `formed` or empty state. It overrides [evidence](super::evidence), never
-//! a member that answers. It names the claims that it is about, so one that is left over does not concern
+//! a member that answers: such an answer withdraws the order, which was given without it. It names the claims that it is about, so one that is left over does not concern
 //! claims that appear later, and none is given while the claims are unknown.
 
 use super::state::Bootstrap;
 use crate::{
     membership::{
         identity::Stage,
-        orchestrator::{BootstrapRecord, FormerClaim, FoundingOrder, OrchestratorError},
+        orchestrator::{
+            BootstrapRecord, FormerClaim, FoundingOrder, Orchestrator, OrchestratorError,
+        },
     },
     types::ClusterId,
 };
@@ -66,5 +68,18 @@ impl Bootstrap {
         }
         tracing::warn!(%order, "an operator orders to found a cluster");
         Ok(others)
+    }
+
+    /// Removes an order from a record that names no cluster, since a member of one answers.
+    pub async fn withdraw_order(&self, pods: &dyn Orchestrator) {
+        let Ok(Some(stored)) = pods.bootstrap_record().await else { return };
+        if stored.order.is_some()
+            && stored.record == BootstrapRecord::Empty
+            && self.swap_record(pods, BootstrapRecord::Empty, &stored.version).await
+        {
+            tracing::warn!(
+                "a member of a cluster answers: the order to found another one is withdrawn"
+            );
+        }
     }
 }

@@ -5,15 +5,16 @@
 //! alone. The other members belong to the old cluster: the record fences those that run, and their starts
 //! are refused until their volumes are deleted.
 //!
-//! The next start may come late, after another volume was recovered instead. So the order replaces no formed
-//! record but that of the old cluster: with any other one the start is refused.
+//! The next start may come late, after another volume was recovered instead. So the order replaces no record
+//! but that of the old cluster: with another cluster's the start is refused, and with one that names none, or
+//! without a record, the volume waits for an operator.
 
 use super::state::{Bootstrap, BootstrapError, Bootstrapped};
 use crate::{
     membership::{
         datadir::DataDirError,
         identity::{Identity, Stage},
-        orchestrator::{BootstrapRecord, ClusterEvent, Orchestrator},
+        orchestrator::{BootstrapRecord, ClusterEvent, Orchestrator, StoredRecord},
         other_formed::StaleRecovery,
     },
     types::ClusterId,
@@ -60,22 +61,20 @@ impl Bootstrap {
             Ok(Some(stored)) if stored.record == ours => {
                 return Ok(self.settle(identity, false));
             }
-            Ok(Some(stored)) => {
-                if let BootstrapRecord::Formed { cluster } = stored.record
-                    && identity.recovered_from != Some(cluster)
-                {
+            Ok(Some(StoredRecord { record: BootstrapRecord::Formed { cluster }, version, .. })) => {
+                if identity.recovered_from != Some(cluster) {
                     let stale = StaleRecovery::new(&identity, cluster);
                     pods.emit(ClusterEvent::warning("Refused", stale.to_string()));
                     return Err(stale.into());
                 }
-                self.swap_record(pods, ours, &stored.version).await;
+                self.swap_record(pods, ours, &version).await;
             }
-            // The old cluster has no leader that would write a deleted record again.
-            Ok(None) => {
-                if let Err(e) = pods.create_bootstrap_record(ours).await {
-                    self.report_waiting(&e.to_string());
-                }
-            }
+            Ok(_) => self.report_waiting(&format!(
+                "this volume has the order to recover as cluster {ours}, but the bootstrap record names no \
+                 cluster, so another one may have been recovered since. If none has, write `state: formed` and \
+                 `cluster: {ours}` into the ConfigMap (apply the manifests first if it is missing)",
+                ours = identity.cluster
+            )),
             Err(e) => self.report_waiting(&e.to_string()),
         }
         Ok(None)

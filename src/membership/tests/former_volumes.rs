@@ -362,6 +362,10 @@ fn an_order_does_not_override_a_member_that_answers() {
         world.rounds().await;
         assert_eq!((world.members(), world.clusters()), (1, before.clone()));
         assert_eq!(world.founded(), before);
+        // Nor later, when the member does not answer any more.
+        world.late(1, true);
+        world.rounds().await;
+        assert_eq!(world.founded(), before);
     });
 }
 
