@@ -8,9 +8,9 @@
 //! so an equal one counts as new. API servers whose clocks differ may make a new claim seem older: the
 //! founding then waits until the claim's pod answers, and is not prevented.
 //!
-//! Whoever binds a new claim to an old volume gives the claim its `spec.volumeName`, or a selector. Where the
-//! PersistentVolume controller has chosen the volume, also one that was reserved for the claim, it says so
-//! in an annotation.
+//! An operator who binds a new claim to an old volume gives the claim its `spec.volumeName`, or a selector.
+//! Where the PersistentVolume controller has chosen the volume, also one that was reserved for the claim,
+//! it says so in an annotation.
 
 use std::time::Duration;
 

@@ -3,6 +3,8 @@
 //! The lowest ordinal creates the cluster id and asks every founder for a promise. It initializes Raft
 //! only after *all* have promised. A majority would suffice for Raft, but a founder that lost its disk
 //! in between could found a second cluster with the others.
+//!
+//! A founder breaks its promise only for another cluster that has a leader, and before it has a log.
 
 use std::collections::BTreeMap;
 
@@ -68,7 +70,7 @@ impl Bootstrap {
     }
 
     /// One round of a founder that has promised itself, and that no member of the promised cluster calls.
-    /// After a while it joins another cluster: its founder may have joined that one, and nobody would ever
+    /// After a while it joins another cluster: its founder may have joined that one, and no member would ever
     /// call this volume again.
     ///
     /// This breaks the promise, and is safe: no log exists under it, so this volume has cast no vote. And

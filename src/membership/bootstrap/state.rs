@@ -106,7 +106,7 @@ pub struct State {
 /// What keeps a pod from founding, as far as its remedy differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObstacleKind {
-    /// Nobody will prove the volumes empty.
+    /// No pod will prove the volumes empty.
     Unprovable,
     /// Pods are silent, and their volumes may be late.
     Silence,
