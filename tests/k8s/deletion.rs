@@ -4,15 +4,12 @@ use tokio::time::{Duration, sleep};
 
 use crate::k8s::{
     kubectl::eventually,
-    report::gaps_count,
     scenarios::ScenarioContext,
     store::{Deletion, Pod},
 };
 
-/// From `kubectl delete -k` until no pod is left, on a machine with nothing else to do.
+/// From `kubectl delete -k` until no pod is left.
 const DELETION_LIMIT: Duration = Duration::from_secs(10);
-/// The same where gaps are only reported. Pods that wait for each other take 109 s.
-const BUSY_DELETION_LIMIT: Duration = Duration::from_secs(60);
 /// A grace period that is shorter than that of the manifest: a spot instance, or an impatient person.
 const SHORT_GRACE: &str = "--grace-period=5";
 
@@ -22,8 +19,7 @@ pub async fn delete_everything(s: &ScenarioContext) {
     let (cluster, members) = (s.store.cluster().await, s.store.ids().await);
     let lasted = s.store.delete_objects().await;
     println!("  no pod is left after {lasted:.1?}");
-    let limit = if gaps_count() { DELETION_LIMIT } else { BUSY_DELETION_LIMIT };
-    assert!(lasted <= limit, "the pods are gone after {lasted:.1?}");
+    assert!(lasted <= DELETION_LIMIT, "the pods are gone after {lasted:.1?}");
     s.store.apply().await;
     s.store.ready(3).await;
     assert_eq!(s.store.cluster().await, cluster, "another cluster has been founded");
