@@ -27,7 +27,7 @@ use crate::{
             self, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, WINDOW_UPDATE, frame, greet,
         },
         kvd::{Kvd, lone_member},
-        retry::with_retry,
+        retry::{promise, with_retry},
     },
     wire::{
         bounds::{
@@ -214,7 +214,8 @@ async fn assert_settles(kvd: &Kvd, what: &str, before: u64, limit: u64) {
 fn assert_growth(kvd: &Kvd, what: &str, before: u64, limit: u64) {
     let growth = kvd.memory("VmHWM:").saturating_sub(before);
     println!("{what}: {} MiB more at most", growth >> 20);
-    assert!(growth < limit, "{what}: {} MiB more", growth >> 20);
+    // No load of the machine excuses more memory.
+    promise(|| assert!(growth < limit, "{what}: {} MiB more", growth >> 20));
 }
 
 /// The first call of a connection, which adds the four fields outside of HPACK's static table to

@@ -18,7 +18,7 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 
 use crate::{
-    support::{kvd::lone_member, retry::with_retry},
+    support::kvd::lone_member,
     wire::frames::{Connection, message, request, with},
 };
 
@@ -200,81 +200,72 @@ fn maintenance_rows() -> Vec<Row> {
 /// Methods with endless answers, which other tests cover.
 const ENDLESS: [&str; 2] = ["/etcdserverpb.Watch/Watch", "/grpc.health.v1.Health/Watch"];
 
-#[test]
-fn an_answer_ends_with_trailers_and_a_refusal_is_one_frame() {
-    with_retry(async || {
-        let (kvd, _scratch) = lone_member().await;
-        let connection = Connection::to(kvd.ports.client).await;
-        let mut asked = BTreeSet::new();
-        for (path, body, expected) in table() {
-            let frames = connection.call(request(&path), body.clone()).await;
-            match expected {
-                "REFUSAL" => assert!(frames.starts_with("REFUSAL("), "{path}: {frames}"),
-                _ => assert_eq!(frames, expected, "{path} {body:?}"),
-            }
-            asked.insert(path);
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_ends_with_trailers_and_a_refusal_is_one_frame() {
+    let (kvd, _scratch) = lone_member().await;
+    let connection = Connection::to(kvd.ports.client).await;
+    let mut asked = BTreeSet::new();
+    for (path, body, expected) in table() {
+        let frames = connection.call(request(&path), body.clone()).await;
+        match expected {
+            "REFUSAL" => assert!(frames.starts_with("REFUSAL("), "{path}: {frames}"),
+            _ => assert_eq!(frames, expected, "{path} {body:?}"),
         }
-        for (path, _) in methods() {
-            if !asked.contains(&path) && !ENDLESS.contains(&&*path) {
-                let frames = connection.call(request(&path), message(&[])).await;
-                assert!(
-                    frames.starts_with(NOT_BUILT),
-                    "no request for {path} in the table: {frames}"
-                );
-            }
+        asked.insert(path);
+    }
+    for (path, _) in methods() {
+        if !asked.contains(&path) && !ENDLESS.contains(&&*path) {
+            let frames = connection.call(request(&path), message(&[])).await;
+            assert!(frames.starts_with(NOT_BUILT), "no request for {path} in the table: {frames}");
         }
-        kvd.stop().await;
-    });
+    }
+    kvd.stop().await;
 }
 
-#[test]
-fn every_method_refuses_an_invalid_request_in_one_frame() {
-    with_retry(async || {
-        let (kvd, _scratch) = lone_member().await;
-        let connection = Connection::to(kvd.ports.client).await;
-        for (path, streams) in methods() {
-            let late = with(request(&path), "grpc-timeout", "0n");
-            let frames = connection.call(late, message(&[])).await;
-            assert_eq!(frames, "REFUSAL(4 context deadline exceeded)", "{path}");
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_method_refuses_an_invalid_request_in_one_frame() {
+    let (kvd, _scratch) = lone_member().await;
+    let connection = Connection::to(kvd.ports.client).await;
+    for (path, streams) in methods() {
+        let late = with(request(&path), "grpc-timeout", "0n");
+        let frames = connection.call(late, message(&[])).await;
+        assert_eq!(frames, "REFUSAL(4 context deadline exceeded)", "{path}");
 
-            let unbuilt = connection.call(request(&path), message(b"\xff")).await;
-            if unbuilt.starts_with(NOT_BUILT) && !path.contains("Maintenance") {
-                continue;
-            }
-            let packed = with(request(&path), "grpc-encoding", "deflate");
-            let text = "grpc: Decompressor is not installed for grpc-encoding \"deflate\"";
-            let frames = connection.call(packed, message(&[])).await;
-            assert_eq!(frames, format!("REFUSAL(12 {text})"), "{path}");
-
-            // A stream is open before the member reads its first message.
-            let garbage = connection.call(request(&path), message(b"\xff")).await;
-            let shape = if streams { "HEADERS TRAILERS(13 grpc: " } else { "REFUSAL(13 grpc: " };
-            assert!(garbage.starts_with(shape), "{path}: {garbage}");
-            assert!(garbage.contains(" unmarshal"), "{path}: {garbage}");
+        let unbuilt = connection.call(request(&path), message(b"\xff")).await;
+        if unbuilt.starts_with(NOT_BUILT) && !path.contains("Maintenance") {
+            continue;
         }
-        kvd.stop().await;
-    });
+        let packed = with(request(&path), "grpc-encoding", "deflate");
+        let text = "grpc: Decompressor is not installed for grpc-encoding \"deflate\"";
+        let frames = connection.call(packed, message(&[])).await;
+        assert_eq!(frames, format!("REFUSAL(12 {text})"), "{path}");
+
+        // A stream is open before the member reads its first message.
+        let garbage = connection.call(request(&path), message(b"\xff")).await;
+        let shape = if streams { "HEADERS TRAILERS(13 grpc: " } else { "REFUSAL(13 grpc: " };
+        assert!(garbage.starts_with(shape), "{path}: {garbage}");
+        assert!(garbage.contains(" unmarshal"), "{path}: {garbage}");
+    }
+    kvd.stop().await;
 }
 
-#[test]
-fn a_watch_ends_with_trailers_when_its_time_is_over() {
-    with_retry(async || {
-        let (kvd, _scratch) = lone_member().await;
-        let connection = Connection::to(kvd.ports.client).await;
-        let create = WatchCreateRequest { key: "k".into(), ..WatchCreateRequest::default() };
-        let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-        let [watch, health] = ENDLESS;
-        for (path, body, last) in [(watch, encoded(&create), false), (health, message(&[]), true)] {
-            let timed = with(request(path), "grpc-timeout", "200m");
-            let (answer, mut send) = connection.open(timed).await;
-            send.send_data(body, last).unwrap();
-            let expected = "HEADERS DATA TRAILERS(4 context deadline exceeded)";
-            assert_eq!(answer.frames().await, expected, "{path}");
-        }
-        // A request without an end.
-        let timed = with(request(&kv("Put")), "grpc-timeout", "200m");
-        let (answer, _send) = connection.open(timed).await;
-        assert_eq!(answer.frames().await, "REFUSAL(4 context deadline exceeded)");
-        kvd.stop().await;
-    });
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_ends_with_trailers_when_its_time_is_over() {
+    let (kvd, _scratch) = lone_member().await;
+    let connection = Connection::to(kvd.ports.client).await;
+    let create = WatchCreateRequest { key: "k".into(), ..WatchCreateRequest::default() };
+    let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let [watch, health] = ENDLESS;
+    for (path, body, last) in [(watch, encoded(&create), false), (health, message(&[]), true)] {
+        let timed = with(request(path), "grpc-timeout", "200m");
+        let (answer, mut send) = connection.open(timed).await;
+        send.send_data(body, last).unwrap();
+        let expected = "HEADERS DATA TRAILERS(4 context deadline exceeded)";
+        assert_eq!(answer.frames().await, expected, "{path}");
+    }
+    // A request without an end.
+    let timed = with(request(&kv("Put")), "grpc-timeout", "200m");
+    let (answer, _send) = connection.open(timed).await;
+    assert_eq!(answer.frames().await, "REFUSAL(4 context deadline exceeded)");
+    kvd.stop().await;
 }

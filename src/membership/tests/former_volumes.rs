@@ -313,7 +313,7 @@ fn an_order_overrides_a_pending_first_pod_and_an_archive() {
     });
 }
 
-/// Nobody may abandon data without knowing whose.
+/// An operator must know which data an order abandons.
 #[test]
 fn no_order_is_given_or_followed_while_the_claims_are_unknown() {
     run(async || {
@@ -404,7 +404,7 @@ impl World {
     }
 }
 
-/// Whoever copies the command abandons the data, and late volumes attach within minutes.
+/// The command abandons the data, and late volumes attach within minutes.
 #[test]
 fn silent_pods_are_waited_for_before_an_event_names_the_command() {
     run(async || {
