@@ -120,7 +120,7 @@ pub struct StoredRecord {
 }
 
 /// An operator's order to found a cluster, despite these former claims and no others: volumes that appear
-/// later are not decided yet.
+/// later are not among them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FoundingOrder {
     pub despite: BTreeSet<String>,
